@@ -1,0 +1,585 @@
+"""The addon: mitmproxy's hooks and options.
+
+It passes each flow along the line (classify, record, mark, tally, journal) and decides nothing
+itself. It keeps the few things that only the stream of hooks can tell: which flows are open, which
+failures no flow has claimed yet, which redirect chains are under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import connection
+from mitmproxy import ctx
+from mitmproxy import dns
+from mitmproxy import exceptions
+from mitmproxy import flow as mflow
+from mitmproxy import flowfilter
+from mitmproxy import http
+from mitmproxy import tcp
+from mitmproxy import tls
+from mitmproxy import udp
+from mitmproxy import version as mitmproxy_version
+from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy import server_hooks
+from mitmproxy.utils import human
+
+from . import __version__
+from . import internals
+from . import journal
+from . import record
+from . import settings
+from . import vocabulary
+from .classify import Note
+from .classify import Rules
+from .classify import Situation
+from .classify import classify
+from .classify import failure as classify_failure
+from .classify import handshake_failure
+from .classify import kind as kind_of
+from .classify import log_failure
+from .classify import noted_failure
+from .classify import status_of
+from .classify import unanswered
+from .classify import unfinished
+from .classify import with_redirect_limit
+from .mark import KEY
+from .mark import mark
+from .redirects import Redirects
+from .report import text
+from .tally import Tally
+from .times import timestamp
+from .unclaimed import Failure
+from .unclaimed import Unclaimed
+from .vocabulary import Tag
+
+STATS_INTERVAL = 10.0
+"""Seconds between `stats` records, while anything changes."""
+STATS_ROWS = 50
+"""How many hosts and endpoints those name; the final one names all."""
+GRACE = 5.0
+"""Seconds that a flow may outlive its client, in the hooks of slow addons."""
+MAX_NOTES = 1000
+
+logger = logging.getLogger("flowtally")
+
+
+class Session:
+    """One session: its records go into the tally and the journal."""
+
+    def __init__(self, location: str, confdir: str, modes: list[str], options: dict[str, Any]):
+        self.id = secrets.token_hex(4)
+        self.tally = Tally()
+        self.changed = False
+        now = time.time()
+        if not location or journal.names_folder(location):
+            folder = Path(location).expanduser() if location else journal.default_folder(confdir)
+            moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+            self.path = folder / f"flowtally-{moment}-{self.id}{journal.SUFFIX}"
+        else:
+            self.path = Path(location).expanduser()
+        self.journal = journal.Journal(
+            self.path,
+            {
+                "type": "session_start",
+                "session": self.id,
+                "time": timestamp(now),
+                "schema": journal.SCHEMA,
+                "flowtally": __version__,
+                "mitmproxy": mitmproxy_version.VERSION,
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "modes": modes,
+                "options": options,
+            },
+        )
+
+    def add(self, entry: record.Record) -> None:
+        """Tally a record and write it."""
+        self.tally.add(entry)
+        self.journal.write(entry)
+        self.changed = True
+
+    def write_stats(self, final: bool = False) -> None:
+        """Write the statistics so far."""
+        self.changed = False
+        self.tally.dropped += self.journal.dropped if final else 0
+        entry: record.Record = {"type": "stats", "session": self.id, "time": timestamp(time.time())}
+        if final:
+            entry |= {"final": True}
+        self.journal.write(entry | self.tally.to_data(None if final else STATS_ROWS))
+
+    def close(self) -> None:
+        """Write the final statistics and close the log."""
+        self.write_stats(final=True)
+        self.journal.close()
+
+
+class Flowtally:
+    """Tags every flow with what became of it, and keeps the statistics of the session."""
+
+    name = "flowtally"
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.rules = Rules(vocabulary.STATUS_TAGS, 5.0)
+        self._values: dict[str, Any] = {}
+        """Option → its checked value."""
+        self._loaded = time.time()
+        self._open: dict[str, mflow.Flow] = {}
+        """Flow id → flow, from its first hook to its record."""
+        self._by_proxy: set[str] = set()
+        """Ids of open flows that mitmproxy answered itself."""
+        self._told_in_response: set[str] = set()
+        """Ids of flows recorded in `response` although they carry an error."""
+        self._unclaimed = Unclaimed()
+        self._notes: dict[Any, Note] = {}
+        self._redirects = Redirects()
+        self._tick: asyncio.TimerHandle | None = None
+        self._undo: list[internals.Undo] = []
+        self._stumbled: set[str] = set()
+
+    # --- options, life cycle ---
+
+    def load(self, loader: Loader) -> None:
+        for option in settings.OPTIONS:
+            loader.add_option(option.name, option.type, option.default, option.help, option.choices)
+
+    def configure(self, updated: set[str]) -> None:
+        checked: dict[str, Any] = {}
+        for option in settings.OPTIONS:
+            if option.name in updated:
+                value = getattr(ctx.options, option.name)
+                try:
+                    checked[option.name] = option.check(value)
+                except ValueError as error:
+                    message = f"{option.name}={value!r}: {error}"
+                    raise exceptions.OptionsError(message) from error  # type: ignore[no-untyped-call]
+        self._values |= checked
+        if checked or "rawtcp" in updated:
+            self.rules = Rules(
+                self._values["flowtally_catalog"],
+                self._values["flowtally_timeout"],
+                self._values["flowtally_urls"],
+                ctx.options.rawtcp,
+            )
+        if self.session is not None and updated & {"flowtally_log", "confdir"}:
+            self._end_session()
+            self._begin_session()
+
+    def running(self) -> None:
+        self._undo = [
+            internals.watch_log(self._log_line),
+            internals.watch_error_responses(self._error_response),
+        ]
+        self._begin_session()
+        self._schedule()
+
+    def done(self) -> None:
+        for undo in self._undo:
+            undo()
+        self._undo = []
+        if self._tick is not None:
+            self._tick.cancel()
+        if self.session is None:
+            return
+        session = self.session
+        self._end_session()
+        # mitmdump -q sets the log's verbosity to error; the console has no such option.
+        if "termlog_verbosity" in ctx.options and ctx.options.termlog_verbosity != "error":
+            lines = [*text.summary(session.tally), "", f"Session log: {session.path}"]
+            if lost := session.journal.dropped:
+                lines.append(f"{lost} records could not be written to it.")
+            try:
+                print("", *lines, sep="\n", file=sys.stderr, flush=True)
+            except (OSError, UnicodeError):
+                pass  # nobody there to read it
+
+    def _begin_session(self) -> None:
+        self.session = Session(
+            ctx.options.flowtally_log,
+            ctx.options.confdir,
+            list(ctx.options.mode),
+            {option.name: getattr(ctx.options, option.name) for option in settings.OPTIONS},
+        )
+
+    def _end_session(self) -> None:
+        """What is still open is told as `unfinished`; if it ends later, a new session tells how."""
+        assert self.session is not None
+        self._sweep(0)
+        for failure in self._unclaimed.release_all():
+            self._event(failure)
+        for flow in self._open.values():
+            self._record(flow, unfinished(flow, self.rules))
+        self.session.close()
+        self.session = None
+
+    def _schedule(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._tick = loop.call_later(STATS_INTERVAL, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._guard(self._sweep, GRACE)
+        if self.session is not None:
+            if self.session.changed:
+                self._guard(self.session.write_stats)
+            self._schedule()
+
+    # --- HTTP ---
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        self._open[flow.id] = flow
+        if self._told_in_response:
+            self._told_in_response.discard(flow.id)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        # A server's response has no end yet when its head is there; one that an addon made, has.
+        if flow.live and flow.response and flow.response.timestamp_end is not None:
+            self._by_proxy.add(flow.id)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        if flow.websocket is not None:
+            return  # websocket_end follows
+        if flow.error:
+            # A flow killed by an addon gets no other hook; one read from a file gets `error` next.
+            self._told_in_response.add(flow.id)
+        self._guard(self._finish, flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        if flow.id in self._told_in_response:
+            self._told_in_response.remove(flow.id)
+            return
+        self._guard(self._finish, flow)
+
+    def websocket_end(self, flow: http.HTTPFlow) -> None:
+        self._guard(self._finish, flow)
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        self._open[flow.id] = flow
+        if flow.error:
+            self._guard(self._finish, flow)  # killed: no other hook follows
+
+    def http_connected(self, flow: http.HTTPFlow) -> None:
+        self._open.pop(flow.id, None)
+
+    def http_connect_error(self, flow: http.HTTPFlow) -> None:
+        if flow.server_conn.error is None:
+            self._by_proxy.add(flow.id)
+        self._guard(self._finish, flow)
+
+    # --- DNS, TCP, UDP ---
+
+    def dns_request(self, flow: dns.DNSFlow) -> None:
+        self._open[flow.id] = flow
+
+    def dns_response(self, flow: dns.DNSFlow) -> None:
+        if not flow.error:  # a flow read from a file; dns_error follows
+            self._guard(self._finish, flow)
+
+    def dns_error(self, flow: dns.DNSFlow) -> None:
+        self._guard(self._finish, flow)
+
+    def tcp_start(self, flow: tcp.TCPFlow) -> None:
+        self._open[flow.id] = flow
+
+    def tcp_end(self, flow: tcp.TCPFlow) -> None:
+        self._guard(self._finish, flow)
+
+    def tcp_error(self, flow: tcp.TCPFlow) -> None:
+        self._guard(self._finish, flow)
+
+    def udp_start(self, flow: udp.UDPFlow) -> None:
+        self._open[flow.id] = flow
+
+    def udp_end(self, flow: udp.UDPFlow) -> None:
+        self._guard(self._finish, flow)
+
+    def udp_error(self, flow: udp.UDPFlow) -> None:
+        self._guard(self._finish, flow)
+
+    # --- failures that may have no flow ---
+
+    def client_connected(self, client: connection.Client) -> None:
+        if client.error:
+            self._guard(self._refused_client, client)
+
+    def client_disconnected(self, client: connection.Client) -> None:
+        if self._unclaimed or self._notes:
+            self._guard(self._settle, client.peername)
+
+    def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
+        self._guard(self._server_failed, data.client, data.server)
+
+    def tls_failed_server(self, data: tls.TlsData) -> None:
+        self._guard(self._server_failed, data.context.client, data.conn)
+
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        self._guard(self._client_handshake_failed, data)
+
+    def quic_failed_client(self, data: tls.TlsData) -> None:
+        self._guard(self._client_handshake_failed, data)
+
+    def _refused_client(self, client: connection.Client) -> None:
+        tag = classify_failure("Connection killed.", Situation(), self.rules)
+        tag["detail"] = client.error
+        self._event(Failure("", time.time(), tag, client.peername))
+
+    def _server_failed(self, client: connection.Client, server: connection.Connection) -> None:
+        message = server.error or ""
+        now = time.time()
+        started = getattr(server, "timestamp_tcp_setup", None)
+        situation = Situation(
+            side="client" if client.timestamp_end is not None or not _readable(client) else "",
+            waited=now - (started or server.timestamp_start or now),
+            connecting=started is None,
+            upstream=client.proxy_mode.type_name == "upstream",
+        )
+        host, port = _target(server)
+        tag = classify_failure(message, situation, self.rules)
+        failure = Failure(message, now, tag, client.peername, host, port)
+        if crowded_out := self._unclaimed.add(failure):
+            self._event(crowded_out)
+        if client.timestamp_end is not None:
+            self._settle(client.peername)
+
+    def _client_handshake_failed(self, data: tls.TlsData) -> None:
+        client = data.context.client
+        message = data.conn.error or ""
+        if message == "connection closed early" and self._unclaimed:
+            return  # the client left because of a failure that is known already
+        now = time.time()
+        situation = Situation(waited=now - client.timestamp_start)
+        tag = handshake_failure(message, situation, self.rules)
+        host, port = _target(data.context.server)
+        self._event(Failure(message, now, tag, client.peername, client.sni or host, port))
+
+    def _log_line(self, client: Any, message: str) -> None:
+        """A line of mitmproxy's log about a client's connection."""
+        if message.startswith("TLS Error:"):
+            row = vocabulary.find_message(vocabulary.TLS_LOG_MESSAGES, message)
+        else:
+            row = vocabulary.find_message(vocabulary.NOTE_MESSAGES, message)
+        if row is not None:
+            if len(self._notes) < MAX_NOTES:
+                self._notes[client] = Note(row, message)
+            return
+        prefix = f"{human.format_address(client)}: " if client else ""
+        message = message.removeprefix(prefix)
+        row = vocabulary.find_message(vocabulary.LOG_MESSAGES, message)
+        if row is None:
+            return
+        failure = Failure(message, time.time(), log_failure(row, message, self.rules), client)
+        if crowded_out := self._unclaimed.add(failure):
+            self._event(crowded_out)
+
+    def _error_response(self, client: Any, message: str) -> None:
+        """mitmproxy answered an HTTP/1 request with an error page of its own."""
+        if message == internals.NO_HOST:
+            tag = classify_failure(message, Situation(), self.rules)
+            self._event(Failure(message, time.time(), tag, client))
+
+    def _settle(self, client: Any) -> None:
+        """A client is gone. What no flow of its can claim any more becomes events."""
+        if any(flow.client_conn.peername == client for flow in self._open.values()):
+            return
+        for failure in self._unclaimed.release(client):
+            self._event(failure)
+        note = self._notes.pop(client, None)
+        if note is not None and note.message.client:
+            self._event(Failure(note.text, time.time(), noted_failure(note, self.rules), client))
+
+    # --- the line: classify → record → mark, tally, journal ---
+
+    def _finish(self, flow: mflow.Flow, tag: Tag | None = None) -> None:
+        """A flow has ended."""
+        known = self._open.pop(flow.id, None) is not None
+        by_proxy = flow.id in self._by_proxy
+        self._by_proxy.discard(flow.id)
+        # A flow from before the addon was loaded is not known, and is recorded all the same.
+        if self.session is None or not (known or flow.timestamp_created < self._loaded):
+            return
+        client = flow.client_conn.peername
+        note = self._notes.get(client) if self._notes else None
+        if tag is None:
+            try:
+                tag = classify(flow, self.rules, note)
+                if by_proxy or _answered_by_proxy(flow, tag):
+                    tag["answered_by"] = "proxy"
+                tag = self._follow_redirect(flow, tag)
+            except Exception as problem:
+                self._stumble("classify", problem)
+                tag = classify_failure(
+                    f"{type(problem).__name__}: {problem}", Situation(), self.rules
+                )
+        if (
+            tag.get("status") is not None
+            and tag["outcome"] == "status"
+            and kind_of(flow) == "connect"
+            and 200 <= tag["status"] < 300
+        ):
+            return  # what happens inside the tunnel is what counts
+        if tag["outcome"] == "error":
+            if note is not None and tag["cause"] == note.message.server_before_head:
+                del self._notes[client]
+            if self._unclaimed:
+                message = flow.error.msg if flow.error else flow.server_conn.error
+                self._unclaimed.claim(client, message or "")
+        self._record(flow, tag)
+        if (self._unclaimed or self._notes) and flow.client_conn.timestamp_end is not None:
+            self._settle(client)
+
+    def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
+        if tag["outcome"] != "status" or not isinstance(flow, http.HTTPFlow):
+            return tag
+        response = flow.response
+        assert response is not None
+        is_redirect = tag["status"] in vocabulary.REDIRECT_CODES
+        if not is_redirect and not self._redirects:
+            return tag
+        location = response.headers.get("location", "") if is_redirect else ""
+        client = str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
+        ended = response.timestamp_end or response.timestamp_start or 0.0
+        url = flow.request.pretty_url
+        if not location:
+            self._redirects.answered(client, url, ended)
+            return tag
+        limit: int = self._values["flowtally_max_redirects"]
+        cause = self._redirects.follow(client, url, location, ended, limit)
+        return with_redirect_limit(tag, cause) if cause else tag
+
+    def _record(self, flow: mflow.Flow, tag: Tag) -> None:
+        assert self.session is not None
+        mark(flow, tag, self._values["flowtally_mark"])
+        wanted: flowfilter.TFilter | None = self._values["flowtally_filter"]
+        if wanted is not None and not flowfilter.match(wanted, flow):
+            return
+        entry = record.flow_record(
+            flow,
+            kind_of(flow),
+            tag,
+            self.session.id,
+            self.rules.urls,
+            ctx.options.showhost,
+        )
+        self.session.add(entry)
+        if "error_code" in tag:
+            self._warn(
+                tag,
+                f"{entry.get('method', entry['kind'])} {entry.get('url', _place(entry))}",
+                flow.client_conn.peername,
+            )
+
+    def _event(self, failure: Failure) -> None:
+        if self.session is None:
+            return
+        wanted: flowfilter.TFilter | None = self._values["flowtally_filter"]
+        if wanted is not None and not flowfilter.match(wanted, _stand_in(failure)):
+            return
+        entry = record.event_record(
+            failure.tag, self.session.id, failure.time, failure.client, failure.host, failure.port
+        )
+        self.session.add(entry)
+        self._warn(failure.tag, _place(entry) or "no flow", failure.client)
+
+    def _warn(self, tag: Tag, what: str, client: Any) -> None:
+        """Each problem is one line in mitmproxy's log."""
+        message = f"{status_of(tag)}: {what}"
+        if tag["error_code"] == vocabulary.UNSUCCESSFUL:
+            message = f"{tag['error_code']} {tag['error_name']}: {message}"
+        elif "detail" in tag:
+            message += f" ({tag['detail']})"
+        try:
+            logger.warning(message, extra={"client": client} if client else None)
+        except UnicodeError:  # a terminal that cannot print it
+            logger.warning(ascii(message))
+
+    def _sweep(self, grace: float) -> None:
+        """Finish flows whose client is gone for `grace` seconds and that no hook will finish.
+
+        mitmproxy tells nothing of a DNS query without an answer, and of a flow that was killed
+        while a hook of it was running.
+        """
+        limit = time.time() - grace
+        for flow in list(self._open.values()):
+            gone = flow.client_conn.timestamp_end
+            if gone is None or gone > limit or flow.intercepted:
+                continue
+            if isinstance(flow, dns.DNSFlow) and not flow.response and not flow.error:
+                self._finish(flow, unanswered())
+            elif flow.error:
+                self._finish(flow)
+
+    # --- a hook never raises ---
+
+    def _guard(self, step: Callable[..., None], *args: Any) -> None:
+        try:
+            step(*args)
+        except Exception as problem:
+            self._stumble(getattr(step, "__name__", str(step)), problem)
+
+    def _stumble(self, where: str, problem: Exception) -> None:
+        """A defect of flowtally's own: told once, so that it neither hides nor floods."""
+        if where not in self._stumbled:
+            self._stumbled.add(where)
+            logger.error(f"flowtally: defect in {where}: {problem!r}", exc_info=problem)
+
+
+def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
+    """Whether a response came from mitmproxy or an addon, as far as the flow itself shows it."""
+    if tag["outcome"] not in ("status", "ok") or isinstance(flow, tcp.TCPFlow | udp.UDPFlow):
+        return False
+    if flow.server_conn.timestamp_start is None or flow.is_replay == "response":
+        return True
+    saved = None if flow.live else flow.metadata.get(KEY)
+    return isinstance(saved, dict) and saved.get("answered_by") == "proxy"
+
+
+def _readable(conn: connection.Connection) -> bool:
+    return connection.ConnectionState.CAN_READ in conn.state
+
+
+def _target(server: connection.Connection) -> tuple[str, int | None]:
+    address = getattr(server, "address", None)
+    return (str(address[0]), int(address[1])) if address else ("", None)
+
+
+def _place(entry: record.Record) -> str:
+    host, port = entry.get("host", ""), entry.get("port")
+    return f"{host}:{port}" if port is not None else host
+
+
+def _stand_in(failure: Failure) -> http.HTTPFlow:
+    """A flow that filters can look at in place of a failure without one."""
+    client = connection.Client(
+        peername=failure.client or ("", 0), sockname=("", 0), timestamp_start=failure.time
+    )
+    server = connection.Server(address=(failure.host, failure.port or 0))
+    flow = http.HTTPFlow(client, server)
+    flow.request = http.Request(
+        failure.host,
+        failure.port or 0,
+        b"",
+        b"",
+        b"",
+        b"",
+        b"",
+        http.Headers(),
+        b"",
+        None,
+        failure.time,
+        failure.time,
+    )
+    flow.error = mflow.Error(failure.tag.get("detail", failure.message), failure.time)
+    flow.metadata[KEY] = failure.tag
+    return flow

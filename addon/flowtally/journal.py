@@ -1,0 +1,377 @@
+"""The session log, written and read: JSON Lines, UTF-8, one record a line.
+
+Written through: a record has reached the kernel when `write` returns, so that a killed process
+loses none. Read leniently: a torn line, a wrong record or a foreign line is named and skipped.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import stat
+import time
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from typing import BinaryIO
+
+from .tally import Tally
+from .times import timestamp
+from .vocabulary import BANDS
+from .vocabulary import ERRORS
+from .vocabulary import KINDS
+from .vocabulary import OUTCOMES
+
+SCHEMA = 1
+"""Version of the record format, `known/record.schema.json`."""
+SUFFIX = ".jsonl"
+MAX_LINE = 64 * 1024 * 1024
+"""Longest line that is read, in bytes; the longest written is a final `stats` record."""
+MAX_PROBLEMS = 20
+"""How many unreadable lines of a log are named; all are counted."""
+
+logger = logging.getLogger("flowtally")
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+# --- where logs are ---
+
+
+def default_folder(confdir: str) -> Path:
+    """Where logs go by default, given mitmproxy's option `confdir`."""
+    return Path(confdir).expanduser() / "flowtally"
+
+
+def names_folder(location: str) -> bool:
+    """Whether a value of `flowtally_log` means a folder: it is one, or ends like one."""
+    return location.endswith(("/", os.sep)) or Path(location).expanduser().is_dir()
+
+
+def check_location(location: str) -> str:
+    """Why `location` can never be a log; "" if it can.
+
+    A log that cannot be written now (no permission, no space) is no reason: that can change while
+    the proxy runs, the value cannot.
+    """
+    path = Path(location)
+    try:
+        path = path.expanduser()
+        if path.is_file() and not _is_log(path):
+            return "that file exists and is no flowtally log"
+        existing = next(parent for parent in path.parents if parent.exists())
+        if not existing.is_dir():
+            return f"{existing} is no folder"
+        os.path.lexists(path)
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (RuntimeError, ValueError, OSError) as error:
+        # No such user, a NUL byte; of the errors of the disk only those that the value causes.
+        if not isinstance(error, OSError) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return str(getattr(error, "strerror", None) or error)
+    return ""
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            first = file.readline(4096)
+    except OSError:
+        return True  # it cannot be read; whether it can be written will be seen
+    return not first.strip() or (first.startswith(b"{") and b'"type"' in first)
+
+
+# --- writing ---
+
+
+class Journal:
+    """Writes one session's records. Never raises, never waits.
+
+    While the log cannot be written, records are counted instead; as soon as it can be again, a
+    `gap` record says how many are missing and why.
+    """
+
+    def __init__(self, path: Path, start: Mapping[str, Any]) -> None:
+        """`path`: the file, appended to. `start`: the `session_start` record; written first, and
+        again if the file has to be made anew."""
+        self.path = path
+        self.dropped = 0
+        """Records that no `gap` record accounts for yet."""
+        self._start = start
+        self._started = False
+        self._file = -1
+        self._written = 0
+        self._torn = False
+        self._reason = ""
+        self._said: set[str] = set()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            pass  # opening the file will say why
+        self._ready()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a record."""
+        if not (self._ready() and self._append(record)):
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write what is outstanding and close the file."""
+        if self.dropped:
+            self._ready()
+        self._shut()
+
+    def _ready(self) -> bool:
+        """Whether the file is there, open, and tells of all that is missing."""
+        if self._file >= 0 and self._removed():
+            self.dropped += self._written
+            self._reason = "the log file was removed"
+            self._shut()
+        if self._file < 0 and not self._open():
+            return False
+        if not self._started:
+            if not self._append(self._start):
+                return False
+            self._started = True
+        return not self.dropped or self._gap()
+
+    def _removed(self) -> bool:
+        try:
+            return os.fstat(self._file).st_nlink == 0
+        except OSError:
+            return True  # a network file system that lost the file
+
+    def _open(self) -> bool:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):
+            # O_NONBLOCK: a named pipe that nobody reads must not stop the proxy.
+            flags |= getattr(os, name, 0)
+        try:
+            self._file = os.open(self.path, flags, 0o600)
+        except (OSError, ValueError) as error:
+            self._fail(error)
+            return False
+        self._started = False
+        self._written = 0
+        self._torn = _ends_torn(self.path)
+        return True
+
+    def _append(self, record: Mapping[str, Any]) -> bool:
+        line = (_encode(record) + "\n").encode("utf-8", "replace")
+        if self._torn:
+            line = b"\n" + line
+        try:
+            count = os.write(self._file, line)
+        except OSError as error:
+            self._fail(error)
+            return False
+        # Half a line: the disk is full. What comes next must not be read as its end.
+        self._torn = count < len(line)
+        if self._torn:
+            self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            return False
+        self._written += 1
+        return True
+
+    def _gap(self) -> bool:
+        gap = {
+            "type": "gap",
+            "session": self._start["session"],
+            "time": timestamp(time.time()),
+            "dropped": self.dropped,
+            "reason": self._reason,
+        }
+        if not self._append(gap):
+            return False
+        self.dropped = 0
+        return True
+
+    def _fail(self, error: OSError | ValueError) -> None:
+        self._reason = getattr(error, "strerror", None) or str(error)
+        if self._reason not in self._said:
+            self._said.add(self._reason)
+            logger.warning(
+                f"flowtally cannot write {self.path}: {self._reason}. "
+                f"It goes on counting, and writes again when it can."
+            )
+        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EAGAIN, errno.EDQUOT):
+            self._shut()
+
+    def _shut(self) -> None:
+        if self._file >= 0:
+            file, self._file = self._file, -1
+            try:
+                os.close(file)
+            except OSError:
+                pass  # nothing is buffered: what was said to be written, was
+
+
+def _ends_torn(path: Path) -> bool:
+    """Whether a file ends within a line, which a killed process or a full disk leaves behind."""
+    try:
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        return False
+
+
+# --- reading ---
+
+
+@dataclass(slots=True)
+class Session:
+    """What a log holds of one session."""
+
+    id: str
+    tally: Tally = field(default_factory=Tally)
+    start: dict[str, Any] | None = None
+    """Its `session_start` record."""
+    final: bool = False
+    """Its final statistics are there: it ended cleanly."""
+    time: str = ""
+    """When it began: time of its first record."""
+
+
+@dataclass(slots=True)
+class Problem:
+    """A line that could not be used."""
+
+    source: str
+    line: int
+    reason: str
+
+
+class Logs:
+    """The sessions of any number of logs. A session may be spread over several files, and a file
+    may hold several sessions."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.problems: list[Problem] = []
+        """The first of the unreadable lines."""
+        self.unreadable = 0
+        """How many lines were unreadable."""
+
+    def read(self, file: BinaryIO, source: str) -> None:
+        """Take in a log. `source`: its name, for problems. Raises: OSError."""
+        number = 0
+        while line := file.readline(MAX_LINE):
+            number += 1
+            if len(line) == MAX_LINE:
+                self._problem(source, number, f"longer than {MAX_LINE} bytes")
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE)
+                continue
+            if line.isspace():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                torn = not line.endswith(b"\n")
+                self._problem(source, number, "torn line" if torn else "not JSON")
+                continue
+            if reason := self._take(record):
+                self._problem(source, number, reason)
+
+    def merged(self) -> Tally:
+        """The tally of all sessions."""
+        tally = Tally()
+        for session in self.sessions.values():
+            tally.merge(session.tally)
+        return tally
+
+    def _take(self, record: Any) -> str:
+        """Take in a record; why it cannot be, or ""."""
+        if reason := check(record):
+            return reason
+        kind, id = record["type"], record["session"]
+        session = self.sessions.get(id)
+        if session is None:
+            session = self.sessions[id] = Session(id, time=record["time"])
+        if kind == "session_start":
+            session.start = record
+        elif kind == "stats":
+            if record.get("final"):
+                # Says more than the records where some could not be written.
+                try:
+                    session.tally = Tally.from_data(record)
+                except ValueError as error:
+                    return f"wrong statistics: {error}"
+                session.final = True
+        else:
+            session.tally.add(record)
+        return ""
+
+    def _problem(self, source: str, line: int, reason: str) -> None:
+        self.unreadable += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(source, line, reason))
+
+
+_TYPES = ("flow", "event", "stats", "session_start", "gap")
+_TEXTS: Sequence[str] = ("host", "method", "url", "flow", "cause", "detail", "description")
+
+
+def check(record: Any) -> str:
+    """Why something read from a log is no record that can be counted; "" if it is one.
+
+    Checks what the tally relies on; the whole format is `known/record.schema.json`.
+    """
+    if not isinstance(record, dict):
+        return "not a record"
+    get = record.get
+    kind = get("type")
+    if kind not in _TYPES:
+        return "not a flowtally record" if kind is None else f"unknown record type {kind!r:.40}"
+    if not isinstance(get("session"), str):
+        return "a record without a session"
+    try:
+        datetime.fromisoformat(record["time"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return f"time is {get('time')!r:.40}, not RFC 3339"
+    if kind == "gap":
+        return "" if _is_count(get("dropped")) else f"dropped is {get('dropped')!r:.40}"
+    if kind not in ("flow", "event"):
+        return ""
+    for name in _TEXTS:
+        if not isinstance(get(name, ""), str):
+            return f"{name} is {get(name)!r:.40}, not text"
+    error_code = get("error_code")
+    if error_code is not None and (type(error_code) is not int or error_code not in ERRORS):
+        return f"unknown error code {error_code!r:.40}"
+    if kind == "event":
+        return "" if error_code is not None and "cause" in record else "an event without a cause"
+    if get("outcome") not in OUTCOMES:
+        return f"unknown outcome {get('outcome')!r:.40}"
+    if get("kind") not in KINDS:
+        return f"unknown kind {get('kind')!r:.40}"
+    if record["outcome"] == "status":
+        if (
+            type(get("status")) is not int
+            or get("band") not in BANDS
+            or "description" not in record
+        ):
+            return f"status is {get('status')!r:.40} in band {get('band')!r:.40}"
+    elif record["outcome"] == "error" and (error_code is None or "cause" not in record):
+        return "a failure without a cause"
+    for name in ("request_bytes", "response_bytes"):
+        if not _is_count(get(name, 0)):
+            return f"{name} is {get(name)!r:.40}, not a count"
+    for name in ("wait_ms", "duration_ms"):
+        value = get(name, 0)
+        if type(value) not in (int, float) or not 0 <= value < 1e15:
+            return f"{name} is {value!r:.40}, not a time"
+    return ""
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0

@@ -1,0 +1,45 @@
+"""Writes the tag into the flow, where mitmproxy's filters, its views and other addons see it."""
+
+from __future__ import annotations
+
+from mitmproxy import flow as mflow
+
+from .classify import status_of
+from .vocabulary import Tag
+
+KEY = "flowtally"
+"""The key of the tag in `flow.metadata`."""
+
+FAILURE = ":red_circle:"
+"""The marker of a broken exchange."""
+UNSUCCESSFUL = ":warning:"
+"""The marker of a complete response that is a problem: status 400 and up, redirect limits."""
+
+
+def marker(tag: Tag) -> str:
+    """The marker that a tag deserves; empty where all is well."""
+    if tag["outcome"] == "error":
+        return FAILURE
+    return UNSUCCESSFUL if "error_code" in tag else ""
+
+
+def mark(flow: mflow.Flow, tag: Tag, visible: bool) -> None:
+    """Put `tag` into the flow's metadata, and if `visible` into its comment and marker.
+
+    What the user has written there stays; what flowtally wrote the last time (a replayed flow
+    comes again) is replaced.
+    """
+    before = flow.metadata.get(KEY)
+    flow.metadata[KEY] = tag
+    if not visible:
+        return
+    comment, marked = "", ""
+    if before is not None and flow.comment:
+        try:
+            comment, marked = status_of(before), marker(before)
+        except (KeyError, TypeError, AttributeError):
+            pass  # somebody else's data under our key
+    if flow.comment == comment:
+        flow.comment = status_of(tag)
+    if flow.marked == marked:
+        flow.marked = marker(tag)

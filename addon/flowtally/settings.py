@@ -1,0 +1,150 @@
+"""The options: what they are, and their values checked.
+
+Every check raises `ValueError` with a message that says what is allowed; the name and the value of
+the option are put in front of it by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+from typing import cast
+
+from mitmproxy import flowfilter
+
+from . import journal
+from . import vocabulary
+from .redaction import Urls
+from .vocabulary import Tag
+
+URLS = ("full", "redacted", "origin")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of flowtally's, as mitmproxy wants it declared."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    check: Callable[[Any], Any]
+    """The option's value → what the addon works with. Raises: ValueError."""
+    choices: tuple[str, ...] | None = None
+
+
+def log(value: str) -> str:
+    """`flowtally_log`."""
+    if value and (reason := journal.check_location(value)):
+        raise ValueError(f"{reason}. Allowed is a file or a folder that can be made")
+    return value
+
+
+def filter(value: str) -> flowfilter.TFilter | None:
+    """`flowtally_filter`."""
+    if not value:
+        return None
+    try:
+        return flowfilter.parse(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Allowed is a mitmproxy filter expression, such as '~d example.com & ~m POST'"
+        ) from error
+
+
+def urls(value: str) -> Urls:
+    """`flowtally_urls`."""
+    if value not in URLS:
+        raise ValueError(f"allowed are {', '.join(URLS)}")
+    return cast(Urls, value)
+
+
+def timeout(value: str) -> float:
+    """`flowtally_timeout`, in seconds."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1
+    if not (isfinite(seconds) and seconds > 0):
+        raise ValueError("allowed is a number of seconds above 0, such as 5 or 0.5")
+    return seconds
+
+
+def max_redirects(value: int) -> int:
+    """`flowtally_max_redirects`."""
+    if value < 0:
+        raise ValueError("allowed is a whole number from 0")
+    return value
+
+
+def mark(value: bool) -> bool:
+    """`flowtally_mark`."""
+    return value
+
+
+def catalog(value: str) -> dict[int, Tag]:
+    """`flowtally_catalog`."""
+    if not value:
+        return dict(vocabulary.STATUS_TAGS)
+    return vocabulary.read_catalogue(Path(value).expanduser())
+
+
+OPTIONS = (
+    Option(
+        "flowtally_log",
+        str,
+        "",
+        "Session log of flowtally: a file, which is appended to, or a folder, which gets a new "
+        "file per session. Empty: the folder `flowtally` inside mitmproxy's confdir.",
+        log,
+    ),
+    Option(
+        "flowtally_filter",
+        str,
+        "",
+        "A mitmproxy filter expression: flowtally counts only flows that match.",
+        filter,
+    ),
+    Option(
+        "flowtally_urls",
+        str,
+        "redacted",
+        "How much of a URL flowtally keeps: all of it, without query values and userinfo, or only "
+        "scheme, host and port.",
+        urls,
+        URLS,
+    ),
+    Option(
+        "flowtally_timeout",
+        str,
+        "5",
+        "Seconds after which a client that goes away counts as a timeout rather than as a client "
+        "that disconnected.",
+        timeout,
+    ),
+    Option(
+        "flowtally_max_redirects",
+        int,
+        20,
+        "More redirects than this in a row are too many.",
+        max_redirects,
+    ),
+    Option(
+        "flowtally_mark",
+        bool,
+        True,
+        "Write flowtally's tag into the flow's comment, and a marker on problems, where the user "
+        "has set none.",
+        mark,
+    ),
+    Option(
+        "flowtally_catalog",
+        str,
+        "",
+        "A TOML file with more status codes or other descriptions.",
+        catalog,
+    ),
+)

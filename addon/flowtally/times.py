@@ -1,0 +1,33 @@
+"""Times as records hold them: RFC 3339 in UTC, and milliseconds between two timestamps."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from datetime import datetime
+from functools import lru_cache
+from math import isfinite
+
+_LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last one that RFC 3339 can write
+
+
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def timestamp(seconds: float) -> str:
+    """Unix time → RFC 3339, UTC, with milliseconds. What no date can hold becomes the nearest."""
+    if not 0 <= seconds <= _LAST_SECOND:
+        seconds = _LAST_SECOND if seconds > _LAST_SECOND else 0
+    second = int(seconds)
+    return f"{_second(second)}.{int((seconds - second) * 1000):03d}Z"
+
+
+def milliseconds(start: float | None, end: float | None) -> float | None:
+    """The time between two timestamps in ms, never negative; None where one is missing."""
+    if start is None or end is None:
+        return None
+    elapsed = (end - start) * 1000
+    if not isfinite(elapsed):
+        return None
+    return round(elapsed, 3) if elapsed > 0 else 0.0

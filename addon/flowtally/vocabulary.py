@@ -1,0 +1,231 @@
+"""Looks up the vocabularies of `known/`: status codes, error codes, causes, messages.
+
+Everything that is knowledge rather than logic stands in the CSV files of that folder, each row
+with its source; this module reads them once, at import, and turns them into dictionaries.
+"""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import Literal
+
+KNOWN = Path(__file__).with_name("known")
+
+BANDS = ("Informational", "Success", "Redirection", "Client error", "Server error")
+"""The status bands, by first digit of the code (RFC 9110 §15)."""
+
+UNSUCCESSFUL = -3
+"""The error code of a complete response with a status of 400 and up."""
+TOO_MANY_REDIRECTS = -5
+"""The error code of a redirect that broke a limit."""
+
+OUTCOMES = ("status", "error", "ok", "unfinished")
+"""What can become of a flow."""
+KINDS = ("http", "websocket", "connect", "dns", "tcp", "udp")
+"""What a flow can be."""
+
+REDIRECT_CODES = frozenset((301, 302, 303, 307, 308))
+"""The codes a client follows (RFC 9110 §15.4; the Fetch standard's "redirect status")."""
+
+MAX_DESCRIPTION = 120
+"""Longest description a catalogue file may give, in characters."""
+
+Tag = dict[str, Any]
+"""What a flow is tagged with: the fields of design §2 as plain data, those without a value left
+out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """One row of `known/error_codes.csv`."""
+
+    code: int
+    name: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One row of `known/causes.csv`."""
+
+    name: str
+    error: Error
+    side: str
+    """Where to look: `client`, `proxy`, `server` or `network`."""
+    advice: str
+    """One line that a person who debugs can act on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One row of `known/messages.csv`: what a text of mitmproxy's means.
+
+    The same words can be said of either side and before or after the response head, so a row holds
+    a cause for each; an empty one means that the message cannot come from there.
+    """
+
+    match: Literal["is", "starts", "has"]
+    text: str
+    """What to compare with; lower case where `match` is `has`, which ignores case."""
+    server_before_head: str
+    server_after_head: str
+    client: str
+
+
+CLIENT_GAVE_UP = "client_gave_up"
+"""Stands in `known/messages.csv` where the cause depends on how long the client had waited."""
+
+
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    with (KNOWN / name).open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+ERRORS: Mapping[int, Error] = {
+    int(row["code"]): Error(int(row["code"]), row["name"], row["meaning"])
+    for row in _rows("error_codes.csv")
+}
+
+CAUSES: Mapping[str, Cause] = {
+    row["cause"]: Cause(row["cause"], ERRORS[int(row["code"])], row["side"], row["advice"])
+    for row in _rows("causes.csv")
+}
+
+OS_ERRORS: Mapping[tuple[str, int], str] = {
+    (row["family"], int(row["number"])): row["cause"] for row in _rows("os_errors.csv")
+}
+"""(`Errno` or `WinError`, number) → cause, for every platform: a saved flow may come from any."""
+
+
+def _messages(where: str) -> tuple[Message, ...]:
+    return tuple(
+        Message(
+            row["match"],  # type: ignore[arg-type]  # the tests check the file's words
+            row["text"].lower() if row["match"] == "has" else row["text"],
+            row["server_before_head"],
+            row["server_after_head"],
+            row["client"],
+        )
+        for row in _rows("messages.csv")
+        if row["where"] == where
+    )
+
+
+EXCHANGE_MESSAGES = _messages("exchange")
+"""Texts of `flow.error` and `server_conn.error`."""
+HANDSHAKE_MESSAGES = _messages("handshake")
+"""Texts of `client_conn.error` after a failed TLS handshake with the client."""
+LOG_MESSAGES = _messages("log")
+"""Log lines that are mitmproxy's only word on a failure."""
+NOTE_MESSAGES = _messages("note")
+"""Log lines that explain a failure which a flow shows only vaguely, or not at all."""
+TLS_LOG_MESSAGES = _messages("tls_log")
+"""The same, in log lines that begin with `TLS Error:`."""
+
+
+def find_message(messages: tuple[Message, ...], text: str) -> Message | None:
+    """The first row that matches `text`."""
+    lower = text.lower()
+    for message in messages:
+        if message.match == "starts":
+            if text.startswith(message.text):
+                return message
+        elif message.match == "has":
+            if message.text in lower:
+                return message
+        elif text == message.text:
+            return message
+    return None
+
+
+def band(code: int) -> str:
+    """The band of a status code. A code outside 100-599 is treated as 5xx (RFC 9110 §15)."""
+    return BANDS[code // 100 - 1] if 100 <= code <= 599 else "Server error"
+
+
+def status_tag(code: int, description: str = "") -> Tag:
+    """The tag of a complete response with this status."""
+    if not description:
+        description = "Unassigned" if 100 <= code <= 599 else "Invalid status code"
+    tag: Tag = {
+        "outcome": "status",
+        "status": code,
+        "band": band(code),
+        "description": description,
+    }
+    if not 100 <= code < 400:
+        tag["error_code"] = UNSUCCESSFUL
+        tag["error_name"] = ERRORS[UNSUCCESSFUL].name
+    return tag
+
+
+def _description(row: dict[str, str]) -> str:
+    return f"{row['description']} ({row['vendor']})" if row["vendor"] else row["description"]
+
+
+STATUS_TAGS: Mapping[int, Tag] = {
+    int(row["code"]): status_tag(int(row["code"]), _description(row))
+    for row in _rows("status_codes.csv")
+}
+"""Status code → the tag of a response with it, ready made: a flow costs one look-up."""
+
+
+class CatalogueError(ValueError):
+    """A catalogue file that cannot be used; the message names the file, the line and why."""
+
+
+def read_catalogue(path: Path) -> dict[int, Tag]:
+    """`STATUS_TAGS` with the additions and rewordings of a TOML file.
+
+    The file holds one table, `[status]`, of codes and descriptions: `404 = "Not there"`.
+
+    Raises: CatalogueError, naming the line and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise CatalogueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CatalogueError(f"{path}, line {line}: is not UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogueError(f"{path}: is not TOML: {error}") from error
+
+    for name in data:
+        if name != "status":
+            raise CatalogueError(
+                f"{path}, line {_line_of(text, name)}: unknown table or key {name!r}; "
+                f"allowed is one table, [status]"
+            )
+    entries = data.get("status", {})
+    if not isinstance(entries, dict):
+        raise CatalogueError(f"{path}, line {_line_of(text, 'status')}: 'status' must be a table")
+    tags = dict(STATUS_TAGS)
+    for key, description in entries.items():
+        where = f"{path}, line {_line_of(text, key)}"
+        if not (key.isascii() and key.isdigit() and len(key) <= 4):
+            raise CatalogueError(f"{where}: {key!r} is no status code; allowed are 0 to 9999")
+        if not isinstance(description, str) or not description.strip():
+            raise CatalogueError(f"{where}: the description of {key} must be text that says it")
+        if not description.isprintable() or len(description) > MAX_DESCRIPTION:
+            raise CatalogueError(
+                f"{where}: the description of {key} must be one line of printable text "
+                f"of at most {MAX_DESCRIPTION} characters"
+            )
+        tags[int(key)] = status_tag(int(key), description.strip())
+    return tags
+
+
+def _line_of(text: str, key: str) -> int:
+    """The line of a key; tomllib keeps no positions."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip(" \t[\"'").startswith(key):
+            return number
+    return 1
