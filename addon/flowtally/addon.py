@@ -133,6 +133,8 @@ class Flowtally:
         self.rules = Rules(vocabulary.STATUS_TAGS, 5.0)
         self._values: dict[str, Any] = {}
         """Option → its checked value."""
+        self._pretty = False
+        """mitmproxy's `showhost`."""
         self._loaded = time.time()
         self._open: dict[str, mflow.Flow] = {}
         """Flow id → flow, from its first hook to its record."""
@@ -150,6 +152,10 @@ class Flowtally:
     # --- options, life cycle ---
 
     def load(self, loader: Loader) -> None:
+        for name, given in internals.deferred_options(loader.master.options).items():
+            if reason := settings.malformed(name, given):
+                # An error in the log keeps mitmproxy from starting (addons/errorcheck.py).
+                logger.error(f"{name}: {reason}")
         for option in settings.OPTIONS:
             loader.add_option(option.name, option.type, option.default, option.help, option.choices)
 
@@ -162,8 +168,10 @@ class Flowtally:
                     checked[option.name] = option.check(value)
                 except ValueError as error:
                     message = f"{option.name}={value!r}: {error}"
-                    raise exceptions.OptionsError(message) from error  # type: ignore[no-untyped-call]
+                    raise exceptions.OptionsError(message) from None  # type: ignore[no-untyped-call]
         self._values |= checked
+        if "showhost" in updated:
+            self._pretty = ctx.options.showhost
         if checked or "rawtcp" in updated:
             self.rules = Rules(
                 self._values["flowtally_catalog"],
@@ -176,6 +184,8 @@ class Flowtally:
             self._begin_session()
 
     def running(self) -> None:
+        if len(self._values) < len(settings.OPTIONS):
+            return  # a bad value; mitmproxy is about to stop
         self._undo = [
             internals.watch_log(self._log_line),
             internals.watch_error_responses(self._error_response),
@@ -218,7 +228,7 @@ class Flowtally:
         for failure in self._unclaimed.release_all():
             self._event(failure)
         for flow in self._open.values():
-            self._record(flow, unfinished(flow, self.rules))
+            self._record(flow, kind_of(flow), unfinished(flow, self.rules))
         self.session.close()
         self.session = None
 
@@ -422,12 +432,8 @@ class Flowtally:
                 tag = classify_failure(
                     f"{type(problem).__name__}: {problem}", Situation(), self.rules
                 )
-        if (
-            tag.get("status") is not None
-            and tag["outcome"] == "status"
-            and kind_of(flow) == "connect"
-            and 200 <= tag["status"] < 300
-        ):
+        kind = kind_of(flow)
+        if kind == "connect" and tag.get("band") == "Success" and tag["outcome"] == "status":
             return  # what happens inside the tunnel is what counts
         if tag["outcome"] == "error":
             if note is not None and tag["cause"] == note.message.server_before_head:
@@ -435,7 +441,7 @@ class Flowtally:
             if self._unclaimed:
                 message = flow.error.msg if flow.error else flow.server_conn.error
                 self._unclaimed.claim(client, message or "")
-        self._record(flow, tag)
+        self._record(flow, kind, tag)
         if (self._unclaimed or self._notes) and flow.client_conn.timestamp_end is not None:
             self._settle(client)
 
@@ -458,20 +464,13 @@ class Flowtally:
         cause = self._redirects.follow(client, url, location, ended, limit)
         return with_redirect_limit(tag, cause) if cause else tag
 
-    def _record(self, flow: mflow.Flow, tag: Tag) -> None:
+    def _record(self, flow: mflow.Flow, kind: str, tag: Tag) -> None:
         assert self.session is not None
         mark(flow, tag, self._values["flowtally_mark"])
         wanted: flowfilter.TFilter | None = self._values["flowtally_filter"]
         if wanted is not None and not flowfilter.match(wanted, flow):
             return
-        entry = record.flow_record(
-            flow,
-            kind_of(flow),
-            tag,
-            self.session.id,
-            self.rules.urls,
-            ctx.options.showhost,
-        )
+        entry = record.flow_record(flow, kind, tag, self.session.id, self.rules.urls, self._pretty)
         self.session.add(entry)
         if "error_code" in tag:
             self._warn(
@@ -537,7 +536,7 @@ class Flowtally:
 
 def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
     """Whether a response came from mitmproxy or an addon, as far as the flow itself shows it."""
-    if tag["outcome"] not in ("status", "ok") or isinstance(flow, tcp.TCPFlow | udp.UDPFlow):
+    if tag["outcome"] not in ("status", "ok") or isinstance(flow, (tcp.TCPFlow, udp.UDPFlow)):
         return False
     if flow.server_conn.timestamp_start is None or flow.is_replay == "response":
         return True

@@ -275,7 +275,8 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
     else:
         saved = flow.metadata.get("flowtally")
         if isinstance(saved, dict) and saved.get("side") in ("client", "server"):
-            return str(saved["side"])
+            # The side of a timeout is the server's, but it was the client who left.
+            return "client" if saved.get("cause") in _GAVE_UP else str(saved["side"])
     return "client" if request.timestamp_end is None else "server"
 
 

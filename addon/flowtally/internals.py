@@ -14,6 +14,17 @@ NO_HOST = "HTTP request has no host header, destination unknown."
 """proxy/layers/http/__init__.py, HttpStream.state_wait_for_request_headers."""
 
 
+def deferred_options(options: Any) -> dict[str, Any]:
+    """The options given for scripts that are not loaded yet, by name: a list of texts for those of
+    the command line, the value itself for those of config.yaml.
+
+    mitmproxy drops a script without a word when one of them is malformed (addons/script.py,
+    Script.watcher ends with the exception), so a script has to look before mitmproxy does.
+    """
+    deferred = getattr(options, "deferred", {})
+    return {name: getattr(value, "val", value) for name, value in deferred.items()}
+
+
 def watch_error_responses(told: Callable[[Any, str], None]) -> Undo:
     """Call `told(client address, message)` when mitmproxy answers an HTTP/1 request with an error.
 

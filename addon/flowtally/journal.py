@@ -40,6 +40,9 @@ logger = logging.getLogger("flowtally")
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
+CHECK_INTERVAL = 0.2
+"""Seconds between looks whether somebody removed the file."""
+
 # --- where logs are ---
 
 
@@ -110,6 +113,7 @@ class Journal:
         self._torn = False
         self._reason = ""
         self._said: set[str] = set()
+        self._next_check = 0.0
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:
@@ -129,10 +133,13 @@ class Journal:
 
     def _ready(self) -> bool:
         """Whether the file is there, open, and tells of all that is missing."""
-        if self._file >= 0 and self._removed():
-            self.dropped += self._written
-            self._reason = "the log file was removed"
-            self._shut()
+        now = time.monotonic()
+        if now >= self._next_check:
+            self._next_check = now + CHECK_INTERVAL
+            if self._file >= 0 and self._removed():
+                self.dropped += self._written
+                self._reason = "the log file was removed"
+                self._shut()
         if self._file < 0 and not self._open():
             return False
         if not self._started:

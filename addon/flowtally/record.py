@@ -6,6 +6,7 @@ A record is a dictionary of plain data, as it stands in the session log
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mitmproxy import dns
@@ -14,6 +15,9 @@ from mitmproxy import http
 from mitmproxy import tcp
 from mitmproxy import udp
 from mitmproxy.net.dns import types as dns_types
+from mitmproxy.tcp import TCPMessage
+from mitmproxy.udp import UDPMessage
+from mitmproxy.websocket import WebSocketMessage
 
 from . import redaction
 from .redaction import Urls
@@ -89,74 +93,87 @@ def url_of(scheme: str, host: str, port: int, target: str) -> str:
 
 
 def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) -> float:
-    request, response, server = flow.request, flow.response, flow.server_conn
+    """Fill in an HTTP flow; returns when it ended, Unix time."""
+    request, response = flow.request, flow.response
     data = request.data
-    host = request.pretty_host if pretty else data.host
-    if not (host.isprintable() and len(host) <= redaction.MAX_HOST):
-        host = redaction.printable(host, redaction.MAX_HOST)
-    method = data.method.decode("ascii", "replace")
-    if not (method.isprintable() and len(method) <= 32):
-        method = redaction.printable(method, 32)
-    record["method"] = method
-    if data.method == b"CONNECT":
-        record["url"] = f"{host}:{data.port}"
-    else:
-        target = data.path.decode("utf-8", "replace")
-        if urls == "origin":
-            target = ""
-        elif urls == "redacted" and ("?" in target or "#" in target):
-            target = redaction.redact_target(target)
-        scheme = data.scheme.decode("ascii", "replace")
-        url = url_of(scheme, host, data.port, "" if target == "*" else target)
-        if not (url.isprintable() and len(url) <= redaction.MAX_URL):
-            url = redaction.printable(url, redaction.MAX_URL)
-        record["url"] = url
+    host = _bounded(request.pretty_host if pretty else data.host, redaction.MAX_HOST)
+    record["method"] = _bounded(data.method.decode("ascii", "replace"), redaction.MAX_TOKEN)
+    record["url"] = _bounded(_url(data, host, urls), redaction.MAX_URL)
     if host:
         record["host"] = host
         record["port"] = data.port
-    version = data.http_version.decode("ascii", "replace")
-    record["http_version"] = version if len(version) <= 32 else redaction.printable(version, 32)
-
-    ended = flow.error.timestamp if flow.error else request.timestamp_end
+    record["http_version"] = _bounded(
+        data.http_version.decode("ascii", "replace"), redaction.MAX_TOKEN
+    )
     if flow.websocket is not None:
-        sent = received = 0
-        for message in flow.websocket.messages:
-            if message.from_client:
-                sent += len(message.content)
-            else:
-                received += len(message.content)
-        record["request_bytes"], record["response_bytes"] = sent, received
+        _message_bytes(record, flow.websocket.messages)
+    elif (size := _body_size(request, flow.error)) is not None:
+        record["request_bytes"] = size
+
+    began, sent = data.timestamp_start, data.timestamp_end or data.timestamp_start
+    if flow.error:
+        ended = flow.error.timestamp
+    elif flow.websocket is not None and flow.websocket.timestamp_end is not None:
+        ended = flow.websocket.timestamp_end
+    elif response is not None:
+        ended = response.data.timestamp_end or response.data.timestamp_start
     else:
-        if data.content is not None:
-            record["request_bytes"] = len(data.content)
-        elif request.stream and (size := _announced(request)) is not None:
-            record["request_bytes"] = size
-    if response is not None:
-        if flow.websocket is not None:
-            ended = flow.websocket.timestamp_end or response.timestamp_end or ended
-        else:
-            if response.data.content is not None:
-                record["response_bytes"] = len(response.data.content)
-            elif not flow.error and (size := _announced(response)) is not None:
-                record["response_bytes"] = size
-            if not flow.error:
-                ended = response.timestamp_end or ended
+        ended = sent
+    # The answer to a CONNECT is mitmproxy's own word, in its own time.
+    if response is not None and data.method != b"CONNECT":
+        if flow.websocket is None and (size := _body_size(response, flow.error)) is not None:
+            record["response_bytes"] = size
         # With a connection made for this request, the request was sent once that was up.
-        sent_at = max(
-            request.timestamp_end or request.timestamp_start,
-            server.timestamp_tls_setup or server.timestamp_tcp_setup or 0.0,
-        )
-        if (wait := milliseconds(sent_at, response.timestamp_start)) is not None:
+        server = flow.server_conn
+        connected = server.timestamp_tls_setup or server.timestamp_tcp_setup
+        if connected is not None and connected > sent:
+            sent = connected
+        if (wait := milliseconds(sent, response.data.timestamp_start)) is not None:
             record["wait_ms"] = wait
-    if (duration := milliseconds(request.timestamp_start, ended)) is not None:
+    if (duration := milliseconds(began, ended)) is not None:
         record["duration_ms"] = duration
-    return float(request.timestamp_start if ended is None else ended)
+    return ended
 
 
-def _announced(message: http.Message) -> int | None:
-    """The size of a streamed body, which mitmproxy does not keep: its Content-Length."""
+def _url(data: http.RequestData, host: str, urls: Urls) -> str:
+    if data.method == b"CONNECT":
+        return f"{host}:{data.port}"
+    target = "" if urls == "origin" else data.path.decode("utf-8", "replace")
+    if target == "*":  # OPTIONS * asks about the server as a whole, RFC 9112 §3.2.4
+        target = ""
+    if urls == "redacted" and ("?" in target or "#" in target):
+        target = redaction.redact_target(target)
+    return url_of(data.scheme.decode("ascii", "replace"), host, data.port, target)
+
+
+def _bounded(text: str, limit: int) -> str:
+    if len(text) <= limit and text.isprintable():
+        return text
+    return redaction.printable(text, limit)
+
+
+def _body_size(message: http.Message, error: mflow.Error | None) -> int | None:
+    """Size of a body in bytes; of a streamed one, which mitmproxy does not keep, its
+    Content-Length once it is complete."""
+    content = message.data.content
+    if content is not None:
+        return len(content)
+    if error is not None:
+        return None
     length = message.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+
+
+def _message_bytes(
+    record: Record, messages: Sequence[TCPMessage | UDPMessage | WebSocketMessage]
+) -> None:
+    total = sent = 0
+    for message in messages:
+        size = len(message.content)
+        total += size
+        if message.from_client:
+            sent += size
+    record["request_bytes"], record["response_bytes"] = sent, total - sent
 
 
 def _dns_fields(record: Record, flow: dns.DNSFlow) -> float:
@@ -167,10 +184,9 @@ def _dns_fields(record: Record, flow: dns.DNSFlow) -> float:
         record["host"] = redaction.printable(question.name, redaction.MAX_HOST)
     if server.address:
         record["port"] = server.address[1]
-    started = request.timestamp
-    ended = started
+    started = ended = request.timestamp or flow.timestamp_created
     if response is not None:
-        ended = response.timestamp
+        ended = response.timestamp or started
         if (wait := milliseconds(started, ended)) is not None:
             record["wait_ms"] = wait
     elif flow.error:
@@ -188,13 +204,7 @@ def _stream_fields(record: Record, flow: mflow.Flow) -> float:
     started = flow.timestamp_created
     ended = started
     if isinstance(flow, tcp.TCPFlow | udp.UDPFlow):
-        sent = received = 0
-        for message in flow.messages:
-            if message.from_client:
-                sent += len(message.content)
-            else:
-                received += len(message.content)
-        record["request_bytes"], record["response_bytes"] = sent, received
+        _message_bytes(record, flow.messages)
         if flow.messages:
             ended = flow.messages[-1].timestamp
     if flow.error:

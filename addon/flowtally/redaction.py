@@ -11,6 +11,8 @@ Urls = Literal["full", "redacted", "origin"]
 MAX_URL = 2048
 MAX_TEXT = 300
 MAX_HOST = 255
+MAX_TOKEN = 32
+"""Longest method or HTTP version that is kept, in characters."""
 
 _BYTES_LITERAL = re.compile(
     r"""(?:bytearray\()?b(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))\)?"""

@@ -20,6 +20,11 @@ from . import vocabulary
 from .redaction import Urls
 from .vocabulary import Tag
 
+RESERVED = ("flowtally_host",)
+"""Options of the interface that belong to parts that this version does not have."""
+
+_TYPES = {str: "text", int: "whole number", bool: "true or false"}
+
 URLS = ("full", "redacted", "origin")
 
 
@@ -34,6 +39,35 @@ class Option:
     check: Callable[[Any], Any]
     """The option's value → what the addon works with. Raises: ValueError."""
     choices: tuple[str, ...] | None = None
+
+
+def malformed(name: str, given: Any) -> str:
+    """Why what was given for an option cannot even be read as its type; "" if it can.
+
+    `given`: the texts of the command line, or a value of config.yaml. Unknown names that look like
+    flowtally's are told too: a misspelt option would otherwise be ignored.
+    """
+    option = next((option for option in OPTIONS if option.name == name), None)
+    if option is None:
+        if not name.startswith("flowtally_") or name in RESERVED:
+            return ""
+        return f"no such option; flowtally has {', '.join(option.name for option in OPTIONS)}"
+    if not isinstance(given, list):
+        right = type(given) is option.type
+        return "" if right else f"{given!r} is no {_TYPES[option.type]}"
+    if len(given) > 1:
+        return f"given {len(given)} times: {', '.join(map(repr, given))}; allowed is one value"
+    if option.type is bool:
+        right = not given or given[0] in ("", "true", "false", "toggle")
+        return "" if right else f"{given[0]!r}: allowed are true and false"
+    if not given:
+        return f"a value is missing; allowed is a {_TYPES[option.type]}"
+    if option.type is int:
+        try:
+            int(given[0])
+        except ValueError:
+            return f"{given[0]!r}: allowed is a {_TYPES[int]}"
+    return ""
 
 
 def log(value: str) -> str:

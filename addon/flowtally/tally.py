@@ -70,13 +70,13 @@ class Histogram:
             return 0
         return min(int(log(value * 10) / cls.GROWTH) + 1, cls.SIZE - 1)
 
-    def add(self, value: float, index: int) -> None:
-        """Count a value in ms whose bucket is `index`."""
+    def add(self, value: float, index: int, microseconds: int) -> None:
+        """Count a value in ms whose bucket is `index`; `microseconds` is the same value."""
         if self.buckets is None:
             self.buckets = array("I", bytes(4 * self.SIZE))
         self.buckets[index] += 1
         self.count += 1
-        self.microseconds += round(value * 1000)
+        self.microseconds += microseconds
         if value > self.maximum:
             self.maximum = value
 
@@ -282,6 +282,8 @@ class Tally:
         """Index into the widths that a bucket of the timeline may have."""
         self.timeline: dict[int, list[int]] = {}
         """Start of a bucket, Unix time → count of each of SERIES."""
+        self._recent: tuple[str, list[int]] = "", []
+        """The second of the last record and its bucket: the next is mostly from the same."""
 
     # --- the fold ---
 
@@ -314,31 +316,33 @@ class Tally:
         methods[method] = methods.get(method, 0) + 1
 
         wait, duration = get("wait_ms"), get("duration_ms")
-        wait_index = Histogram.index(wait) if wait is not None else 0
-        duration_index = Histogram.index(duration) if duration is not None else 0
+        if wait is not None:
+            wait_index, wait_us = Histogram.index(wait), round(wait * 1000)
+        if duration is not None:
+            duration_index, duration_us = Histogram.index(duration), round(duration * 1000)
         host = get("host", "")
         rows = [self._host(host), self._endpoint(endpoint(record))]
-        code = 0
+        code, series = "", outcome
         if outcome == "status":
-            code = record["status"]
-            rows.append(self._code(code, record["description"]))
+            code, series = str(record["status"]), record["band"]
+            rows.append(self._code(record["status"], record["description"]))
         error_code = get("error_code")
         for row in rows:
             row.flows += 1
             row.request_bytes += sent
             row.response_bytes += received
             if wait is not None:
-                row.wait.add(wait, wait_index)
+                row.wait.add(wait, wait_index, wait_us)
             if duration is not None:
-                row.duration.add(duration, duration_index)
+                row.duration.add(duration, duration_index, duration_us)
             if error_code is not None:
                 if outcome == "error":
                     row.failures += 1
                 elif error_code == -3:
                     row.unsuccessful += 1
         if error_code is not None:
-            self._add_error(error_code, get("cause") or str(code), host, record)
-        self._add_time(record["time"], record["band"] if code else outcome)
+            self._add_error(error_code, get("cause") or code, host, record)
+        self._add_time(record["time"], series)
 
     def _add_event(self, record: Mapping[str, Any]) -> None:
         self.events += 1
@@ -371,6 +375,10 @@ class Tally:
             self.last = time
         if not self.first or time < self.first:
             self.first = time
+        second, recent = self._recent
+        if time[:19] == second:
+            recent[_SERIES_INDEX[series]] += 1
+            return
         width = _WIDTHS[self.width]
         seconds = int(datetime.fromisoformat(time).timestamp())
         start = seconds - seconds % width
@@ -380,8 +388,11 @@ class Tally:
             bucket[_SERIES_INDEX[series]] = 1
             if len(self.timeline) > MAX_BUCKETS:
                 self._widen()
+                return
         else:
             bucket[_SERIES_INDEX[series]] += 1
+        if time.endswith("Z"):
+            self._recent = time[:19], bucket
 
     def _widen(self, to: int | None = None) -> None:
         """Make the timeline coarser, until it fits its bound or its width is number `to`."""
@@ -389,6 +400,7 @@ class Tally:
             if to is None and len(self.timeline) <= MAX_BUCKETS:
                 return
             self.width += 1
+            self._recent = "", []
             width = _WIDTHS[self.width]
             coarse: dict[int, list[int]] = {}
             for start, counts in self.timeline.items():
@@ -586,8 +598,8 @@ def _fold(url: str) -> str:
     if folded is None:
         scheme, separator, rest = url.partition("://")
         head, *segments = rest.split("/") if separator else [url]
-        path = "/".join(["{id}" if _is_id(segment) else segment for segment in segments])
-        folded = f"{scheme}://{head}/{path}" if separator else head
+        path = "/".join([head, *["{id}" if _is_id(segment) else segment for segment in segments]])
+        folded = scheme + separator + path if separator else head
         if len(folded) > _MAX_ENDPOINT:
             folded = folded[: _MAX_ENDPOINT - 1] + "…"
         if len(_folded) >= 2048:

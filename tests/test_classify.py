@@ -1,0 +1,409 @@
+"""Classification as a table: one message, in one situation, one row.
+
+What the live laboratory can make happen is tested there; here stand the texts that only other
+platforms, other resolvers and other versions of OpenSSL produce.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flowtally import vocabulary
+from flowtally.classify import Note
+from flowtally.classify import Rules
+from flowtally.classify import Situation
+from flowtally.classify import classify
+from flowtally.classify import failure
+from flowtally.classify import handshake_failure
+from flowtally.classify import kind
+from flowtally.classify import log_failure
+from flowtally.classify import unfinished
+from mitmproxy import flow as mflow
+from mitmproxy import http
+from mitmproxy.connection import ConnectionState
+from mitmproxy.test import tflow
+
+RULES = Rules(vocabulary.STATUS_TAGS, 5.0)
+PATIENT = Rules(vocabulary.STATUS_TAGS, 3600.0)
+GAVE_UP = ("client_disconnected", "connection_read_timeout")
+HEAD = Situation(head=True)
+CLIENT = Situation(side="client")
+SERVER = Situation(side="server")
+UPSTREAM = Situation(upstream=True)
+
+EXCHANGE = [
+    # operating systems word a refused connection, an unknown host ... each in its own way
+    ("[Errno 111] Connect call failed ('127.0.0.1', 35055)", Situation(), "connection_refused"),
+    ("[Errno 61] Connect call failed ('127.0.0.1', 80)", Situation(), "connection_refused"),
+    ("[Errno 10061] Connect call failed ('127.0.0.1', 80)", Situation(), "connection_refused"),
+    (
+        "[WinError 1225] The remote computer refused the network connection",
+        Situation(),
+        "connection_refused",
+    ),
+    ("Connection refused", Situation(), "connection_refused"),
+    ("[Errno -2] Name or service not known", Situation(), "dns_error"),
+    ("[Errno -3] Temporary failure in name resolution", Situation(), "dns_error"),
+    ("[Errno -5] No address associated with hostname", Situation(), "dns_error"),
+    ("[Errno -2] Name does not resolve", Situation(), "dns_error"),
+    ("[Errno 8] nodename nor servname provided, or not known", Situation(), "dns_error"),
+    ("[Errno 11001] getaddrinfo failed", Situation(), "dns_error"),
+    ("[Errno 11002] getaddrinfo failed", Situation(), "dns_error"),
+    ("nodename nor servname provided, or not known", Situation(), "dns_error"),
+    ("[Errno 110] Connect call failed ('10.0.0.1', 80)", Situation(), "connection_timeout"),
+    ("[Errno 60] Connect call failed ('10.0.0.1', 80)", Situation(), "connection_timeout"),
+    ("[Errno 10060] Connect call failed ('10.0.0.1', 80)", Situation(), "connection_timeout"),
+    (
+        "[WinError 121] The semaphore timeout period has expired",
+        Situation(),
+        "connection_timeout",
+    ),
+    ("[Errno 101] Connect call failed ('::1', 80)", Situation(), "destination_ip_unroutable"),
+    ("[Errno 51] Network is unreachable", Situation(), "destination_ip_unroutable"),
+    ("[Errno 113] Connect call failed ('10.0.0.1', 80)", Situation(), "destination_ip_unroutable"),
+    ("[Errno 65] No route to host", Situation(), "destination_ip_unroutable"),
+    ("[WinError 1231] The network location", Situation(), "destination_ip_unroutable"),
+    ("[Errno 104] Connection reset by peer", Situation(), "connection_terminated"),
+    ("[Errno 54] Connection reset by peer", Situation(), "connection_terminated"),
+    ("[Errno 24] Too many open files", Situation(), "proxy_internal_error"),
+    ("[Errno 9999] Something new", Situation(), "unknown"),
+    # several addresses: the error that tells most
+    (
+        "Multiple exceptions: [Errno 101] Connect call failed ('::1', 9, 0, 0), "
+        "[Errno 111] Connect call failed ('127.0.0.1', 9)",
+        Situation(),
+        "connection_refused",
+    ),
+    # an upstream proxy that cannot be reached is another matter than a server
+    ("[Errno 111] Connect call failed ('127.0.0.1', 9)", UPSTREAM, "destination_unavailable"),
+    ("[Errno -2] Name or service not known", UPSTREAM, "destination_unavailable"),
+    ("[Errno 110] Connect call failed ('127.0.0.1', 9)", UPSTREAM, "connection_timeout"),
+    (
+        "Upstream proxy localhost:3128 refused HTTP CONNECT request: 403 Forbidden",
+        UPSTREAM,
+        "destination_unavailable",
+    ),
+    ("connection closed", UPSTREAM, "destination_unavailable"),
+    ("connection closed", Situation(upstream=True, tunnelled=True), "tls_protocol_error"),
+    # who breaks, and when
+    ("server closed connection", Situation(), "connection_terminated"),
+    ("server closed connection", HEAD, "http_response_incomplete"),
+    ("peer closed connection", SERVER, "connection_terminated"),
+    ("peer closed connection", CLIENT, "client_disconnected"),
+    ("HTTP/2 protocol error: bad frame", SERVER, "http_protocol_error"),
+    ("HTTP/2 protocol error: bad frame", CLIENT, "http_request_error"),
+    ("HTTP/2 protocol error: x", Situation(head=True, side="server"), "http_response_incomplete"),
+    ("stream reset by client (INTERNAL_ERROR)", SERVER, "http_protocol_error"),
+    ("stream reset by client (CANCEL)", CLIENT, "client_disconnected"),
+    ("HTTP/1 protocol error: illegal chunk header: b'Z'", HEAD, "http_response_transfer_coding"),
+    ("HTTP/1 protocol error: illegal chunk header: b'Z'", CLIENT, "http_request_error"),
+    ("HTTP/1 protocol error: peer closed connection x", HEAD, "http_response_incomplete"),
+    ("HTTP/1 protocol error: peer closed connection x", CLIENT, "client_disconnected"),
+    # how long the client waited, and for what
+    ("Client disconnected.", Situation(waited=4.5), "client_disconnected"),
+    ("Client disconnected.", Situation(waited=5), "http_response_timeout"),
+    ("Client disconnected.", Situation(waited=5, head=True), "connection_read_timeout"),
+    ("client disconnected", Situation(waited=5, connecting=True), "connection_timeout"),
+    ("client disconnected", Situation(waited=1, connecting=True), "client_disconnected"),
+    # TLS
+    ("Certificate verify failed: certificate has expired", Situation(), "tls_certificate_error"),
+    (
+        "OpenSSL Error([('SSL routines', '', 'certificate verify failed')])",
+        Situation(),
+        "tls_certificate_error",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'sslv3 alert handshake failure')])",
+        Situation(),
+        "tls_alert_received",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'ssl/tls alert handshake failure')])",
+        Situation(),
+        "tls_alert_received",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'tlsv13 alert certificate required')])",
+        Situation(),
+        "tls_alert_received",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'tlsv1 unrecognized name')])",
+        Situation(),
+        "tls_alert_received",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'unsafe legacy renegotiation disabled')])",
+        Situation(),
+        "tls_protocol_error",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'dh key too small')])",
+        Situation(),
+        "tls_protocol_error",
+    ),
+    ("The remote server does not speak TLS.", Situation(), "tls_protocol_error"),
+    # the proxy's own doing
+    ("Connection killed.", Situation(), "http_request_denied"),
+    ("Connection killed: not today", Situation(), "http_request_denied"),
+    (
+        "Connection killed: Request destination unknown. Unable to figure out where",
+        Situation(),
+        "destination_not_found",
+    ),
+    ("Invalid request scheme: ftp", Situation(), "invalid_url"),
+    (
+        "No hook has set a response and there is no upstream server.",
+        Situation(),
+        "proxy_configuration_error",
+    ),
+    # what a server sends must not be taken for mitmproxy's words
+    (
+        "unexpected server response: b'[Errno 111] Connection refused'",
+        Situation(),
+        "http_protocol_error",
+    ),
+    ("nobody has ever seen this", Situation(), "unknown"),
+    ("", Situation(), "unknown"),
+]
+
+
+@pytest.mark.parametrize(("message", "situation", "cause"), EXCHANGE)
+def test_exchange(message: str, situation: Situation, cause: str) -> None:
+    tag = failure(message, situation, RULES)
+    assert tag["cause"] == cause
+    assert tag["outcome"] == "error"
+    assert tag["error_code"] == vocabulary.CAUSES[cause].error.code
+    assert tag["error_name"] == vocabulary.CAUSES[cause].error.name
+    assert tag["side"] == vocabulary.CAUSES[cause].side
+    if message and "b'" not in message:
+        assert tag["detail"] == message
+
+
+@pytest.mark.parametrize(
+    ("message", "cause", "side"),
+    [
+        (
+            "The client does not trust the proxy's certificate for h (tlsv1 alert unknown ca)",
+            "client_tls_rejected",
+            "client",
+        ),
+        (
+            "The client disconnected during the handshake. If this happens consistently for h, ...",
+            "client_tls_rejected",
+            "client",
+        ),
+        (
+            "The client may not trust the proxy's certificate for h (OpenSSL Error([('SSL "
+            "routines', '', 'ssl/tls alert certificate expired')]))",
+            "client_tls_rejected",
+            "client",
+        ),
+        (
+            "The client may not trust the proxy's certificate for h (OpenSSL Error([('SSL "
+            "routines', '', 'no shared cipher')]))",
+            "tls_protocol_error",
+            "client",
+        ),
+        (
+            "Client and mitmproxy cannot agree on a TLS version to use.",
+            "tls_protocol_error",
+            "client",
+        ),
+        ("Cannot parse ClientHello: 1603", "tls_protocol_error", "client"),
+    ],
+)
+def test_client_handshake(message: str, cause: str, side: str) -> None:
+    tag = handshake_failure(message, Situation(), RULES)
+    assert (tag["cause"], tag["side"]) == (cause, side)
+
+
+@pytest.mark.parametrize(
+    ("line", "cause", "detail"),
+    [
+        (
+            "Bad HTTP request line: b'GET http:///foo HTTP/1.1'",
+            "invalid_url",
+            "Bad HTTP request line: GET http:///foo",
+        ),
+        (
+            "Bad HTTP request line: b'GET http://u:secret@h:99999/p?token=secret HTTP/1.1'",
+            "invalid_url",
+            "Bad HTTP request line: GET http://h:99999/p?token=",
+        ),
+        (
+            "Bad HTTP request line: b'secret'",
+            "http_request_error",
+            "Bad HTTP request line: (bytes not kept)",
+        ),
+        (
+            "Invalid header line: b'Authorization secret'",
+            "http_request_error",
+            "Invalid header line: (bytes not kept)",
+        ),
+    ],
+)
+def test_log_lines(line: str, cause: str, detail: str) -> None:
+    row = vocabulary.find_message(vocabulary.LOG_MESSAGES, line)
+    assert row is not None
+    tag = log_failure(row, line, RULES)
+    assert (tag["cause"], tag["detail"]) == (cause, detail)
+
+
+def http_flow(error: str = "", **changes: Any) -> http.HTTPFlow:
+    flow = tflow.tflow(resp=True, err=bool(error))
+    if flow.error:
+        flow.error.msg = error
+    for name, value in changes.items():
+        where, _, attribute = name.partition("__")
+        setattr(getattr(flow, where), attribute, value)
+    return flow
+
+
+def test_a_complete_response_is_its_status() -> None:
+    flow = http_flow(response__status_code=404)
+    assert classify(flow, RULES) == vocabulary.STATUS_TAGS[404]
+    assert classify(flow, RULES) is not vocabulary.STATUS_TAGS[404]
+
+
+def test_a_truncated_response_is_both() -> None:
+    tag = classify(http_flow("HTTP/1 protocol error: peer closed connection early"), RULES)
+    assert (tag["status"], tag["band"], tag["error_code"]) == (200, "Success", -1)
+    assert tag["outcome"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("client_version", "server_version", "message", "side"),
+    [
+        ("HTTP/2.0", "HTTP/1.1", "stream reset by client (INTERNAL_ERROR)", "client"),
+        ("HTTP/1.1", "HTTP/2.0", "stream reset by client (CANCEL)", "server"),
+        ("HTTP/2.0", "HTTP/2.0", "stream reset by client (CANCEL)", "client"),
+        ("HTTP/2.0", "HTTP/2.0", "stream reset by client (REFUSED_STREAM)", "server"),
+        ("HTTP/2.0", "HTTP/1.1", "HTTP/1 protocol error: illegal chunk header: b'Z'", "server"),
+        ("HTTP/1.1", "HTTP/2.0", "HTTP/1 protocol error: illegal chunk header: b'Z'", "client"),
+        ("HTTP/1.1", "HTTP/1.1", "HTTP/1 protocol error: illegal chunk header: b'Z'", "server"),
+    ],
+)
+def test_the_side_that_speaks_the_protocol_broke_it(
+    client_version: str, server_version: str, message: str, side: str
+) -> None:
+    flow = http_flow(
+        message, request__http_version=client_version, response__http_version=server_version
+    )
+    assert classify(flow, PATIENT)["side"] == side
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "side"),
+    [
+        (ConnectionState.CLOSED, ConnectionState.OPEN, "client"),
+        (ConnectionState.OPEN, ConnectionState.CLOSED, "server"),
+    ],
+)
+def test_both_speak_http_2_and_one_closes(
+    client: ConnectionState, server: ConnectionState, side: str
+) -> None:
+    flow = http_flow(
+        "peer closed connection",
+        request__http_version="HTTP/2.0",
+        response__http_version="HTTP/2.0",
+    )
+    for rules in (RULES, PATIENT):
+        flow.live = True
+        flow.client_conn.state, flow.server_conn.state = client, server
+        tag = classify(flow, rules)
+        assert (tag["cause"] in GAVE_UP) == (side == "client")
+        # A file holds no states any more, but what the live session made of them.
+        flow.metadata["flowtally"] = tag
+        flow.live = False
+        flow.client_conn.state = flow.server_conn.state = ConnectionState.CLOSED
+        assert classify(flow, rules) == tag
+
+
+def test_a_log_line_explains_a_vague_failure() -> None:
+    line = "TLS Error: [('SSL routines', '', 'tlsv13 alert certificate required')]"
+    row = vocabulary.find_message(vocabulary.TLS_LOG_MESSAGES, line)
+    assert row is not None
+    flow = http_flow("server closed connection")
+    flow.response = None
+    tag = classify(flow, RULES, Note(row, line))
+    assert tag["cause"] == "tls_alert_received"
+    assert "certificate required" in tag["detail"]
+    # A saved flow keeps what only the live session could know.
+    flow.metadata["flowtally"] = tag
+    flow.live = False
+    assert classify(flow, RULES) == tag
+    # A failure that speaks for itself stays what it is.
+    flow.error = mflow.Error("Connection killed.")
+    assert classify(flow, RULES, Note(row, line))["cause"] == "http_request_denied"
+
+
+def test_connect_that_failed_is_no_bad_gateway_of_the_servers() -> None:
+    flow = http_flow(response__status_code=502, request__method="CONNECT")
+    flow.server_conn.error = "[Errno 111] Connect call failed ('127.0.0.1', 9)"
+    tag = classify(flow, RULES)
+    assert tag["cause"] == "connection_refused"
+    assert "status" not in tag
+    assert kind(flow) == "connect"
+
+
+@pytest.mark.parametrize(
+    ("close_code", "outcome", "cause"),
+    [
+        (1000, "status", None),
+        (1001, "status", None),
+        (1005, "status", None),
+        (1011, "status", None),
+        (4000, "status", None),
+        (1006, "error", "connection_terminated"),
+    ],
+)
+def test_websocket_closes(close_code: int, outcome: str, cause: str | None) -> None:
+    flow = tflow.twebsocketflow()
+    assert flow.websocket
+    flow.websocket.close_code = close_code
+    tag = classify(flow, RULES)
+    assert (tag["outcome"], tag.get("cause"), tag["close_code"]) == (outcome, cause, close_code)
+    assert tag["status"] == 101
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "detail"),
+    [
+        (0, "ok", None),
+        (1, "error", "FORMERR"),
+        (2, "error", "SERVFAIL"),
+        (3, "error", "NXDOMAIN"),
+        (5, "error", "REFUSED"),
+    ],
+)
+def test_dns_answers(code: int, outcome: str, detail: str | None) -> None:
+    flow = tflow.tdnsflow(resp=True)
+    assert flow.response
+    flow.response.response_code = code
+    tag = classify(flow, RULES)
+    assert (tag["outcome"], tag.get("detail")) == (outcome, detail)
+
+
+def test_streams() -> None:
+    assert classify(tflow.ttcpflow(), RULES) == {"outcome": "ok"}
+    assert classify(tflow.tudpflow(), RULES) == {"outcome": "ok"}
+    assert classify(tflow.ttcpflow(err=True), RULES)["outcome"] == "error"
+
+
+def test_an_upgrade_that_leads_nowhere() -> None:
+    flow = http_flow(response__status_code=101)
+    assert classify(flow, RULES)["outcome"] == "status"
+    tag = classify(flow, Rules(vocabulary.STATUS_TAGS, 5.0, raw_tcp=False))
+    assert (tag["cause"], tag["status"], tag["outcome"]) == ("http_upgrade_failed", 101, "error")
+
+
+def test_unfinished_keeps_the_head() -> None:
+    tag = unfinished(http_flow(), RULES)
+    assert tag == {
+        "outcome": "unfinished",
+        "status": 200,
+        "band": "Success",
+        "description": "OK",
+    }

@@ -1,0 +1,112 @@
+"""Redirect chains, without a proxy: limits, loops, interleaving, bounds."""
+
+from __future__ import annotations
+
+from flowtally import redirects
+from flowtally.redirects import Redirects
+from flowtally.redirects import normalize
+from hypothesis import given
+from hypothesis import strategies as st
+
+CLIENT = "10.0.0.1"
+
+
+def walk(chains: Redirects, steps: int, prefix: str = "http://a/", client: str = CLIENT) -> list[str]:
+    """Causes of a chain of `steps` redirects, each to a new URL."""
+    return [
+        chains.follow(client, f"{prefix}{i}", f"{prefix}{i + 1}", 1000.0 + i, 20)
+        for i in range(steps)
+    ]
+
+
+def test_more_than_the_limit_in_a_row() -> None:
+    assert walk(Redirects(), 23) == [""] * 20 + ["too_many_redirects"] * 3
+
+
+def test_the_same_url_three_times_is_a_loop() -> None:
+    chains = Redirects()
+    causes = [
+        chains.follow(CLIENT, url, target, 1000.0, 20)
+        for url, target in [("http://a/x", "/y"), ("http://a/y", "/x")] * 3
+    ]
+    assert causes == ["", "", "", "", "redirect_loop", "redirect_loop"]
+
+
+def test_a_limit_of_none() -> None:
+    assert Redirects().follow(CLIENT, "http://a/", "/b", 1.0, 0) == "too_many_redirects"
+
+
+def test_an_answer_ends_the_chain() -> None:
+    chains = Redirects()
+    for i in range(5):
+        assert chains.follow(CLIENT, "http://a/old", "/login", 1000.0 + i, 20) == ""
+        chains.answered(CLIENT, "http://a/login", 1000.0 + i)
+    assert len(chains) == 0
+
+
+def test_clients_and_tabs_do_not_disturb_each_other() -> None:
+    chains = Redirects()
+    mixed: dict[str, list[str]] = {"a": [], "b": [], "c": []}
+    for i in range(22):
+        for name, client in (("a", CLIENT), ("b", CLIENT), ("c", "10.0.0.2")):
+            prefix = "http://x/" if name != "b" else "http://y/"
+            cause = chains.follow(client, f"{prefix}{i}", f"{prefix}{i + 1}", 1000.0 + i, 20)
+            mixed[name].append(cause)
+    assert all(causes == [""] * 20 + ["too_many_redirects"] * 2 for causes in mixed.values())
+
+
+def test_two_tabs_on_the_same_chain() -> None:
+    chains = Redirects()
+    causes = []
+    for i in range(11):
+        for _ in range(2):
+            causes.append(
+                chains.follow(CLIENT, f"http://a/{i}", f"http://a/{i + 1}", 1000.0, 20)
+            )
+    assert set(causes) == {""}
+
+
+def test_an_old_chain_is_forgotten() -> None:
+    chains = Redirects()
+    assert set(walk(chains, 20)) == {""}
+    late = 1000.0 + 19 + redirects.MAX_AGE + 1
+    assert chains.follow(CLIENT, "http://a/20", "/21", late, 20) == ""
+    assert len(chains) == 1
+
+
+def test_bounded() -> None:
+    chains = Redirects()
+    for i in range(3 * redirects.MAX_CHAINS):
+        chains.follow(CLIENT, f"http://a/{i}", f"http://b/{i}", 1000.0, 20)
+    assert len(chains) == redirects.MAX_CHAINS
+    endless = Redirects()
+    walk(endless, 1000)
+    (waiting,) = endless._waiting.values()
+    assert len(waiting[0].answered) <= redirects.MAX_URLS
+
+
+def test_what_a_client_makes_of_a_location() -> None:
+    base = "http://Host.example:80/a/b?c#d"
+    for location, url in {
+        "/x": "http://host.example:80/x",
+        "x": "http://host.example:80/a/x",
+        "?y=1": "http://host.example:80/a/b?y=1",
+        "//other/x": "http://other:80/x",
+        "https://other/x#fragment": "https://other:443/x",
+        "HTTPS://OTHER:443/x": "https://other:443/x",
+        "http://other": "http://other:80/",
+        "/with space": "http://host.example:80/with%20space",
+        "/ü": "http://host.example:80/%C3%BC",
+        "mailto:me": "",
+        "http://[bad/": "",
+        "http://h:99999/": "",
+    }.items():
+        assert normalize(location, base) == url
+
+
+@given(st.text(), st.text(), st.floats(allow_nan=True), st.integers(0, 100))
+def test_never_raises(url: str, location: str, time: float, limit: int) -> None:
+    chains = Redirects()
+    for _ in range(3):
+        chains.follow(CLIENT, url, location, time, limit)
+        chains.answered(CLIENT, location, time)
