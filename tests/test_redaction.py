@@ -31,7 +31,10 @@ def test_urls(url: str, redacted: str, origin: str) -> None:
     [
         ("Bad HTTP response line: b'set-cookie: x'", "Bad HTTP response line: (bytes not kept)"),
         ("illegal chunk header: bytearray(b'ZZ\\r\\n')", "illegal chunk header: (bytes not kept)"),
-        ("unexpected: b'it\\'s' and b\"it's\"", "unexpected: (bytes not kept) and (bytes not kept)"),
+        (
+            "unexpected: b'it\\'s' and b\"it's\"",
+            "unexpected: (bytes not kept) and (bytes not kept)",
+        ),
         ("unterminated b'secret", "unterminated (bytes not kept)"),
         ("see http://u:p@h/?t=1 there", "see http://h/?t= there"),
         ("plain", "plain"),

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 CLIENT = "10.0.0.1"
 
 
-def walk(chains: Redirects, steps: int, prefix: str = "http://a/", client: str = CLIENT) -> list[str]:
+def walk(
+    chains: Redirects, steps: int, prefix: str = "http://a/", client: str = CLIENT
+) -> list[str]:
     """Causes of a chain of `steps` redirects, each to a new URL."""
     return [
         chains.follow(client, f"{prefix}{i}", f"{prefix}{i + 1}", 1000.0 + i, 20)
@@ -60,9 +62,7 @@ def test_two_tabs_on_the_same_chain() -> None:
     causes = []
     for i in range(11):
         for _ in range(2):
-            causes.append(
-                chains.follow(CLIENT, f"http://a/{i}", f"http://a/{i + 1}", 1000.0, 20)
-            )
+            causes.append(chains.follow(CLIENT, f"http://a/{i}", f"http://a/{i + 1}", 1000.0, 20))
     assert set(causes) == {""}
 
 

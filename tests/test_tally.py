@@ -115,7 +115,10 @@ def assert_sums(tally: Tally) -> None:
     assert sum(sum(methods.values()) for methods in tally.kinds.values()) == tally.flows
     assert sum(map(sum, tally.timeline.values())) == tally.flows + tally.events
     second_view = sum(
-        row.count for code, rows in tally.errors.items() if code not in (-3, -5) for row in rows.values()
+        row.count
+        for code, rows in tally.errors.items()
+        if code not in (-3, -5)
+        for row in rows.values()
     )
     breaking = tally.outcomes["error"] + tally.events
     # A failure may have any code but -3; only failures have the codes other than -3 and -5.

@@ -75,17 +75,16 @@ logger = logging.getLogger("flowtally")
 class Session:
     """One session: its records go into the tally and the journal."""
 
-    def __init__(self, location: str, confdir: str, modes: list[str], options: dict[str, Any]):
+    def __init__(self, location: str, modes: list[str], options: dict[str, Any]):
         self.id = secrets.token_hex(4)
+        self.location = location
         self.tally = Tally()
         self.changed = False
         now = time.time()
-        if not location or journal.names_folder(location):
-            folder = Path(location).expanduser() if location else journal.default_folder(confdir)
+        self.path = Path(location).expanduser()
+        if journal.names_folder(location):
             moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
-            self.path = folder / f"flowtally-{moment}-{self.id}{journal.SUFFIX}"
-        else:
-            self.path = Path(location).expanduser()
+            self.path /= f"flowtally-{moment}-{self.id}{journal.SUFFIX}"
         self.journal = journal.Journal(
             self.path,
             {
@@ -131,7 +130,7 @@ class Flowtally:
     def __init__(self) -> None:
         self.session: Session | None = None
         self.rules = Rules(vocabulary.STATUS_TAGS, 5.0)
-        self._values: dict[str, Any] = {}
+        self._values: dict[str, Any] = {o.name: o.check(o.default) for o in settings.OPTIONS}
         """Option → its checked value."""
         self._pretty = False
         """mitmproxy's `showhost`."""
@@ -168,7 +167,7 @@ class Flowtally:
                     checked[option.name] = option.check(value)
                 except ValueError as error:
                     message = f"{option.name}={value!r}: {error}"
-                    raise exceptions.OptionsError(message) from None  # type: ignore[no-untyped-call]
+                    raise exceptions.OptionsError(message) from None
         self._values |= checked
         if "showhost" in updated:
             self._pretty = ctx.options.showhost
@@ -179,13 +178,11 @@ class Flowtally:
                 self._values["flowtally_urls"],
                 ctx.options.rawtcp,
             )
-        if self.session is not None and updated & {"flowtally_log", "confdir"}:
+        if self.session is not None and self.session.location != self._location():
             self._end_session()
             self._begin_session()
 
     def running(self) -> None:
-        if len(self._values) < len(settings.OPTIONS):
-            return  # a bad value; mitmproxy is about to stop
         self._undo = [
             internals.watch_log(self._log_line),
             internals.watch_error_responses(self._error_response),
@@ -213,10 +210,14 @@ class Flowtally:
             except (OSError, UnicodeError):
                 pass  # nobody there to read it
 
+    def _location(self) -> str:
+        """Where the log is to go: a file, or a folder."""
+        location: str = self._values["flowtally_log"]
+        return location or f"{journal.default_folder(ctx.options.confdir)}/"
+
     def _begin_session(self) -> None:
         self.session = Session(
-            ctx.options.flowtally_log,
-            ctx.options.confdir,
+            self._location(),
             list(ctx.options.mode),
             {option.name: getattr(ctx.options, option.name) for option in settings.OPTIONS},
         )

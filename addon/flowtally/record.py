@@ -116,7 +116,7 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     elif flow.websocket is not None and flow.websocket.timestamp_end is not None:
         ended = flow.websocket.timestamp_end
     elif response is not None:
-        ended = response.data.timestamp_end or response.data.timestamp_start
+        ended = response.data.timestamp_end or response.data.timestamp_start or sent
     else:
         ended = sent
     # The answer to a CONNECT is mitmproxy's own word, in its own time.

@@ -1,0 +1,150 @@
+"""An HTTP/2 server whose streams fail on purpose, and a client that can cancel one."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated
+from h2.events import Event
+from h2.events import RequestReceived
+from h2.events import ResponseReceived
+from h2.events import StreamEnded
+from h2.events import StreamReset
+
+from .servers import WAIT_TIMEOUT
+from .servers import Server
+
+Behaviour = Callable[[H2Connection, int], None]
+"""What to do with a stream whose request has arrived."""
+
+_HEAD = [(":status", "200"), ("content-length", "5")]
+
+
+def answer(connection: H2Connection, stream: int) -> None:
+    connection.send_headers(stream, _HEAD)
+    connection.send_data(stream, b"hello", end_stream=True)
+
+
+def stay_silent(_connection: H2Connection, _stream: int) -> None:
+    pass
+
+
+def reset_before_head(code: ErrorCodes) -> Behaviour:
+    def reset(connection: H2Connection, stream: int) -> None:
+        connection.reset_stream(stream, code)
+
+    return reset
+
+
+def reset_after_head(code: ErrorCodes) -> Behaviour:
+    def reset(connection: H2Connection, stream: int) -> None:
+        connection.send_headers(stream, _HEAD)
+        connection.reset_stream(stream, code)
+
+    return reset
+
+
+def go_away(connection: H2Connection, _stream: int) -> None:
+    connection.close_connection(ErrorCodes.INTERNAL_ERROR, last_stream_id=0)
+
+
+class Http2Server(Server):
+    """Speaks HTTP/2 over TLS; `behaviour` decides over each stream."""
+
+    def __init__(self, behaviour: Behaviour, *, tls: ssl.SSLContext, name: str) -> None:
+        super().__init__(tls=tls, name=name)
+        self._behaviour = behaviour
+
+    def serve(self, connection: socket.socket) -> None:
+        h2 = H2Connection(H2Configuration(client_side=False))
+        h2.initiate_connection()
+        connection.sendall(h2.data_to_send())
+        while data := connection.recv(65536):
+            for event in h2.receive_data(data):
+                if isinstance(event, ConnectionTerminated):
+                    return
+                if isinstance(event, RequestReceived):
+                    assert event.stream_id is not None
+                    self._behaviour(h2, event.stream_id)
+                    self.requests.put(b"HTTP/2 request")
+            connection.sendall(h2.data_to_send())
+
+
+class Http2Client:
+    """Speaks HTTP/2 over a TLS connection that already negotiated it."""
+
+    def __init__(self, connection: ssl.SSLSocket, authority: str) -> None:
+        assert connection.selected_alpn_protocol() == "h2", "the proxy did not offer HTTP/2"
+        self._connection = connection
+        self._authority = authority
+        self._h2 = H2Connection(H2Configuration(client_side=True))
+        self._h2.initiate_connection()
+        self._flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    def request(self, path: str = "/") -> int:
+        """Sends a GET; returns the stream's number."""
+        stream = self._h2.get_next_available_stream_id()
+        headers = [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", self._authority),
+            (":path", path),
+        ]
+        self._h2.send_headers(stream, headers, end_stream=True)
+        self._flush()
+        return stream
+
+    def cancel(self, stream: int) -> None:
+        self._h2.reset_stream(stream, ErrorCodes.CANCEL)
+        self._flush()
+
+    def read_to_end(self) -> list[Event]:
+        """Reads until a stream or the connection has ended; returns the events."""
+        self._connection.settimeout(WAIT_TIMEOUT)
+        events: list[Event] = []
+        ends = (StreamEnded, StreamReset, ConnectionTerminated)
+        while not any(isinstance(event, ends) for event in events):
+            data = self._connection.recv(65536)
+            if not data:
+                break
+            events += self._h2.receive_data(data)
+            self._flush()
+        return events
+
+    def status(self) -> int:
+        """Reads to the end; returns the status of the response, 0 if there was none."""
+        for event in self.read_to_end():
+            if isinstance(event, ResponseReceived):
+                return int(dict(event.headers or ())[b":status"])
+        return 0
+
+    def wait(self, seconds: float) -> None:
+        """Waits for an answer that is not expected to come, taking what else arrives."""
+        self._connection.settimeout(seconds)
+        try:
+            while data := self._connection.recv(65536):
+                self._h2.receive_data(data)
+                self._flush()
+        except TimeoutError:
+            pass
+
+    def _flush(self) -> None:
+        self._connection.sendall(self._h2.data_to_send())

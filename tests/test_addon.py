@@ -1,0 +1,428 @@
+"""The addon in mitmproxy's own test harness: any flow, any order of hooks, and the sums hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flowtally.addon import Flowtally
+from flowtally.classify import status_of
+from flowtally.vocabulary import KNOWN
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from mitmproxy import connection
+from mitmproxy import dns
+from mitmproxy import eventsequence
+from mitmproxy import exceptions
+from mitmproxy import flow as mflow
+from mitmproxy import http
+from mitmproxy import tcp
+from mitmproxy import tls
+from mitmproxy import udp
+from mitmproxy.proxy import server_hooks
+from mitmproxy.proxy.context import Context
+from mitmproxy.test import taddons
+from mitmproxy.test import tflow
+
+SCHEMA = Draft202012Validator(
+    json.loads((KNOWN / "record.schema.json").read_text(encoding="utf-8"))
+)
+
+
+@contextmanager
+def running(path: Path, **options: Any) -> Iterator[Flowtally]:
+    """The addon, loaded and running, in a mitmproxy of its own."""
+    with taddons.context(loadcore=False) as context:
+        addon = Flowtally()
+        context.master.addons.add(addon)
+        context.options.update(flowtally_log=str(path), **options)
+        addon.configure(context.options.keys())
+        addon.running()
+        yield addon
+        if addon.session is not None:
+            addon.done()
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in path.read_text("utf-8").rstrip("\n").split("\n")]
+    for record in found:
+        assert list(SCHEMA.iter_errors(record)) == []
+    return found
+
+
+def replay(addon: Flowtally, flow: mflow.Flow) -> None:
+    """All hooks of a flow, in the order in which mitmproxy fires them for a flow from a file."""
+    for event in eventsequence.iterate(flow):
+        hook = getattr(addon, event.name, None)
+        if hook is not None:
+            hook(*event.args())
+
+
+TIMES = st.none() | st.floats(0, 2e9) | st.sampled_from([-1.0, 1e18])
+TEXT = st.text(max_size=20)
+BYTES = st.binary(max_size=30)
+MESSAGES = st.one_of(
+    TEXT,
+    st.sampled_from(
+        [
+            "Client disconnected.",
+            "client disconnected",
+            "server closed connection",
+            "peer closed connection",
+            "stream reset by client (CANCEL)",
+            "[Errno 111] Connect call failed ('127.0.0.1', 9)",
+            "HTTP/1 protocol error: x",
+            "Connection killed.",
+        ]
+    ),
+)
+
+
+@st.composite
+def http_flows(draw: st.DrawFn) -> http.HTTPFlow:
+    flow = tflow.tflow(
+        resp=draw(st.booleans()),
+        err=draw(st.booleans()),
+        ws=draw(st.sampled_from([False] * 4 + [True])),
+    )
+    flow.live = draw(st.booleans())
+    request = flow.request.data
+    request.method = draw(st.sampled_from([b"GET", b"POST", b"CONNECT", b"HEAD"]) | BYTES)
+    request.host = draw(TEXT)
+    request.port = draw(st.integers(0, 65535))
+    request.path = draw(BYTES | st.just(b"/a?b=c"))
+    request.scheme = draw(st.sampled_from([b"http", b"https", b""]) | BYTES)
+    request.http_version = draw(st.sampled_from([b"HTTP/1.1", b"HTTP/2.0", b"HTTP/3"]) | BYTES)
+    request.content = draw(st.none() | BYTES)
+    request.timestamp_start = draw(st.floats(0, 2e9))
+    request.timestamp_end = draw(TIMES)
+    if flow.response:
+        response = flow.response.data
+        response.status_code = draw(st.integers(-10, 1000) | st.integers())
+        response.content = draw(st.none() | BYTES)
+        response.timestamp_start = draw(TIMES)  # type: ignore[assignment]  # files hold such
+        response.timestamp_end = draw(TIMES)
+        flow.response.headers["location"] = draw(st.sampled_from(["/", "", "http://x/"]))
+    if flow.error:
+        flow.error.msg = draw(MESSAGES)
+        flow.error.timestamp = draw(st.floats(0, 2e9))
+    if flow.websocket:
+        flow.websocket.close_code = draw(st.none() | st.integers(1000, 5000))
+        flow.websocket.timestamp_end = draw(TIMES)
+    flow.server_conn.timestamp_start = draw(TIMES)
+    flow.server_conn.error = draw(st.none() | MESSAGES)
+    flow.client_conn.timestamp_end = draw(TIMES)
+    flow.metadata["flowtally"] = draw(
+        st.none() | TEXT | st.dictionaries(st.sampled_from(["cause", "side", "detail"]), TEXT)
+    )
+    flow.comment = draw(st.sampled_from(["", "mine"]))
+    return flow
+
+
+@st.composite
+def other_flows(draw: st.DrawFn) -> mflow.Flow:
+    failed = draw(st.booleans())
+    flow: tcp.TCPFlow | udp.UDPFlow | dns.DNSFlow = draw(
+        st.sampled_from(
+            [
+                tflow.ttcpflow(err=failed),
+                tflow.tudpflow(err=failed),
+                tflow.tdnsflow(resp=True, err=failed),
+                tflow.tdnsflow(resp=False, err=failed),
+            ]
+        )
+    )
+    if isinstance(flow, dns.DNSFlow) and flow.response:
+        flow.response.response_code = draw(st.integers(0, 15))
+    if flow.error:
+        flow.error.msg = draw(MESSAGES)
+    return flow
+
+
+def test_any_flow_is_tagged_and_the_sums_hold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "log.jsonl"
+
+    @given(st.lists(http_flows() | other_flows(), max_size=8))
+    @settings(deadline=None, max_examples=150)
+    def check(flows: list[mflow.Flow]) -> None:
+        path.unlink(missing_ok=True)
+        caplog.clear()
+        addon = Flowtally()
+        addon.configure(addon_options().keys())
+        addon.running()
+        for flow in flows:
+            replay(addon, flow)
+        addon.done()
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+        assert_all_counted(flows, records(path))
+
+    with running(path):
+        check()
+
+
+def assert_all_counted(flows: list[mflow.Flow], found: list[dict[str, Any]]) -> None:
+    final = found[-1]
+    assert final["final"]
+    tagged = [record for record in found if record["type"] == "flow"]
+    # A CONNECT that succeeded is no flow of its own; every other is there once.
+    assert len(tagged) == len({record["flow"] for record in tagged}) == final["flows"]
+    succeeded = {
+        flow.id
+        for flow in flows
+        if isinstance(flow, http.HTTPFlow)
+        and flow.request.data.method == b"CONNECT"
+        and flow.websocket is None
+        and flow.response is not None
+        and 200 <= flow.response.status_code < 300
+    }
+    assert {flow.id for flow in flows} - {record["flow"] for record in tagged} <= succeeded
+    bands = sum(band["flows"] for band in final["bands"].values())
+    outcomes = final["outcomes"]
+    assert bands + outcomes["error"] + outcomes["ok"] + outcomes["unfinished"] == final["flows"]
+    by_id = {flow.id: flow for flow in flows}
+    for record in tagged:
+        flow = by_id[record["flow"]]
+        for name, value in flow.metadata["flowtally"].items():
+            assert record[name] == value
+        assert flow.comment
+
+
+def test_what_the_user_wrote_stays(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        mine, theirs = tflow.tflow(resp=True), tflow.tflow(err=True)
+        theirs.comment, theirs.marked = "look here", ":grapes:"
+        for flow in (mine, theirs):
+            replay(addon, flow)
+    assert (mine.comment, mine.marked) == ("200 Success, OK", "")
+    assert (theirs.comment, theirs.marked) == ("look here", ":grapes:")
+    assert theirs.metadata["flowtally"]["cause"] == "unknown"
+
+
+def test_a_replayed_flow_gets_a_new_mark(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(err=True)
+        replay(addon, flow)
+        assert flow.marked == ":red_circle:"
+        flow.error, flow.is_replay = None, "request"
+        flow.response = http.Response.make(404)
+        replay(addon, flow)
+    assert flow.comment == "404 Client error, Not found"
+    assert flow.marked == ":warning:"
+    assert [r.get("replay") for r in records(tmp_path / "log")[1:-1]] == [None, "request"]
+
+
+def test_marking_can_be_switched_off(tmp_path: Path) -> None:
+    with running(tmp_path / "log", flowtally_mark=False) as addon:
+        flow = tflow.tflow(err=True)
+        replay(addon, flow)
+    assert (flow.comment, flow.marked) == ("", "")
+    assert flow.metadata["flowtally"]
+
+
+def test_the_mark_can_be_filtered_for(tmp_path: Path) -> None:
+    with running(tmp_path / "log", flowtally_filter='~meta "Client error"') as addon:
+        for status in (200, 404, 410):
+            flow = tflow.tflow(resp=http.Response.make(status))
+            replay(addon, flow)
+    assert [r["status"] for r in records(tmp_path / "log") if r["type"] == "flow"] == [404, 410]
+
+
+@pytest.mark.parametrize(
+    ("urls", "url"),
+    [
+        ("full", "http://address:22/path?token=secret"),
+        ("redacted", "http://address:22/path?token="),
+        ("origin", "http://address:22"),
+    ],
+)
+def test_urls(tmp_path: Path, urls: str, url: str) -> None:
+    with running(tmp_path / "log", flowtally_urls=urls) as addon:
+        flow = tflow.tflow(resp=True)
+        flow.request.path = "/path?token=secret"
+        replay(addon, flow)
+    found = records(tmp_path / "log")
+    assert found[1]["url"] == url
+    assert ("secret" in (tmp_path / "log").read_text("utf-8")) == (urls == "full")
+
+
+def server_failure(
+    client: connection.Client, message: str
+) -> server_hooks.ServerConnectionHookData:
+    server = connection.Server(address=("host", 443), timestamp_start=1.0, error=message)
+    return server_hooks.ServerConnectionHookData(server=server, client=client)
+
+
+def test_a_failure_that_reaches_a_flow_is_no_event(tmp_path: Path) -> None:
+    message = "[Errno 111] Connect call failed ('127.0.0.1', 443)"
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(err=True)
+        assert flow.error
+        flow.error.msg = message
+        addon.requestheaders(flow)
+        addon.server_connect_error(server_failure(flow.client_conn, message))
+        addon.server_connect_error(server_failure(flow.client_conn, message))
+        flow.client_conn.timestamp_end = 5.0
+        addon.client_disconnected(flow.client_conn)
+        # The flow's hook may come after the client's, when another addon's hook was slow.
+        addon.error(flow)
+    assert [r["type"] for r in records(tmp_path / "log")] == ["session_start", "flow", "stats"]
+
+
+def test_a_failure_that_no_flow_claims_is_one_event(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        client = tflow.tclient_conn()
+        client.timestamp_end = None
+        addon.server_connect_error(server_failure(client, "[Errno 111] x"))
+        assert len(records(tmp_path / "log")) == 1
+        client.timestamp_end = 5.0
+        addon.client_disconnected(client)
+        addon.client_disconnected(client)
+    found = records(tmp_path / "log")
+    assert [record["type"] for record in found] == ["session_start", "event", "stats"]
+    assert (found[1]["host"], found[1]["port"], found[1]["cause"]) == (
+        "host",
+        443,
+        "connection_refused",
+    )
+
+
+def test_what_is_pending_at_the_end_is_told(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        client = tflow.tclient_conn()
+        client.timestamp_end = None
+        addon.server_connect_error(server_failure(client, "[Errno 111] x"))
+        flow = tflow.tflow()
+        flow.client_conn.timestamp_end = None
+        addon.requestheaders(flow)
+    found = records(tmp_path / "log")
+    assert [record["type"] for record in found[1:]] == ["event", "flow", "stats"]
+    assert found[2]["outcome"] == "unfinished"
+
+
+def test_filters_see_failures_without_a_flow(tmp_path: Path) -> None:
+    with running(tmp_path / "log", flowtally_filter="~d wanted") as addon:
+        for host in ("wanted", "other"):
+            client = tflow.tclient_conn()
+            client.sni = host
+            client.error = f"The client does not trust the proxy's certificate for {host} (x)"
+            addon.tls_failed_client(tls.TlsData(client, Context(client, addon_options())))
+    events = [r for r in records(tmp_path / "log") if r["type"] == "event"]
+    assert [(event["host"], event["cause"]) for event in events] == [
+        ("wanted", "client_tls_rejected")
+    ]
+
+
+def addon_options() -> Any:
+    from mitmproxy import ctx
+
+    return ctx.options
+
+
+def test_a_flow_killed_in_the_response_hook_is_counted_once(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(resp=True)
+        addon.requestheaders(flow)
+        addon.responseheaders(flow)
+        flow.kill()
+        addon.response(flow)
+        # From a file, `error` follows.
+        addon.error(flow)
+    found = records(tmp_path / "log")
+    assert [(r["cause"], r["status"]) for r in found[1:-1]] == [("http_request_denied", 200)]
+
+
+def test_a_client_that_mitmproxy_refuses(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        client = tflow.tclient_conn()
+        client.error = "Connection killed by block_global."
+        addon.client_connected(client)
+    event = records(tmp_path / "log")[1]
+    assert (event["cause"], event["detail"]) == (
+        "http_request_denied",
+        "Connection killed by block_global.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("flowtally_timeout", "soon", "a number of seconds above 0"),
+        ("flowtally_timeout", "0", "a number of seconds above 0"),
+        ("flowtally_timeout", "inf", "a number of seconds above 0"),
+        ("flowtally_max_redirects", -1, "a whole number from 0"),
+        ("flowtally_urls", "some", "full, redacted, origin"),
+        ("flowtally_filter", "~q ~nonsense (", "a mitmproxy filter expression"),
+        ("flowtally_catalog", "/nowhere/codes.toml", "cannot be read"),
+        ("flowtally_log", "/dev/null/log", "no folder"),
+    ],
+)
+def test_bad_values_are_refused(tmp_path: Path, name: str, value: Any, allowed: str) -> None:
+    with running(tmp_path / "log") as addon:
+        rules = addon.rules
+        with pytest.raises(exceptions.OptionsError) as caught:
+            addon_options().update(**{name: value})
+        assert allowed in str(caught.value)
+        assert name in str(caught.value)
+        assert repr(value) in str(caught.value)
+        assert addon.rules == rules
+    assert len(records(tmp_path / "log")) == 2
+
+
+def test_a_new_log_is_a_new_session(tmp_path: Path) -> None:
+    with running(tmp_path / "first") as addon:
+        replay(addon, tflow.tflow(resp=True))
+        addon_options().update(flowtally_log=str(tmp_path / "second"))
+        replay(addon, tflow.tflow(err=True))
+    first, second = records(tmp_path / "first"), records(tmp_path / "second")
+    assert [record["type"] for record in first] == ["session_start", "flow", "stats"]
+    assert [record["type"] for record in second] == ["session_start", "flow", "stats"]
+    assert {record["session"] for record in first} & {
+        record["session"] for record in second
+    } == set()
+    assert (first[-1]["flows"], second[-1]["flows"]) == (1, 1)
+
+
+def test_statistics_are_the_fold_of_the_records(tmp_path: Path) -> None:
+    from flowtally.tally import Tally
+
+    with running(tmp_path / "log") as addon:
+        for status in (200, 302, 404, 500, 200):
+            replay(addon, tflow.tflow(resp=http.Response.make(status)))
+        replay(addon, tflow.tflow(err=True))
+        replay(addon, tflow.tdnsflow(resp=True))
+    *found, final = records(tmp_path / "log")
+    tally = Tally()
+    for record in found:
+        tally.add(record)
+    assert {name: final[name] for name in tally.to_data()} == tally.to_data()
+
+
+@pytest.mark.parametrize(
+    ("tag", "says"),
+    [
+        ({"outcome": "ok"}, "ok"),
+        ({"outcome": "unfinished"}, "unfinished"),
+        (
+            {
+                "outcome": "error",
+                "status": 200,
+                "band": "Success",
+                "description": "OK",
+                "error_code": -1,
+                "error_name": "RequestException",
+                "cause": "http_response_incomplete",
+            },
+            "200 Success, OK, -1 RequestException: http_response_incomplete",
+        ),
+    ],
+)
+def test_what_people_read(tag: dict[str, Any], says: str) -> None:
+    assert status_of(tag) == says

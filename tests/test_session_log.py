@@ -1,0 +1,288 @@
+"""The session log and the options of a real mitmdump: kills, full disks, reloads, bad values."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flowtally.journal import Logs
+from flowtally.tally import Tally
+from lab import clients
+from lab import servers
+from lab.proxy import ADDON
+from lab.proxy import MITMDUMP
+from lab.proxy import Mitmdump
+from lab.servers import AnsweringServer
+from lab.servers import DeadPort
+
+KILLS = 5
+
+
+@pytest.fixture
+def origin() -> Iterator[AnsweringServer]:
+    with AnsweringServer(servers.site) as server:
+        yield server
+
+
+def read(path: Path) -> Logs:
+    logs = Logs()
+    with path.open("rb") as file:
+        logs.read(file, str(path))
+    return logs
+
+
+def body(record: dict[str, Any]) -> dict[str, Any]:
+    """A final `stats` record without what differs from session to session."""
+    return {k: v for k, v in record.items() if k not in ("session", "time", "type", "final")}
+
+
+def test_a_killed_proxy_loses_no_finished_flow(tmp_path: Path, origin: AnsweringServer) -> None:
+    """The client notes each URL when it has the whole response; each must be in the log."""
+    total = 0
+    for attempt in range(KILLS):
+        finished: list[str] = []
+        with Mitmdump(tmp_path / str(attempt), confdir=tmp_path / "confdir") as proxy:
+
+            def load(proxy: Mitmdump = proxy, finished: list[str] = finished) -> None:
+                for number in range(100_000):
+                    path = f"/status/200?n={number}"
+                    try:
+                        if b"200" not in clients.get(proxy, origin, path)[:20]:
+                            return
+                    except OSError:
+                        return
+                    finished.append(path)
+
+            thread = threading.Thread(target=load)
+            thread.start()
+            time.sleep(random.uniform(0.05, 0.5))
+            proxy.kill()
+            thread.join()
+            logs = read(proxy.log)
+            (session,) = logs.sessions.values()
+            assert not session.final
+            assert logs.unreadable <= 1  # at most a torn last line
+            assert session.tally.outcomes["status"] >= len(finished)
+            total += len(finished)
+    assert total > 0
+
+
+def test_statistics_of_a_clean_end_are_the_fold(tmp_path: Path, origin: AnsweringServer) -> None:
+    with Mitmdump(tmp_path) as proxy, DeadPort() as dead:
+        for path in ("/status/200", "/status/404", "/status/503", "/status/200"):
+            clients.get(proxy, origin, path)
+        clients.get(proxy, dead)
+        clients.exchange(proxy.port, b"GARBAGE\r\n\r\n")
+        assert proxy.stop() == 0
+        *records, final = proxy.records()
+        assert final["final"]
+        tally = Tally()
+        for record in records:
+            tally.add(record)
+        assert body(final) == json.loads(json.dumps(tally.to_data()))
+        assert (final["flows"], final["events"]) == (5, 1)
+        assert "flowtally: 5 flows, 1 failed" in proxy.stderr.text
+        assert str(proxy.log) in proxy.stderr.text
+        assert "flowtally: 5 flows" not in proxy.stdout.text
+        warnings = [line for line in proxy.stdout.text.splitlines() if "Err" in line]
+        assert any("-3 HTTPError: 404 Client error, Not found: GET " in line for line in warnings)
+        assert any("-2 ConnectionErr: connection_refused: GET " in line for line in warnings)
+
+
+def test_quiet_is_quiet(tmp_path: Path) -> None:
+    command = [MITMDUMP, "-q", "-s", ADDON, "-n", "--set", f"confdir={tmp_path}/confdir"]
+    command += ["--set", f"flowtally_log={tmp_path}/log", "-r", os.devnull]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(read(tmp_path / "log").sessions) == 1
+
+
+def test_by_default_a_file_per_session_in_the_confdir(tmp_path: Path) -> None:
+    command = [MITMDUMP, "-s", ADDON, "-n", "--set", f"confdir={tmp_path}", "-r", os.devnull]
+    for _ in range(2):
+        subprocess.run(command, capture_output=True, check=True, timeout=60)
+    logs = list((tmp_path / "flowtally").iterdir())
+    assert len(logs) == 2
+    assert all(log.name.startswith("flowtally-") and log.suffix == ".jsonl" for log in logs)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_does_not_stop_the_proxy(tmp_path: Path) -> None:
+    command = [MITMDUMP, "-s", ADDON, "-n", "--set", f"confdir={tmp_path}/confdir"]
+    command += ["--set", "flowtally_log=/dev/full", "-r", os.devnull]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.count("cannot write /dev/full") == 1
+    assert "records could not be written" in done.stderr
+
+
+def test_a_folder_that_goes_and_comes_back(tmp_path: Path, origin: AnsweringServer) -> None:
+    folder = tmp_path / "logs"
+    with Mitmdump(folder, confdir=tmp_path / "confdir") as proxy:
+        clients.get(proxy, origin, "/status/200")
+        shutil.rmtree(folder)
+        time.sleep(0.3)  # flowtally looks every 0.2 s
+        for _ in range(3):
+            assert b"204" in clients.get(proxy, origin, "/status/204")
+        folder.mkdir()
+        time.sleep(0.3)
+        clients.get(proxy, origin, "/status/201")
+        proxy.stop()
+        assert proxy.output.count("cannot write") == 1
+        records = [json.loads(line) for line in proxy.log.read_text("utf-8").splitlines()]
+    kinds = [record["type"] for record in records]
+    assert kinds == ["session_start", "gap", "flow", "stats"]
+    # The two records that went with the folder, and the three since.
+    assert records[1]["dropped"] == 5
+    assert records[2]["status"] == 201
+    assert records[3]["flows"] == 5
+    assert records[3]["final"]
+
+
+def test_two_proxies_on_one_file(tmp_path: Path, origin: AnsweringServer) -> None:
+    with (
+        Mitmdump(tmp_path / "shared", confdir=tmp_path / "confdir") as first,
+        Mitmdump(tmp_path / "shared", confdir=tmp_path / "confdir") as second,
+    ):
+        threads = [
+            threading.Thread(
+                target=lambda proxy=proxy: [
+                    clients.get(proxy, origin, f"/status/200?{i}") for i in range(30)
+                ]
+            )
+            for proxy in (first, second)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        first.stop()
+        second.stop()
+        logs = read(first.log)
+    assert logs.unreadable == 0
+    assert [session.tally.flows for session in logs.sessions.values()] == [30, 30]
+    assert all(session.final for session in logs.sessions.values())
+
+
+def test_a_script_reload_is_a_new_session(tmp_path: Path, origin: AnsweringServer) -> None:
+    script = tmp_path / "addon" / "main.py"
+    script.parent.mkdir()
+    (script.parent / "flowtally").symlink_to(ADDON.parent / "flowtally")
+    shutil.copy(ADDON, script)
+    with Mitmdump(tmp_path / "run", confdir=tmp_path / "confdir", addon=script) as proxy:
+        clients.get(proxy, origin, "/status/200")
+        os.utime(script, (time.time() + 5, time.time() + 5))
+        proxy.wait_for(lambda records: sum(r["type"] == "session_start" for r in records) == 2)
+        clients.get(proxy, origin, "/status/404")
+        proxy.stop()
+    first, second = read(proxy.log).sessions.values()
+    assert first.final
+    assert second.final
+    assert (first.tally.flows, second.tally.flows) == (1, 1)
+    assert list(second.tally.codes) == ["404"]
+
+
+def test_the_log_changes_while_running(tmp_path: Path, origin: AnsweringServer) -> None:
+    switch = tmp_path / "switch.py"
+    switch.write_text(
+        "from mitmproxy import ctx\n"
+        "def request(flow):\n"
+        "    if 'switch' in flow.request.path:\n"
+        f"        ctx.options.flowtally_log = {str(tmp_path / 'second.jsonl')!r}\n",
+        "utf-8",
+    )
+    with Mitmdump(tmp_path / "run", confdir=tmp_path / "confdir", scripts=[switch]) as proxy:
+        clients.get(proxy, origin, "/status/200")
+        clients.get(proxy, origin, "/status/201?switch")
+        clients.get(proxy, origin, "/status/202")
+        proxy.stop()
+        (first,) = read(proxy.log).sessions.values()
+        (second,) = read(tmp_path / "second.jsonl").sessions.values()
+    assert first.final
+    assert second.final
+    # The request that switches is open when the first session ends, and ends in the second.
+    assert (list(first.tally.codes), first.tally.outcomes["unfinished"]) == (["200"], 1)
+    assert list(second.tally.codes) == ["201", "202"]
+
+
+def test_a_saved_file_gives_the_same_figures(tmp_path: Path, origin: AnsweringServer) -> None:
+    saved = tmp_path / "flows"
+    with (
+        Mitmdump(tmp_path / "live", confdir=tmp_path / "c", arguments=["-w", str(saved)]) as live,
+        DeadPort() as dead,
+    ):
+        for path in ("/status/200", "/status/404", "/status/500", "/hop/0"):
+            clients.get(live, origin, path)
+        clients.get(live, dead)
+        live.stop()
+        expected = live.records()[-1]
+    with Mitmdump(
+        tmp_path / "again",
+        confdir=tmp_path / "c",
+        arguments=["-n", "-r", str(saved)],
+        listens=False,
+    ) as again:
+        assert again.wait() == 0
+        assert body(again.records()[-1]) == body(expected)
+    assert expected["flows"] == 5
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("flowtally_timeout=soon", "flowtally_timeout='soon': allowed is a number of seconds"),
+        ("flowtally_max_redirects=many", "flowtally_max_redirects: 'many': allowed is a whole"),
+        ("flowtally_max_redirects=-1", "flowtally_max_redirects=-1: allowed is a whole number"),
+        ("flowtally_mark=perhaps", "flowtally_mark: 'perhaps': allowed are true and false"),
+        ("flowtally_urls=none", "flowtally_urls='none': allowed are full, redacted, origin"),
+        ("flowtally_filter=~nope", "flowtally_filter='~nope': "),
+        ("flowtally_catalog={codes}", "codes.toml, line 2: 'x' is no status code"),
+        ("flowtally_timout=5", "flowtally_timout: no such option; flowtally has flowtally_log,"),
+        ("flowtally_log={codes}", "that file exists and is no flowtally log"),
+        ("flowtally_log={codes}/x", "codes.toml is no folder"),
+    ],
+)
+def test_a_bad_value_keeps_mitmdump_from_starting(tmp_path: Path, option: str, says: str) -> None:
+    codes = tmp_path / "codes.toml"
+    codes.write_text('[status]\nx = "y"\n', "utf-8")
+    command = [MITMDUMP, "-s", ADDON, "-p", "0", "--set", f"confdir={tmp_path}/confdir"]
+    command += ["--listen-host", "127.0.0.1", "--set", option.format(codes=codes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert says in done.stdout + done.stderr
+    # Nothing half-done stays behind.
+    assert codes.read_text("utf-8") == '[status]\nx = "y"\n'
+    assert not (tmp_path / "confdir" / "flowtally").exists()
+
+
+def test_a_bad_value_in_the_configuration_file(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("flowtally_max_redirects: lots\n", "utf-8")
+    command = [MITMDUMP, "-s", ADDON, "-p", "0", "--set", f"confdir={tmp_path}"]
+    command += ["--listen-host", "127.0.0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "flowtally_max_redirects: 'lots' is no whole number" in done.stdout
+
+
+def test_the_addon_needs_nothing_but_mitmproxy() -> None:
+    """All that the addon imports comes with the standard library or with mitmproxy itself."""
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        f"sys.path.insert(0, {str(ADDON.parent)!r})\n"
+        "import mitmproxy.tools.main, mitmproxy.tools.dump, mitmproxy.flowfilter\n"
+        "before |= set(sys.modules)\n"
+        "import flowtally.addon\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(new - set(sys.stdlib_module_names) - {'flowtally', 'mitmproxy'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
