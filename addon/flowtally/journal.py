@@ -38,10 +38,24 @@ MAX_PROBLEMS = 20
 
 logger = logging.getLogger("flowtally")
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 CHECK_INTERVAL = 0.2
 """Seconds between looks whether somebody removed the file."""
+
+# json.JSONEncoder makes a new one of these for each call, at twice the cost of the call itself;
+# a Python without the C accelerator has none.
+_make_c_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
+_encode_c: Any = _make_c_encoder and _make_c_encoder(
+    None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, True
+)
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """A record as a line of the log."""
+    text = "".join(_encode_c(record, 0)) if _encode_c else _encoder.encode(record)
+    return (text + "\n").encode("utf-8", "replace")
+
 
 # --- where logs are ---
 
@@ -122,7 +136,8 @@ class Journal:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record."""
-        if not (self._ready() and self._append(record)):
+        usual = self._started and not self.dropped and time.monotonic() < self._next_check
+        if not ((usual or self._ready()) and self._append(record)):
             self.dropped += 1
 
     def close(self) -> None:
@@ -170,7 +185,7 @@ class Journal:
         return True
 
     def _append(self, record: Mapping[str, Any]) -> bool:
-        line = (_encode(record) + "\n").encode("utf-8", "replace")
+        line = encode(record)
         if self._torn:
             line = b"\n" + line
         try:
@@ -211,6 +226,7 @@ class Journal:
             self._shut()
 
     def _shut(self) -> None:
+        self._started = False
         if self._file >= 0:
             file, self._file = self._file, -1
             try:

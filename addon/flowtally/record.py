@@ -94,34 +94,37 @@ def url_of(scheme: str, host: str, port: int, target: str) -> str:
 
 def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) -> float:
     """Fill in an HTTP flow; returns when it ended, Unix time."""
-    request, response = flow.request, flow.response
+    request, response, error = flow.request, flow.response, flow.error
     data = request.data
-    host = _bounded(request.pretty_host if pretty else data.host, redaction.MAX_HOST)
-    record["method"] = _bounded(data.method.decode("ascii", "replace"), redaction.MAX_TOKEN)
-    record["url"] = _bounded(_url(data, host, urls), redaction.MAX_URL)
+    host = request.pretty_host if pretty else data.host
+    record["method"] = _METHODS.get(data.method) or _token(data.method)
+    url = _url(data, host, urls)
+    if len(url) > redaction.MAX_HOST or not url.isprintable():
+        url = redaction.printable(url, redaction.MAX_URL)
+        host = redaction.printable(host, redaction.MAX_HOST)
+    record["url"] = url
     if host:
         record["host"] = host
         record["port"] = data.port
-    record["http_version"] = _bounded(
-        data.http_version.decode("ascii", "replace"), redaction.MAX_TOKEN
-    )
-    if flow.websocket is not None:
-        _message_bytes(record, flow.websocket.messages)
-    elif (size := _body_size(request, flow.error)) is not None:
+    record["http_version"] = _VERSIONS.get(data.http_version) or _token(data.http_version)
+    websocket = flow.websocket
+    if websocket is not None:
+        _message_bytes(record, websocket.messages)
+    elif (size := _body_size(request, error)) is not None:
         record["request_bytes"] = size
 
     began, sent = data.timestamp_start, data.timestamp_end or data.timestamp_start
-    if flow.error:
-        ended = flow.error.timestamp
-    elif flow.websocket is not None and flow.websocket.timestamp_end is not None:
-        ended = flow.websocket.timestamp_end
+    if error:
+        ended = error.timestamp
+    elif websocket is not None and websocket.timestamp_end is not None:
+        ended = websocket.timestamp_end
     elif response is not None:
         ended = response.data.timestamp_end or response.data.timestamp_start or sent
     else:
         ended = sent
     # The answer to a CONNECT is mitmproxy's own word, in its own time.
     if response is not None and data.method != b"CONNECT":
-        if flow.websocket is None and (size := _body_size(response, flow.error)) is not None:
+        if websocket is None and (size := _body_size(response, error)) is not None:
             record["response_bytes"] = size
         # With a connection made for this request, the request was sent once that was up.
         server = flow.server_conn
@@ -135,6 +138,17 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     return ended
 
 
+# What nearly every flow has, so that it costs a look-up.
+_METHODS = {
+    name.encode(): name for name in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
+}
+_VERSIONS = {name.encode(): name for name in ("HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3")}
+
+
+def _token(data: bytes) -> str:
+    return redaction.printable(data.decode("ascii", "replace"), redaction.MAX_TOKEN)
+
+
 def _url(data: http.RequestData, host: str, urls: Urls) -> str:
     if data.method == b"CONNECT":
         return f"{host}:{data.port}"
@@ -144,12 +158,6 @@ def _url(data: http.RequestData, host: str, urls: Urls) -> str:
     if urls == "redacted" and ("?" in target or "#" in target):
         target = redaction.redact_target(target)
     return url_of(data.scheme.decode("ascii", "replace"), host, data.port, target)
-
-
-def _bounded(text: str, limit: int) -> str:
-    if len(text) <= limit and text.isprintable():
-        return text
-    return redaction.printable(text, limit)
 
 
 def _body_size(message: http.Message, error: mflow.Error | None) -> int | None:

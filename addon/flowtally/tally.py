@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Iterator
 from collections.abc import Mapping
 from datetime import datetime
-from math import ceil
 from math import exp
 from math import log
 from typing import Any
@@ -49,17 +48,21 @@ class Histogram:
     """How a time in milliseconds is distributed, in buckets that grow by 4 %: a percentile is
     within 2 % of the true one, and two histograms can be added."""
 
-    __slots__ = ("buckets", "count", "maximum", "microseconds")
+    __slots__ = ("buckets", "count", "highest", "lowest", "maximum", "microseconds")
 
     FIRST = 0.1
     """The first bucket holds all up to this many ms."""
     GROWTH = log(1.04)
     SIZE = 530
     """The last bucket begins at a day."""
+    PERCENTILES = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
 
     def __init__(self) -> None:
         self.buckets: array[int] | None = None
         self.count = 0
+        self.lowest = self.SIZE
+        """No bucket below this one holds anything, and none above `highest`."""
+        self.highest = -1
         self.maximum = 0.0
         self.microseconds = 0
 
@@ -72,72 +75,87 @@ class Histogram:
 
     def add(self, value: float, index: int, microseconds: int) -> None:
         """Count a value in ms whose bucket is `index`; `microseconds` is the same value."""
-        if self.buckets is None:
-            self.buckets = array("I", bytes(4 * self.SIZE))
-        self.buckets[index] += 1
+        buckets = self.buckets
+        if buckets is None:
+            buckets = self._begin()
+        buckets[index] += 1
         self.count += 1
         self.microseconds += microseconds
         if value > self.maximum:
             self.maximum = value
+        if index < self.lowest:
+            self.lowest = index
+        if index > self.highest:
+            self.highest = index
 
     def merge(self, other: Histogram) -> None:
         """Add what `other` counted."""
-        if other.buckets is None:
-            return
-        if self.buckets is None:
-            self.buckets = array("I", other.buckets)
-        else:
-            mine = self.buckets
-            for index, count in enumerate(other.buckets):
-                if count:
-                    mine[index] += count
+        buckets = self.buckets if self.buckets is not None else self._begin()
+        for index, count in other.filled():
+            buckets[index] += count
         self.count += other.count
+        self.lowest = min(self.lowest, other.lowest)
+        self.highest = max(self.highest, other.highest)
         self.microseconds += other.microseconds
         self.maximum = max(self.maximum, other.maximum)
 
-    def percentile(self, share: float) -> float:
-        """The value in ms that `share` (0 to 1) of all values do not exceed."""
+    def filled(self) -> list[tuple[int, int]]:
+        """The buckets that hold anything: their numbers and counts."""
         if self.buckets is None:
-            return 0.0
-        rank = max(1, ceil(share * self.count))
-        for index, count in enumerate(self.buckets):
-            rank -= count
-            if rank <= 0:
+            return []
+        span = self.buckets[self.lowest : self.highest + 1]
+        return [(index, count) for index, count in enumerate(span, self.lowest) if count]
+
+    def percentiles(self) -> dict[str, float]:
+        """Name → the value in ms that this share of all values do not exceed."""
+        found: dict[str, float] = {}
+        names = iter(self.PERCENTILES)
+        name, share = next(names)
+        passed = 0
+        for index, count in self.filled():
+            passed += count
+            while passed >= share * self.count:
                 middle = self.FIRST * exp((index - 0.5) * self.GROWTH) if index else self.FIRST
-                return round(min(middle, self.maximum), 3)
-        return self.maximum
+                found[name] = round(min(middle, self.maximum), 3)
+                following = next(names, None)
+                if following is None:
+                    return found
+                name, share = following
+        return dict.fromkeys((name for name, _ in self.PERCENTILES), 0.0)
 
     def to_data(self) -> dict[str, Any]:
         """As plain data; times in ms."""
         return {
             "count": self.count,
             "mean": round(self.microseconds / self.count / 1000, 3) if self.count else 0.0,
-            "p50": self.percentile(0.50),
-            "p95": self.percentile(0.95),
-            "p99": self.percentile(0.99),
+            **self.percentiles(),
             "max": self.maximum,
             "microseconds": self.microseconds,
-            "buckets": {str(i): n for i, n in enumerate(self.buckets or ()) if n},
+            "buckets": {str(index): count for index, count in self.filled()},
         }
 
     @classmethod
     def from_data(cls, data: Any) -> Histogram:
         """What `to_data` made. Raises: ValueError."""
         self = cls()
-        buckets = _mapping(data, "buckets")
-        if buckets:
-            self.buckets = array("I", bytes(4 * cls.SIZE))
-            for key, count in buckets.items():
-                index = int(key) if key.isascii() and key.isdigit() else -1
-                if not 0 <= index < cls.SIZE:
-                    raise ValueError(f"histogram bucket {key!r} does not exist")
-                if not 0 <= _whole(count, "bucket") < 2**32:
-                    raise ValueError(f"histogram bucket {key} holds {count!r}")
-                self.buckets[index] = count
-                self.count += count
+        for key, count in _mapping(data, "buckets").items():
+            index = int(key) if key.isascii() and key.isdigit() else -1
+            if not 0 <= index < cls.SIZE:
+                raise ValueError(f"histogram bucket {key!r} does not exist")
+            if not 0 < _whole(count, "bucket") < 2**32:
+                raise ValueError(f"histogram bucket {key} holds {count!r}")
+            buckets = self.buckets if self.buckets is not None else self._begin()
+            buckets[index] = count
+            self.count += count
+            self.lowest = min(self.lowest, index)
+            self.highest = max(self.highest, index)
         self.microseconds = _count(data, "microseconds")
         self.maximum = _number(data, "max")
         return self
+
+    def _begin(self) -> array[int]:
+        self.buckets = array("I", bytes(4 * self.SIZE))
+        return self.buckets
 
 
 class Row:
@@ -321,7 +339,8 @@ class Tally:
         if duration is not None:
             duration_index, duration_us = Histogram.index(duration), round(duration * 1000)
         host = get("host", "")
-        rows = [self._host(host), self._endpoint(endpoint(record))]
+        of_endpoint = self._endpoint(endpoint(record))
+        rows = [of_endpoint, self._host(host)]
         code, series = "", outcome
         if outcome == "status":
             code, series = str(record["status"]), record["band"]
@@ -331,7 +350,7 @@ class Tally:
             row.flows += 1
             row.request_bytes += sent
             row.response_bytes += received
-            if wait is not None:
+            if wait is not None and row is not of_endpoint:
                 row.wait.add(wait, wait_index, wait_us)
             if duration is not None:
                 row.duration.add(duration, duration_index, duration_us)

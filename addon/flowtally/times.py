@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC
 from datetime import datetime
 from functools import lru_cache
-from math import isfinite
 
 _LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last one that RFC 3339 can write
+_LONGEST = _LAST_SECOND * 1000.0
 
 
 @lru_cache(maxsize=64)
@@ -28,6 +28,7 @@ def milliseconds(start: float | None, end: float | None) -> float | None:
     if start is None or end is None:
         return None
     elapsed = (end - start) * 1000
-    if not isfinite(elapsed):
-        return None
-    return round(elapsed, 3) if elapsed > 0 else 0.0
+    if 0 < elapsed < _LONGEST:
+        return round(elapsed, 3)
+    # Clocks can be set back; infinity and NaN come only from broken files.
+    return 0.0 if elapsed <= 0 else None

@@ -101,7 +101,7 @@ class Http2Client:
 
     def request(self, path: str = "/") -> int:
         """Sends a GET; returns the stream's number."""
-        stream = self._h2.get_next_available_stream_id()
+        stream: int = self._h2.get_next_available_stream_id()
         headers = [
             (":method", "GET"),
             (":scheme", "https"),

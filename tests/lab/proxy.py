@@ -269,6 +269,13 @@ class Mitmdump:
             time.sleep(_POLL)
         raise AssertionError(f"connections stayed open:\n{self.output}")
 
+    def wait_output(self, text: str, timeout: float = WAIT_TIMEOUT) -> None:
+        """Waits until mitmproxy's own log holds `text`."""
+        deadline = time.monotonic() + timeout
+        while text not in self.output:
+            assert time.monotonic() < deadline, self.output
+            time.sleep(_POLL)
+
     # -- its session log
 
     def records(self) -> list[Record]:

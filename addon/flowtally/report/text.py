@@ -109,7 +109,7 @@ def _hosts(tally: Tally) -> list[str]:
             str(row.failures + row.events),
             str(row.unsuccessful),
             _bytes(row.response_bytes),
-            _ms(row.duration.percentile(0.95)) if row.duration.count else "",
+            _ms(row.duration.percentiles()["p95"]) if row.duration.count else "",
         )
         for host, row in _largest(tally.hosts, HOSTS)
     ]

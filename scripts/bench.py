@@ -1,0 +1,548 @@
+"""Measures what flowtally costs, with real mitmdump processes on 127.0.0.1.
+
+    .venv/bin/python scripts/bench.py [--read] [--live] [--memory] [--kills N]
+                                      [--flows N] [--seconds N] [--rounds N] [--json FILE]
+
+--read: CPU time for each flow of a saved file that is read back. --live: requests per second
+through reverse mode, with wrk where it is installed. --memory: what the statistics occupy after a
+million flows to 100,000 hosts. --kills N: flows missing from the log after N times SIGKILL under
+load; anything but 0 ends with exit status 1. Without any of these: --read --live.
+
+Variants take turns within a round and are compared with the bare mitmdump of the same round, so
+that whatever else the machine does weighs on all of them. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import random
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import suppress
+from http.client import HTTPConnection
+from http.client import HTTPException
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mitmproxy import flow as mflow
+from mitmproxy import http
+from mitmproxy import io
+from mitmproxy import version
+from mitmproxy.test import tflow
+
+ADDON = Path(__file__).resolve().parent.parent / "addon" / "main.py"
+MITMDUMP = str(Path(sys.executable).with_name("mitmdump"))
+STATUSES = {200: 70, 304: 8, 301: 2, 302: 3, 204: 3, 404: 6, 401: 2, 400: 1, 500: 2, 503: 1}
+"""How often each status comes in the saved file, in percent; the rest fails."""
+ALMOST_EMPTY = 1
+"""Flows in the file that shows the cost of starting: none at all would leave code unloaded."""
+CONNECTIONS = 16
+BARE = "bare mitmdump -q"
+
+Samples = dict[str, list[float]]
+process_context = multiprocessing.get_context("spawn")
+
+
+# --- the comparison ---
+
+
+def variants(folder: Path, hardump: bool) -> dict[str, list[str]]:
+    """What is compared: name → arguments of mitmdump."""
+    flowtally = ["-q", "-s", str(ADDON), "--set", f"flowtally_log={folder / 'log.jsonl'}"]
+    compared = {
+        BARE: ["-q"],
+        "with flowtally": flowtally,
+        "without -q (mitmproxy's dumper)": [],
+        "with -w FILE": ["-q", "-w", str(folder / "saved.flows")],
+    }
+    if hardump:
+        compared["with hardump"] = ["-q", "--set", f"hardump={folder / 'saved.har'}"]
+    return compared
+
+
+def interleave(
+    measure: Callable[[list[str]], float], folder: Path, rounds: int, hardump: bool
+) -> Samples:
+    """Call `measure` with each variant's arguments in turn, `rounds` times over."""
+    samples: Samples = {}
+    for round_number in range(1, rounds + 1):
+        for name, arguments in variants(folder, hardump).items():
+            samples.setdefault(name, []).append(measure(arguments))
+            for left in folder.glob("saved.*"):
+                left.unlink()
+            (folder / "log.jsonl").unlink(missing_ok=True)
+        print(f"round {round_number} of {rounds} done", file=sys.stderr, flush=True)
+    return samples
+
+
+def table(title: str, unit: str, samples: Samples) -> str:
+    """A Markdown table: the median and range of each variant, and of its ratio to bare."""
+    lines = [f"| {title} | {unit} | share of bare |", "|---|---|---|"]
+    for name, values in samples.items():
+        ratios = [value / bare for value, bare in zip(values, samples[BARE], strict=True)]
+        share = f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        spread = f"{median(values):,.0f} ({min(values):,.0f}-{max(values):,.0f})"
+        lines.append(f"| {name} | {spread} | {'1' if name == BARE else share} |")
+    return "\n".join(lines)
+
+
+# --- reading a saved file ---
+
+
+def saved_flow(number: int, chance: random.Random) -> mflow.Flow:
+    """One flow of the kind that a browser or an app makes."""
+    host = f"host{min(int(chance.expovariate(0.1)), 59)}.example"
+    path = chance.choice(
+        [
+            f"/api/v1/users/{number}",
+            f"/api/v1/search?q=word{number % 500}&page={number % 7}",
+            f"/static/app.{number % 40}.js",
+            f"/images/{number % 300}.png",
+            "/",
+        ]
+    )
+    started = 1_700_000_000 + number * 0.05
+    method = chance.choice(["GET", "GET", "GET", "GET", "POST"])
+    headers: dict[str | bytes, str | bytes] = {
+        "Host": host,
+        "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        "Accept": "application/json, text/plain, */*",
+        "Accept-Language": "en-US,en;q=0.5",
+        "Accept-Encoding": "gzip, deflate",
+        "Cookie": "session=0123456789abcdef0123456789abcdef; theme=dark",
+        "Referer": f"http://{host}/",
+    }
+    body = b"x" * chance.randrange(2000) if method == "POST" else b""
+    flow = tflow.tflow(req=http.Request.make(method, f"http://{host}{path}", body, headers))
+    flow.request.timestamp_start = started
+    flow.request.timestamp_end = started + 0.001
+    if not chance.choices([True, False], [sum(STATUSES.values()), 2])[0]:
+        flow.error = mflow.Error("server closed connection", started + 0.2)
+        return flow
+    flow.response = http.Response.make(
+        chance.choices(list(STATUSES), list(STATUSES.values()))[0],
+        b"y" * min(int(chance.lognormvariate(7.5, 1.6)), 200_000),
+        {
+            "Content-Type": "application/json; charset=utf-8",
+            "Cache-Control": "max-age=600",
+            "Date": "Tue, 14 Nov 2023 22:13:20 GMT",
+            "ETag": f'"{number:x}"',
+            "Server": "example",
+            "Vary": "Accept-Encoding",
+        },
+    )
+    flow.response.timestamp_start = started + chance.lognormvariate(-3, 1)
+    flow.response.timestamp_end = flow.response.timestamp_start + 0.002
+    return flow
+
+
+def write_flows(path: Path, number: int) -> None:
+    """Write a file as `mitmdump -w` does, the same one each time."""
+    chance = random.Random(1)
+    with path.open("wb") as file:
+        writer = io.FlowWriter(file)  # type: ignore[no-untyped-call]
+        for index in range(number):
+            writer.add(saved_flow(index, chance))
+
+
+def cpu_seconds(arguments: list[str]) -> float:
+    """User and system time that a mitmdump takes from its start to its end."""
+    process = subprocess.Popen([MITMDUMP, *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        sys.exit(f"mitmdump {' '.join(arguments)}: exit status {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def measure_reading(flows: int, rounds: int) -> Samples:
+    """CPU time in microseconds for each flow read, the start of mitmdump left out."""
+    with temporary_folder() as folder:
+        full, almost_empty = folder / "full", folder / "almost-empty"
+        write_flows(full, flows)
+        write_flows(almost_empty, ALMOST_EMPTY)
+
+        def measure(arguments: list[str]) -> float:
+            read = ["--set", f"confdir={folder}", "-nr"]
+            start = cpu_seconds([*arguments, *read, str(almost_empty)])
+            whole = cpu_seconds([*arguments, *read, str(full)])
+            return (whole - start) / (flows - ALMOST_EMPTY) * 1e6
+
+        return interleave(measure, folder, rounds, hardump=True)
+
+
+# --- live traffic ---
+
+
+class Origin(asyncio.Protocol):
+    """Answers whatever comes in, so that the proxy is what is measured."""
+
+    BODY = b'{"items": [' + b'"item", ' * 100 + b"null]}"
+    ANSWER = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+    )
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.received = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Answer each complete request head; there are no bodies."""
+        *complete, self.received = (self.received + data).split(b"\r\n\r\n")
+        self.transport.write(self.ANSWER * len(complete))
+
+
+def serve_origin(port: Connection) -> None:
+    """Run the origin; send its port through `port`."""
+
+    async def serve() -> None:
+        server = await asyncio.get_running_loop().create_server(Origin, "127.0.0.1", 0)
+        port.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(serve())
+
+
+@contextmanager
+def origin() -> Iterator[int]:
+    """An origin in a process of its own; its port."""
+    here, there = process_context.Pipe()
+    process = process_context.Process(target=serve_origin, args=(there,), daemon=True)
+    process.start()
+    try:
+        yield here.recv()
+    finally:
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def mitmdump(arguments: list[str], folder: Path, origin_port: int) -> Iterator[tuple[int, int]]:
+    """A mitmdump in front of the origin; its process id and port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    listen = ["--mode", f"reverse:http://127.0.0.1:{origin_port}"]
+    listen += ["--listen-host", "127.0.0.1", "--listen-port", str(port)]
+    process = subprocess.Popen(
+        [MITMDUMP, *arguments, *listen, "--set", f"confdir={folder}"], stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.02)
+        else:
+            sys.exit(f"mitmdump {' '.join(arguments)} did not start")
+        yield process.pid, port
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def load_with_wrk(port: int, seconds: float) -> float:
+    """Requests per second, as wrk counts them."""
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(round(seconds), 1)}s"]
+    output = subprocess.check_output([*command, f"http://127.0.0.1:{port}/items/1"], text=True)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    if rate is None or "Non-2xx" in output or "Socket errors" in output:
+        sys.exit(f"wrk met errors:\n{output}")
+    return float(rate[1])
+
+
+def load_in_python(port: int, seconds: float, rate: Connection) -> None:
+    """Send the requests per second through `rate`; for machines without wrk."""
+    request = f"GET /items/1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+
+    async def keep_asking(until: float) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        answers = 0
+        while time.monotonic() < until:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200"):
+                sys.exit(f"unexpected answer: {head!r}")
+            await reader.readexactly(len(Origin.BODY))
+            answers += 1
+        writer.close()
+        return answers
+
+    async def run() -> float:
+        started = time.monotonic()
+        tasks = [keep_asking(started + seconds) for _ in range(CONNECTIONS)]
+        return sum(await asyncio.gather(*tasks)) / (time.monotonic() - started)
+
+    rate.send(asyncio.run(run()))
+
+
+def load(port: int, seconds: float) -> float:
+    """Requests per second that get through `port`."""
+    if shutil.which("wrk"):
+        return load_with_wrk(port, seconds)
+    here, there = process_context.Pipe()
+    process = process_context.Process(target=load_in_python, args=(port, seconds, there))
+    process.start()
+    there.close()  # So that recv fails, rather than waits, when the process does.
+    rate: float = here.recv()
+    process.join()
+    return rate
+
+
+def measure_live(seconds: float, rounds: int) -> Samples:
+    """Requests per second through mitmdump."""
+    with temporary_folder() as folder, origin() as origin_port:
+
+        def measure(arguments: list[str]) -> float:
+            with mitmdump(arguments, folder, origin_port) as (_, port):
+                load(port, 1)
+                return load(port, seconds)
+
+        return interleave(measure, folder, rounds, hardump=False)
+
+
+# --- memory ---
+
+MANY_FLOWS = 1_000_000
+MANY_HOSTS = 100_000
+
+
+def many_records() -> Iterator[dict[str, Any]]:
+    """A million records as the log has them; every hundredth a failure."""
+    for number in range(MANY_FLOWS):
+        host = f"host-{number % MANY_HOSTS}.example"
+        path = f"section-{chr(97 + number % 26)}/page-{'abcdefghij'[number % 10]}{number % 110_000}"
+        record: dict[str, Any] = {
+            "type": "flow",
+            "session": "0123456789abcdef",
+            "time": f"2026-01-01T{number // 60_000 % 24:02}:{number // 1000 % 60:02}:00.000Z",
+            "flow": f"00000000-0000-4000-8000-{number:012}",
+            "kind": "http",
+            "client": "127.0.0.1:50000",
+            "method": "GET",
+            "url": f"https://{host}/{path}",
+            "host": host,
+            "port": 443,
+            "http_version": "HTTP/2.0",
+            "request_bytes": 100,
+            "response_bytes": 1000,
+            "duration_ms": number % 4000 / 3,
+        }
+        if number % 100:
+            record["wait_ms"] = number % 2000 / 3
+            record |= {"outcome": "status", "status": 200, "band": "Success", "description": "OK"}
+        else:
+            record |= {"outcome": "error", "error_code": -2, "error_name": "ConnectionErr"}
+            record |= {"cause": "connection_refused", "side": "server", "detail": f"no {number}"}
+        yield record
+
+
+def fold_many(result: Connection, traced: bool) -> None:
+    """Tally the records; send peak and current bytes, seconds, and what does not add up."""
+    sys.path.insert(0, str(ADDON.parent))
+    from flowtally.tally import Tally
+
+    before = peak_rss()
+    if traced:
+        tracemalloc.start()
+    tally = Tally()
+    started = time.perf_counter()
+    for record in many_records():
+        tally.add(record)
+    folded = time.perf_counter()
+    for _ in many_records():
+        pass
+    seconds = 2 * folded - started - time.perf_counter()  # Without the making of the records.
+    if traced:
+        current, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    else:
+        current = peak = peak_rss() - before
+    result.send((peak, current, seconds, discrepancies(tally.to_data())))
+
+
+def peak_rss() -> int:
+    """The most memory that this process has occupied, in bytes."""
+    # Linux's getrusage counts the parent's size before the exec, too.
+    if (status := Path("/proc/self/status")).exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def discrepancies(data: dict[str, Any]) -> list[str]:
+    """What of the statistics of `many_records` is not exact."""
+    failures = MANY_FLOWS // 100
+    found = {
+        "flows": data["flows"] - MANY_FLOWS,
+        "bytes sent": data["request_bytes"] - 100 * MANY_FLOWS,
+        "bytes received": data["response_bytes"] - 1000 * MANY_FLOWS,
+        "failures": data["outcomes"]["error"] - failures,
+        "complete responses": data["outcomes"]["status"] - (MANY_FLOWS - failures),
+        "error -2": data["errors"]["-2"]["count"] - failures,
+        "band Success": data["bands"]["Success"]["flows"] - (MANY_FLOWS - failures),
+        "hosts": sum(row["flows"] for row in data["hosts"].values()) - MANY_FLOWS,
+        "endpoints": sum(row["flows"] for row in data["endpoints"].values()) - MANY_FLOWS,
+    }
+    return [f"{name}: {difference:+}" for name, difference in found.items() if difference]
+
+
+def measure_memory() -> dict[str, float]:
+    """Megabytes and seconds of the fold, each in a fresh process: tracing weighs on both."""
+    results = []
+    for traced in (True, False):
+        here, there = process_context.Pipe()
+        process = process_context.Process(target=fold_many, args=(there, traced))
+        process.start()
+        there.close()
+        results.append(here.recv())
+        process.join()
+    (peak, current, _, wrong), (rss, _, seconds, _) = results
+    if wrong:
+        sys.exit(f"the statistics of a million flows are not exact: {'; '.join(wrong)}")
+    return {
+        "peak_mb": peak / 1e6,
+        "current_mb": current / 1e6,
+        "rss_growth_mb": rss / 1e6,
+        "seconds": seconds,
+    }
+
+
+# --- killed outright ---
+
+
+def kill_under_load(folder: Path, origin_port: int, chance: random.Random) -> tuple[int, int]:
+    """Kill a mitmdump; how many responses its clients got, and how many of these it logged."""
+    log = folder / "log.jsonl"
+    numbers = count()
+    completed: list[str] = []
+
+    def keep_asking(port: int) -> None:
+        connection = HTTPConnection("127.0.0.1", port, timeout=10)
+        with suppress(OSError, HTTPException):
+            while True:
+                path = f"/k/{next(numbers)}"
+                connection.request("GET", path)
+                if len(connection.getresponse().read()) < len(Origin.BODY):
+                    return
+                completed.append(path)
+
+    arguments = ["-q", "-s", str(ADDON), "--set", f"flowtally_log={log}"]
+    with mitmdump(arguments, folder, origin_port) as (process_id, port):
+        clients = [threading.Thread(target=keep_asking, args=(port,)) for _ in range(8)]
+        for thread in clients:
+            thread.start()
+        time.sleep(chance.uniform(0.2, 1.5))
+        os.kill(process_id, signal.SIGKILL)
+        for thread in clients:
+            thread.join()
+    logged = set()
+    for line in log.read_text().splitlines():
+        with suppress(json.JSONDecodeError):  # The last line may be torn.
+            logged.add("/k/" + json.loads(line).get("url", "").rpartition("/k/")[2])
+    log.unlink()
+    return len(completed), len(set(completed) & logged)
+
+
+def measure_kills(kills: int) -> dict[str, int]:
+    """Flows that finished, and those that were lost, over `kills` processes."""
+    chance = random.Random()
+    completed = lost = 0
+    with temporary_folder() as folder, origin() as origin_port:
+        for _ in range(kills):
+            seen, logged = kill_under_load(folder, origin_port, chance)
+            completed += seen
+            lost += seen - logged
+    return {"kills": kills, "completed": completed, "lost": lost}
+
+
+# --- the command ---
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for as long as it is needed."""
+    with tempfile.TemporaryDirectory(prefix="flowtally-bench-") as name:
+        yield Path(name)
+
+
+def main() -> None:
+    """Measure what the arguments ask for."""
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--read", action="store_true")
+    parser.add_argument("--live", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--kills", type=int, default=0, metavar="N")
+    parser.add_argument("--flows", type=int, default=3000, metavar="N", help="in the saved file")
+    parser.add_argument("--seconds", type=float, default=4, metavar="N", help="of each load")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample here")
+    arguments = parser.parse_args()
+    if not (arguments.read or arguments.live or arguments.memory or arguments.kills):
+        arguments.read = arguments.live = True
+
+    machine = (
+        f"mitmproxy {version.VERSION}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
+    results: dict[str, Any] = {"machine": machine}
+    print(f"{machine}.\n", flush=True)
+    if arguments.read or arguments.live:
+        print(f"Median (lowest-highest) of {arguments.rounds} rounds.\n", flush=True)
+    if arguments.read:
+        results["read"] = measure_reading(arguments.flows, arguments.rounds)
+        title = f"Reading a file of {arguments.flows:,} flows"
+        print(table(title, "µs of CPU a flow", results["read"]), end="\n\n", flush=True)
+    if arguments.live:
+        results["live"] = measure_live(arguments.seconds, arguments.rounds)
+        print(table("Reverse mode", "requests/s", results["live"]), end="\n\n", flush=True)
+    if arguments.memory:
+        memory = results["memory"] = measure_memory()
+        print(f"| Statistics of {MANY_FLOWS:,} flows to {MANY_HOSTS:,} hosts | |\n|---|---|")
+        print(f"| memory, peak | {memory['peak_mb']:.1f} MB |")
+        print(f"| memory, at the end | {memory['current_mb']:.1f} MB |")
+        print(f"| growth of the process | {memory['rss_growth_mb']:.1f} MB |")
+        print(f"| time to fold them | {memory['seconds']:.1f} s |\n", flush=True)
+    if arguments.kills:
+        kills = results["kills"] = measure_kills(arguments.kills)
+        print("| SIGKILL under load | |\n|---|---|")
+        print(f"| processes killed | {kills['kills']:,} |")
+        print(f"| responses their clients had got | {kills['completed']:,} |")
+        print(f"| of these missing from the log | {kills['lost']:,} |\n", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    if arguments.kills and results["kills"]["lost"]:
+        sys.exit("a finished flow was lost")
+
+
+if __name__ == "__main__":
+    main()
