@@ -160,7 +160,7 @@ def write_flows(path: Path, number: int) -> None:
     """Write a file as `mitmdump -w` does, the same one each time."""
     chance = random.Random(1)
     with path.open("wb") as file:
-        writer = io.FlowWriter(file)  # type: ignore[no-untyped-call]
+        writer = io.FlowWriter(file)
         for index in range(number):
             writer.add(saved_flow(index, chance))
 

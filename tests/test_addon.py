@@ -9,22 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flowtally import record
 from flowtally.addon import Flowtally
+from flowtally.classify import Rules
+from flowtally.classify import classify
+from flowtally.classify import kind
 from flowtally.classify import status_of
+from flowtally.encoding import encode
+from flowtally.redaction import Urls
+from flowtally.tally import Tally
 from flowtally.vocabulary import KNOWN
+from flowtally.vocabulary import STATUS_TAGS
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from mitmproxy import connection
+from mitmproxy import ctx
 from mitmproxy import dns
 from mitmproxy import eventsequence
 from mitmproxy import exceptions
 from mitmproxy import flow as mflow
 from mitmproxy import http
-from mitmproxy import tcp
 from mitmproxy import tls
-from mitmproxy import udp
 from mitmproxy.proxy import server_hooks
 from mitmproxy.proxy.context import Context
 from mitmproxy.test import taddons
@@ -51,8 +58,8 @@ def running(path: Path, **options: Any) -> Iterator[Flowtally]:
 
 def records(path: Path) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in path.read_text("utf-8").rstrip("\n").split("\n")]
-    for record in found:
-        assert list(SCHEMA.iter_errors(record)) == []
+    for entry in found:
+        assert list(SCHEMA.iter_errors(entry)) == []
     return found
 
 
@@ -128,7 +135,7 @@ def http_flows(draw: st.DrawFn) -> http.HTTPFlow:
 @st.composite
 def other_flows(draw: st.DrawFn) -> mflow.Flow:
     failed = draw(st.booleans())
-    flow: tcp.TCPFlow | udp.UDPFlow | dns.DNSFlow = draw(
+    flow: mflow.Flow = draw(
         st.sampled_from(
             [
                 tflow.ttcpflow(err=failed),
@@ -188,11 +195,33 @@ def assert_all_counted(flows: list[mflow.Flow], found: list[dict[str, Any]]) -> 
     outcomes = final["outcomes"]
     assert bands + outcomes["error"] + outcomes["ok"] + outcomes["unfinished"] == final["flows"]
     by_id = {flow.id: flow for flow in flows}
-    for record in tagged:
-        flow = by_id[record["flow"]]
+    for entry in tagged:
+        flow = by_id[entry["flow"]]
         for name, value in flow.metadata["flowtally"].items():
-            assert record[name] == value
+            assert entry[name] == value
         assert flow.comment
+
+
+@given(http_flows(), st.sampled_from(["full", "redacted", "origin"]))
+@settings(deadline=None, max_examples=300)
+def test_the_short_way_to_a_line_gives_the_same_line(flow: http.HTTPFlow, urls: Urls) -> None:
+    tag = classify(flow, Rules(STATUS_TAGS, 5.0))
+    line = record.plain_line(flow, tag, "00000000", urls)
+    if line is not None:
+        assert kind(flow) == "http"
+        assert line == encode(record.flow_record(flow, "http", tag, "00000000", urls))
+
+
+def test_most_flows_go_the_short_way() -> None:
+    flow = tflow.tflow(resp=True)
+    flow.request.path = "/a?b=c"
+    assert flow.response
+    flow.response.timestamp_start += 0.25
+    for status in STATUS_TAGS:
+        flow.response.status_code = status
+        tag = classify(flow, Rules(STATUS_TAGS, 5.0))
+        line = record.plain_line(flow, tag, "00000000", "redacted")
+        assert line == encode(record.flow_record(flow, "http", tag, "00000000", "redacted"))
 
 
 def test_what_the_user_wrote_stays(tmp_path: Path) -> None:
@@ -321,8 +350,6 @@ def test_filters_see_failures_without_a_flow(tmp_path: Path) -> None:
 
 
 def addon_options() -> Any:
-    from mitmproxy import ctx
-
     return ctx.options
 
 
@@ -391,8 +418,6 @@ def test_a_new_log_is_a_new_session(tmp_path: Path) -> None:
 
 
 def test_statistics_are_the_fold_of_the_records(tmp_path: Path) -> None:
-    from flowtally.tally import Tally
-
     with running(tmp_path / "log") as addon:
         for status in (200, 302, 404, 500, 200):
             replay(addon, tflow.tflow(resp=http.Response.make(status)))
@@ -400,8 +425,8 @@ def test_statistics_are_the_fold_of_the_records(tmp_path: Path) -> None:
         replay(addon, tflow.tdnsflow(resp=True))
     *found, final = records(tmp_path / "log")
     tally = Tally()
-    for record in found:
-        tally.add(record)
+    for entry in found:
+        tally.add(entry)
     assert {name: final[name] for name in tally.to_data()} == tally.to_data()
 
 

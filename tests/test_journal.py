@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from flowtally import journal
+from flowtally.encoding import encode
 from flowtally.journal import Journal
 from flowtally.journal import Logs
 from flowtally.tally import Tally
@@ -61,14 +62,14 @@ def test_modes_and_folder_are_private(tmp_path: Path) -> None:
 
 def test_a_record_is_in_the_file_when_write_returns(tmp_path: Path) -> None:
     written = Journal(tmp_path / "log", START)
-    written.write(event(1))
+    written.write(encode(event(1)))
     assert details(written.path) == ["1"]
     assert lines(written.path)[0] == START
 
 
 def test_text_that_is_no_unicode(tmp_path: Path) -> None:
     written = Journal(tmp_path / "log", START)
-    written.write(event(1) | {"detail": "\udcff \u2028 \x1b ü"})
+    written.write(encode(event(1) | {"detail": "\udcff \u2028 \x1b ü"}))
     assert details(written.path) == ["? \u2028 \x1b ü"]
 
 
@@ -76,7 +77,7 @@ def test_a_torn_end_is_not_continued(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text('{"type":"flow","sess', "utf-8")
     written = Journal(path, START)
-    written.write(event(1))
+    written.write(encode(event(1)))
     torn, *rest = path.read_text("utf-8").splitlines()
     assert torn == '{"type":"flow","sess'
     assert [json.loads(line)["type"] for line in rest] == ["session_start", "event"]
@@ -85,14 +86,14 @@ def test_a_torn_end_is_not_continued(tmp_path: Path) -> None:
 def test_folder_gone_and_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "logs"
     written = Journal(folder / "log", START)
-    written.write(event(1))
+    written.write(encode(event(1)))
     shutil.rmtree(folder)
     for number in (2, 3, 4):
-        written.write(event(number))
+        written.write(encode(event(number)))
     assert not folder.exists()
     assert written.dropped == 2 + 3  # what was in the file, and what came since
     folder.mkdir()
-    written.write(event(5))
+    written.write(encode(event(5)))
     assert details(written.path) == ["5"]
     assert lines(written.path)[0]["type"] == "session_start"
     assert [dropped for dropped, _ in gaps(written.path)] == [5]
@@ -102,9 +103,9 @@ def test_folder_gone_and_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 
 def test_file_removed(tmp_path: Path) -> None:
     written = Journal(tmp_path / "log", START)
-    written.write(event(1))
+    written.write(encode(event(1)))
     written.path.unlink()
-    written.write(event(2))
+    written.write(encode(event(2)))
     assert details(written.path) == ["2"]
     assert gaps(written.path) == [(2, "the log file was removed")]
 
@@ -119,10 +120,10 @@ def test_no_permission_and_then_permission(
 
     monkeypatch.setattr(os, "open", denied)  # root may open anything
     written = Journal(tmp_path / "log", START)
-    written.write(event(1))
-    written.write(event(2))
+    written.write(encode(event(1)))
+    written.write(encode(event(2)))
     monkeypatch.setattr(os, "open", real_open)
-    written.write(event(3))
+    written.write(encode(event(3)))
     assert details(written.path) == ["3"]
     assert gaps(written.path) == [(2, "Permission denied")]
     assert len(caplog.records) == 1
@@ -132,7 +133,7 @@ def test_no_permission_and_then_permission(
 def test_disk_full_from_the_start(caplog: pytest.LogCaptureFixture) -> None:
     written = Journal(Path("/dev/full"), START)
     for number in range(100):
-        written.write(event(number))
+        written.write(encode(event(number)))
     written.close()
     assert written.dropped == 100
     assert len(caplog.records) == 1
@@ -140,7 +141,7 @@ def test_disk_full_from_the_start(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_disk_full_in_the_middle_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = Journal(tmp_path / "log", START)
-    written.write(event(1))
+    written.write(encode(event(1)))
     real_write = os.write
     room = [20]
 
@@ -152,10 +153,10 @@ def test_disk_full_in_the_middle_of_a_line(tmp_path: Path, monkeypatch: pytest.M
         return count
 
     monkeypatch.setattr(os, "write", full)
-    written.write(event(2))
-    written.write(event(3))
+    written.write(encode(event(2)))
+    written.write(encode(event(3)))
     monkeypatch.setattr(os, "write", real_write)
-    written.write(event(4))
+    written.write(encode(event(4)))
     logs = Logs()
     logs.read(io.BytesIO(written.path.read_bytes()), "log")
     assert logs.unreadable == 1
@@ -166,7 +167,7 @@ def test_disk_full_in_the_middle_of_a_line(tmp_path: Path, monkeypatch: pytest.M
 def test_a_pipe_that_nobody_reads_does_not_stop_the_proxy(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     written = Journal(tmp_path / "pipe", START)
-    written.write(event(1))
+    written.write(encode(event(1)))
     assert written.dropped == 1
     written.close()
 

@@ -173,7 +173,7 @@ def test_requests_agrees(laboratory: Laboratory, fault: Fault) -> None:
         )
 
     expected = fault.code if fault.departure is None else fault.departure
-    assert last_code(records) == expected, records
+    assert last_code(records) == expected, "\n".join(map(str, records))
 
 
 def last_code(records: list[Record]) -> int | None:

@@ -100,7 +100,15 @@ def test_statistics_of_a_clean_end_are_the_fold(tmp_path: Path, origin: Answerin
 
 
 def test_quiet_is_quiet(tmp_path: Path) -> None:
-    command = [MITMDUMP, "-q", "-s", ADDON, "-n", "--set", f"confdir={tmp_path}/confdir"]
+    command: list[str | Path] = [
+        MITMDUMP,
+        "-q",
+        "-s",
+        ADDON,
+        "-n",
+        "--set",
+        f"confdir={tmp_path}/confdir",
+    ]
     command += ["--set", f"flowtally_log={tmp_path}/log", "-r", os.devnull]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -108,7 +116,16 @@ def test_quiet_is_quiet(tmp_path: Path) -> None:
 
 
 def test_by_default_a_file_per_session_in_the_confdir(tmp_path: Path) -> None:
-    command = [MITMDUMP, "-s", ADDON, "-n", "--set", f"confdir={tmp_path}", "-r", os.devnull]
+    command: list[str | Path] = [
+        MITMDUMP,
+        "-s",
+        ADDON,
+        "-n",
+        "--set",
+        f"confdir={tmp_path}",
+        "-r",
+        os.devnull,
+    ]
     for _ in range(2):
         subprocess.run(command, capture_output=True, check=True, timeout=60)
     logs = list((tmp_path / "flowtally").iterdir())
@@ -118,7 +135,14 @@ def test_by_default_a_file_per_session_in_the_confdir(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_does_not_stop_the_proxy(tmp_path: Path) -> None:
-    command = [MITMDUMP, "-s", ADDON, "-n", "--set", f"confdir={tmp_path}/confdir"]
+    command: list[str | Path] = [
+        MITMDUMP,
+        "-s",
+        ADDON,
+        "-n",
+        "--set",
+        f"confdir={tmp_path}/confdir",
+    ]
     command += ["--set", "flowtally_log=/dev/full", "-r", os.devnull]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.count("cannot write /dev/full") == 1
@@ -254,7 +278,15 @@ def test_a_saved_file_gives_the_same_figures(tmp_path: Path, origin: AnsweringSe
 def test_a_bad_value_keeps_mitmdump_from_starting(tmp_path: Path, option: str, says: str) -> None:
     codes = tmp_path / "codes.toml"
     codes.write_text('[status]\nx = "y"\n', "utf-8")
-    command = [MITMDUMP, "-s", ADDON, "-p", "0", "--set", f"confdir={tmp_path}/confdir"]
+    command: list[str | Path] = [
+        MITMDUMP,
+        "-s",
+        ADDON,
+        "-p",
+        "0",
+        "--set",
+        f"confdir={tmp_path}/confdir",
+    ]
     command += ["--listen-host", "127.0.0.1", "--set", option.format(codes=codes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
@@ -266,7 +298,8 @@ def test_a_bad_value_keeps_mitmdump_from_starting(tmp_path: Path, option: str, s
 
 def test_a_bad_value_in_the_configuration_file(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("flowtally_max_redirects: lots\n", "utf-8")
-    command = [MITMDUMP, "-s", ADDON, "-p", "0", "--set", f"confdir={tmp_path}"]
+    command: list[str | Path] = [MITMDUMP, "-s", ADDON, "-p", "0"]
+    command += ["--set", f"confdir={tmp_path}"]
     command += ["--listen-host", "127.0.0.1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1

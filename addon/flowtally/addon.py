@@ -8,14 +8,18 @@ failures no flow has claimed yet, which redirect chains are under way.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import platform
 import secrets
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from typing import cast
 
 from mitmproxy import connection
 from mitmproxy import ctx
@@ -52,6 +56,7 @@ from .classify import status_of
 from .classify import unanswered
 from .classify import unfinished
 from .classify import with_redirect_limit
+from .encoding import encode
 from .mark import KEY
 from .mark import mark
 from .redirects import Redirects
@@ -83,7 +88,7 @@ class Session:
         self.location = location
         self.changed = False
         self._tally = Tally()
-        self._unfolded: list[record.Record] = []
+        self._unfolded: list[bytes] = []
         now = time.time()
         self.path = Path(location).expanduser()
         if journal.names_folder(location):
@@ -105,22 +110,23 @@ class Session:
             },
         )
 
-    def add(self, entry: record.Record) -> None:
-        """Write a record, and tally it.
+    def add(self, line: bytes) -> None:
+        """Write an encoded record, and tally it.
 
-        A fold can wait, and many at once cost a fraction of as many one by one: between two flows
-        mitmproxy runs so much code that the tally's has left the processor's caches.
+        What is tallied is what was written. A fold can wait, and many at once cost a fraction of
+        as many one by one: between two flows mitmproxy runs so much code that the tally's has left
+        the processor's caches.
         """
-        self.journal.write(entry)
-        self._unfolded.append(entry)
+        self.journal.write(line)
+        self._unfolded.append(line)
         self.changed = True
         if len(self._unfolded) >= FOLD_AT_ONCE:
             self.fold()
 
     def fold(self) -> None:
         """Tally what has been written."""
-        for entry in self._unfolded:
-            self._tally.add(entry)
+        for line in self._unfolded:
+            self._tally.add(json.loads(line))
         self._unfolded.clear()
 
     @property
@@ -136,7 +142,7 @@ class Session:
         entry: record.Record = {"type": "stats", "session": self.id, "time": timestamp(time.time())}
         if final:
             entry |= {"final": True}
-        self.journal.write(entry | self.tally.to_data(None if final else STATS_ROWS))
+        self.journal.write(encode(entry | self.tally.to_data(None if final else STATS_ROWS)))
 
     def close(self) -> None:
         """Write the final statistics and close the log."""
@@ -165,6 +171,10 @@ class Flowtally:
         """Ids of flows recorded in `response` although they carry an error."""
         self._unclaimed = Unclaimed()
         self._notes: dict[Any, Note] = {}
+        self._handshakes: dict[str, tuple[float, connection.Client, connection.Connection]] = {}
+        """Connection id → TLS handshake with a server that is under way: since when, for whom."""
+        self._settled: deque[Any] = deque(maxlen=100)
+        """Clients that left before mitmproxy told of the failure they waited for."""
         self._redirects = Redirects()
         self._tick: asyncio.TimerHandle | None = None
         self._undo: list[internals.Undo] = []
@@ -248,7 +258,7 @@ class Flowtally:
         """What is still open is told as `unfinished`; if it ends later, a new session tells how."""
         assert self.session is not None
         self._sweep(0)
-        for failure in self._unclaimed.release_all():
+        for failure in (*self._unclaimed.release_all(), *self._hanging()):
             self._event(failure)
         for flow in self._open.values():
             self._record(flow, kind_of(flow), unfinished(flow, self.rules))
@@ -354,7 +364,14 @@ class Flowtally:
     def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
         self._guard(self._server_failed, data.client, data.server)
 
+    def tls_start_server(self, data: tls.TlsData) -> None:
+        self._handshakes[data.conn.id] = (time.time(), data.context.client, data.conn)
+
+    def tls_established_server(self, data: tls.TlsData) -> None:
+        self._handshakes.pop(data.conn.id, None)
+
     def tls_failed_server(self, data: tls.TlsData) -> None:
+        self._handshakes.pop(data.conn.id, None)
         self._guard(self._server_failed, data.context.client, data.conn)
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
@@ -389,13 +406,29 @@ class Flowtally:
     def _client_handshake_failed(self, data: tls.TlsData) -> None:
         client = data.context.client
         message = data.conn.error or ""
-        if message == "connection closed early" and self._unclaimed:
-            return  # the client left because of a failure that is known already
+        known = client.peername in self._unclaimed or client.peername in self._settled
+        if message == "connection closed early" and known:
+            return  # it left because of a failure of the server's
         now = time.time()
         situation = Situation(waited=now - client.timestamp_start)
         tag = handshake_failure(message, situation, self.rules)
         host, port = _target(data.context.server)
         self._event(Failure(message, now, tag, client.peername, client.sni or host, port))
+
+    def _hanging(self) -> Iterator[Failure]:
+        """TLS handshakes with a server that hang when the session ends, and no flow waits for.
+
+        mitmproxy does not notice that the client left until such a handshake ends.
+        """
+        waiting = {flow.client_conn.peername for flow in self._open.values()}
+        now = time.time()
+        for since, client, server in self._handshakes.values():
+            if now - since >= self.rules.timeout and client.peername not in waiting:
+                situation = Situation(side="client", waited=now - since)
+                tag = classify_failure("connection closed", situation, self.rules)
+                tag["detail"] = "TLS handshake with the server still open"
+                host, port = _target(server)
+                yield Failure("", now, tag, client.peername, host, port)
 
     def _log_line(self, client: Any, message: str) -> None:
         """A line of mitmproxy's log about a client's connection."""
@@ -426,7 +459,10 @@ class Flowtally:
         """A client is gone. What no flow of its can claim any more becomes events."""
         if any(flow.client_conn.peername == client for flow in self._open.values()):
             return
-        for failure in self._unclaimed.release(client):
+        failures = self._unclaimed.release(client)
+        if failures:
+            self._settled.append(client)
+        for failure in failures:
             self._event(failure)
         note = self._notes.pop(client, None)
         if note is not None and note.message.client:
@@ -459,12 +495,13 @@ class Flowtally:
         kind = kind_of(flow)
         if kind == "connect" and tag.get("band") == "Success" and tag["outcome"] == "status":
             return  # what happens inside the tunnel is what counts
-        if tag["outcome"] == "error":
-            if note is not None and tag["cause"] == note.message.server_before_head:
-                del self._notes[client]
-            if self._unclaimed:
-                message = flow.error.msg if flow.error else flow.server_conn.error
-                self._unclaimed.claim(client, message or "")
+        if note is not None and (
+            tag["outcome"] != "error" or tag["cause"] == note.message.server_before_head
+        ):
+            del self._notes[client]  # it explains this flow, or nothing
+        if tag["outcome"] == "error" and self._unclaimed:
+            message = flow.error.msg if flow.error else flow.server_conn.error
+            self._unclaimed.claim(client, message or "")
         self._record(flow, kind, tag)
         if (self._unclaimed or self._notes) and flow.client_conn.timestamp_end is not None:
             self._settle(client)
@@ -494,14 +531,18 @@ class Flowtally:
         wanted: flowfilter.TFilter | None = self._values["flowtally_filter"]
         if wanted is not None and not flowfilter.match(wanted, flow):
             return
-        entry = record.flow_record(flow, kind, tag, self.session.id, self.rules.urls, self._pretty)
-        self.session.add(entry)
-        if "error_code" in tag:
-            self._warn(
-                tag,
-                f"{entry.get('method', entry['kind'])} {entry.get('url', _place(entry))}",
-                flow.client_conn.peername,
-            )
+        session, urls = self.session, self.rules.urls
+        line = None
+        if kind == "http" and not flow.error and not self._pretty:
+            line = record.plain_line(cast(http.HTTPFlow, flow), tag, session.id, urls)
+        if line is None:
+            entry = record.flow_record(flow, kind, tag, session.id, urls, self._pretty)
+            line = encode(entry)
+        session.add(line)
+        if "error_code" in tag and _log_is_read():
+            entry = record.flow_record(flow, kind, tag, session.id, urls, self._pretty)
+            where = f"{entry.get('method', kind)} {entry.get('url', _place(entry))}"
+            self._warn(tag, where, flow.client_conn.peername)
 
     def _event(self, failure: Failure) -> None:
         if self.session is None:
@@ -512,13 +553,12 @@ class Flowtally:
         entry = record.event_record(
             failure.tag, self.session.id, failure.time, failure.client, failure.host, failure.port
         )
-        self.session.add(entry)
-        self._warn(failure.tag, _place(entry) or "no flow", failure.client)
+        self.session.add(encode(entry))
+        if _log_is_read():
+            self._warn(failure.tag, _place(entry) or "no flow", failure.client)
 
     def _warn(self, tag: Tag, what: str, client: Any) -> None:
-        """Each problem is one line in mitmproxy's log, if there is anybody to read it."""
-        if not _log_is_read():
-            return
+        """Each problem is one line in mitmproxy's log."""
         message = f"{status_of(tag)}: {what}"
         if tag["error_code"] == vocabulary.UNSUCCESSFUL:
             message = f"{tag['error_code']} {tag['error_name']}: {message}"

@@ -54,7 +54,8 @@ _GAVE_UP = frozenset(
 )
 # What a log line said is the reason only of the vague failure that follows from it.
 _EXPLAINS: Mapping[str, frozenset[str]] = {
-    "tls_alert_received": frozenset(("connection_terminated", "tls_protocol_error")),
+    # After an alert mitmproxy overlooks that the server closed, so that the client waits in vain.
+    "tls_alert_received": _GAVE_UP | {"connection_terminated", "tls_protocol_error"},
     "proxy_configuration_error": frozenset(("tls_protocol_error",)),
     "proxy_internal_error": _GAVE_UP | {"connection_terminated", "http_response_incomplete"},
 }
@@ -262,6 +263,10 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
         if server_multiplexed:
             return "client"
         return "client" if request.timestamp_end is None else "server"
+    if message.startswith("connection closed"):
+        # In the handshake with the server; it ends as well when the client is gone.
+        gone = flow.live and ConnectionState.CAN_READ not in flow.client_conn.state
+        return "client" if gone or _saved_gave_up(flow) else "server"
     if client_multiplexed != server_multiplexed:
         return "client" if client_multiplexed else "server"
     if message.startswith(("stream reset", "stream closed")):
@@ -272,12 +277,15 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
         server_open = ConnectionState.CAN_READ in server.state
         if client_open != server_open:
             return "server" if client_open else "client"
-    else:
-        saved = flow.metadata.get("flowtally")
-        if isinstance(saved, dict) and saved.get("side") in ("client", "server"):
-            # The side of a timeout is the server's, but it was the client who left.
-            return "client" if saved.get("cause") in _GAVE_UP else str(saved["side"])
+    elif _saved_gave_up(flow):
+        return "client"
     return "client" if request.timestamp_end is None else "server"
+
+
+def _saved_gave_up(flow: mflow.Flow) -> bool:
+    """Whether the session that saw a saved flow live found that its client had left."""
+    saved = None if flow.live else flow.metadata.get("flowtally")
+    return isinstance(saved, dict) and saved.get("cause") in _GAVE_UP
 
 
 def _websocket(flow: http.HTTPFlow, rules: Rules) -> Tag:
@@ -384,6 +392,8 @@ def _os_error(message: str) -> str:
 
 def status_of(tag: Mapping[str, Any]) -> str:
     """What a tag says in one line, for people: `404 Client error, Not found`."""
+    if tag["outcome"] == "status" and "cause" not in tag and "close_code" not in tag:
+        return f"{tag['status']} {tag['band']}, {tag['description']}"
     parts = []
     if "status" in tag:
         parts.append(f"{tag['status']} {tag['band']}, {tag['description']}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from typing import BinaryIO
 
+from .encoding import encode
 from .tally import Tally
 from .times import timestamp
 from .vocabulary import BANDS
@@ -38,24 +39,8 @@ MAX_PROBLEMS = 20
 
 logger = logging.getLogger("flowtally")
 
-_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
-
 CHECK_INTERVAL = 0.2
 """Seconds between looks whether somebody removed the file."""
-
-# json.JSONEncoder makes a new one of these for each call, at twice the cost of the call itself;
-# a Python without the C accelerator has none.
-_make_c_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
-_encode_c: Any = _make_c_encoder and _make_c_encoder(
-    None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, True
-)
-
-
-def encode(record: Mapping[str, Any]) -> bytes:
-    """A record as a line of the log."""
-    text = "".join(_encode_c(record, 0)) if _encode_c else _encoder.encode(record)
-    return (text + "\n").encode("utf-8", "replace")
-
 
 # --- where logs are ---
 
@@ -134,10 +119,10 @@ class Journal:
             pass  # opening the file will say why
         self._ready()
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Append a record."""
+    def write(self, line: bytes) -> None:
+        """Append an encoded record."""
         usual = self._started and not self.dropped and time.monotonic() < self._next_check
-        if not ((usual or self._ready()) and self._append(record)):
+        if not ((usual or self._ready()) and self._append(line)):
             self.dropped += 1
 
     def close(self) -> None:
@@ -158,7 +143,7 @@ class Journal:
         if self._file < 0 and not self._open():
             return False
         if not self._started:
-            if not self._append(self._start):
+            if not self._append(encode(self._start)):
                 return False
             self._started = True
         return not self.dropped or self._gap()
@@ -184,8 +169,7 @@ class Journal:
         self._torn = _ends_torn(self.path)
         return True
 
-    def _append(self, record: Mapping[str, Any]) -> bool:
-        line = encode(record)
+    def _append(self, line: bytes) -> bool:
         if self._torn:
             line = b"\n" + line
         try:
@@ -209,7 +193,7 @@ class Journal:
             "dropped": self.dropped,
             "reason": self._reason,
         }
-        if not self._append(gap):
+        if not self._append(encode(gap)):
             return False
         self.dropped = 0
         return True

@@ -11,7 +11,8 @@ _LONGEST = _LAST_SECOND * 1000.0
 
 
 @lru_cache(maxsize=64)
-def _second(second: int) -> str:
+def whole_second(second: int) -> str:
+    """Unix time → RFC 3339 up to the second, without zone."""
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
@@ -20,7 +21,7 @@ def timestamp(seconds: float) -> str:
     if not 0 <= seconds <= _LAST_SECOND:
         seconds = _LAST_SECOND if seconds > _LAST_SECOND else 0
     second = int(seconds)
-    return f"{_second(second)}.{int((seconds - second) * 1000):03d}Z"
+    return f"{whole_second(second)}.{int((seconds - second) * 1000):03d}Z"
 
 
 def milliseconds(start: float | None, end: float | None) -> float | None:

@@ -40,6 +40,9 @@ class Unclaimed:
     def __bool__(self) -> bool:
         return bool(self._failures)
 
+    def __contains__(self, client: Client) -> bool:
+        return client in self._failures
+
     def add(self, failure: Failure) -> Failure | None:
         """Keep a failure; returns the one that has to go in its place, if any."""
         failures = self._failures.setdefault(failure.client, [])

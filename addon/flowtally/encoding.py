@@ -1,0 +1,22 @@
+"""Records as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
+
+# json.JSONEncoder makes a new one of these for each call, at twice the cost of the call itself;
+# a Python without the C accelerator has none.
+_make_c_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
+_encode_c: Any = _make_c_encoder and _make_c_encoder(
+    None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, True
+)
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """A record as a line of the log."""
+    text = "".join(_encode_c(record, 0)) if _encode_c else _encoder.encode(record)
+    return (text + "\n").encode("utf-8", "replace")
