@@ -8,7 +8,6 @@ failures no flow has claimed yet, which redirect chains are under way.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import platform
 import secrets
@@ -88,7 +87,7 @@ class Session:
         self.location = location
         self.changed = False
         self._tally = Tally()
-        self._unfolded: list[bytes] = []
+        self._unfolded: list[record.Record] = []
         now = time.time()
         self.path = Path(location).expanduser()
         if journal.names_folder(location):
@@ -110,23 +109,23 @@ class Session:
             },
         )
 
-    def add(self, line: bytes) -> None:
-        """Write an encoded record, and tally it.
+    def add(self, entry: record.Record, line: bytes) -> None:
+        """Write a record's line, and tally it.
 
-        What is tallied is what was written. A fold can wait, and many at once cost a fraction of
-        as many one by one: between two flows mitmproxy runs so much code that the tally's has left
-        the processor's caches.
+        A fold can wait, and many at once cost a fraction of as many one by one: between two flows
+        mitmproxy runs so much code that the tally's has left the processor's caches.
         """
         self.journal.write(line)
-        self._unfolded.append(line)
+        self._unfolded.append(entry)
         self.changed = True
         if len(self._unfolded) >= FOLD_AT_ONCE:
             self.fold()
 
     def fold(self) -> None:
         """Tally what has been written."""
-        for line in self._unfolded:
-            self._tally.add(json.loads(line))
+        add = self._tally.add
+        for entry in self._unfolded:
+            add(entry)
         self._unfolded.clear()
 
     @property
@@ -297,7 +296,10 @@ class Flowtally:
         if flow.error:
             # A flow killed by an addon gets no other hook; one read from a file gets `error` next.
             self._told_in_response.add(flow.id)
-        self._guard(self._finish, flow)
+        try:
+            self._finish(flow)
+        except Exception as problem:
+            self._stumble("response", problem)
 
     def error(self, flow: http.HTTPFlow) -> None:
         if flow.id in self._told_in_response:
@@ -532,15 +534,16 @@ class Flowtally:
         if wanted is not None and not flowfilter.match(wanted, flow):
             return
         session, urls = self.session, self.rules.urls
-        line = None
+        plain = None
         if kind == "http" and not flow.error and not self._pretty:
-            line = record.plain_line(cast(http.HTTPFlow, flow), tag, session.id, urls)
-        if line is None:
+            plain = record.plain_record(cast(http.HTTPFlow, flow), tag, session.id, urls)
+        if plain is None:
             entry = record.flow_record(flow, kind, tag, session.id, urls, self._pretty)
-            line = encode(entry)
-        session.add(line)
+            session.add(entry, encode(entry))
+        else:
+            entry, line = plain
+            session.add(entry, line)
         if "error_code" in tag and _log_is_read():
-            entry = record.flow_record(flow, kind, tag, session.id, urls, self._pretty)
             where = f"{entry.get('method', kind)} {entry.get('url', _place(entry))}"
             self._warn(tag, where, flow.client_conn.peername)
 
@@ -553,7 +556,7 @@ class Flowtally:
         entry = record.event_record(
             failure.tag, self.session.id, failure.time, failure.client, failure.host, failure.port
         )
-        self.session.add(encode(entry))
+        self.session.add(entry, encode(entry))
         if _log_is_read():
             self._warn(failure.tag, _place(entry) or "no flow", failure.client)
 

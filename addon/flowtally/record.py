@@ -24,7 +24,6 @@ from .encoding import encode
 from .redaction import Urls
 from .times import milliseconds
 from .times import timestamp
-from .times import whole_second
 from .vocabulary import Tag
 
 Record = dict[str, Any]
@@ -70,43 +69,54 @@ def flow_record(
 
 
 _PLAIN = (
-    '{"type":"flow","session":"%s","time":"%s.%03dZ","flow":"%s","kind":"http","client":"%s:%s",'
+    '{"type":"flow","session":"%s","time":"%s","flow":"%s","kind":"http","client":"%s:%s",'
     '"method":"%s","url":"%s","host":"%s","port":%d,"http_version":"%s","request_bytes":%d,'
     '"response_bytes":%d,"wait_ms":%r,"duration_ms":%r,%s}\n'
 )
+_SCHEMES = {b"http": ("http://", 80), b"https": ("https://", 443)}
 _plain_tags: dict[tuple[int, str], str] = {}
 """Status and description → the JSON of the ready-made tag."""
 
 
-def plain_line(flow: http.HTTPFlow, tag: Tag, session: str, urls: Urls) -> bytes | None:
-    """The encoded `flow` record of a plain HTTP exchange; None if it is not plain.
+def plain_record(
+    flow: http.HTTPFlow, tag: Tag, session: str, urls: Urls
+) -> tuple[Record, bytes] | None:
+    """The `flow` record of a plain HTTP exchange, and its line; None if it is not plain.
 
-    What `journal.encode` makes of `flow_record`, to the byte, for what most flows are: complete,
-    HTTP over IPv4, all timestamps there, nothing to escape. Between two flows the processor's
-    caches go cold, and then every line of code that does not run saves what ten cost elsewhere.
+    The line is what `encode` makes of `flow_record`, to the byte, for what most flows are: complete
+    HTTP over IPv4 with all timestamps and nothing to escape. The record holds of it what the tally
+    counts. Between two flows the processor's caches go cold, and then each line of code that does
+    not run saves what ten cost elsewhere.
     """
     response, request = flow.response, flow.request.data
     method, version = _METHODS.get(request.method), _VERSIONS.get(request.http_version)
     if response is None or method is None or version is None or flow.is_replay:
         return None
-    answer = response.data
+    if len(tag) not in (4, 6) or tag["outcome"] != "status":
+        return None  # it says more than a status
+    answer, server, client = response.data, flow.server_conn, flow.client_conn.peername
     sent, received, ended = request.timestamp_end, answer.timestamp_start, answer.timestamp_end
-    if sent is None or received is None or ended is None or not request.host:
+    sized = request.content is not None and answer.content is not None
+    if not sized or sent is None or received is None or ended is None or client is None:
         return None
-    if request.content is None or answer.content is None or len(tag) not in (4, 6):
-        return None
-    client, server = flow.client_conn.peername, flow.server_conn
     connected = server.timestamp_tls_setup or server.timestamp_tcp_setup
     if connected is not None and connected > sent:
         sent = connected
     wait, duration = (received - sent) * 1000, (ended - request.timestamp_start) * 1000
-    if not (0 < wait < 1e9 and 0 < duration < 1e9 and 0 < ended < 1e11) or client is None:
+    if not (0 < wait < 1e9 and 0 < duration < 1e9 and 0 < ended < 1e11):
         return None
-    url = _url(request, request.host, urls)
+    host, port = request.host, request.port
+    target = "" if urls == "origin" else request.path.decode("utf-8", "replace")
+    if urls == "redacted" and ("?" in target or "#" in target):
+        target = redaction.redact_target(target)
+    scheme, default_port = _SCHEMES.get(request.scheme, ("", 0))
+    if not scheme or target == "*":
+        return None
+    url = f"{scheme}{host}{target}" if port == default_port else f"{scheme}{host}:{port}{target}"
     text = f"{flow.id}{client[0]}{url}"
-    if not text.isprintable() or '"' in text or "\\" in text or ":" in client[0]:
+    if '"' in text or "\\" in text or not text.isprintable() or ":" in client[0] + host:
         return None
-    if len(url) > redaction.MAX_HOST:
+    if len(url) > redaction.MAX_HOST or not host:
         return None
     key = tag["status"], tag["description"]
     encoded_tag = _plain_tags.get(key)
@@ -114,28 +124,39 @@ def plain_line(flow: http.HTTPFlow, tag: Tag, session: str, urls: Urls) -> bytes
         if len(_plain_tags) > 500:
             _plain_tags.clear()
         encoded_tag = _plain_tags[key] = encode(tag)[1:-2].decode()
-    second = int(ended)
-    return (
-        _PLAIN
-        % (
-            session,
-            whole_second(second),
-            int((ended - second) * 1000),
-            flow.id,
-            client[0],
-            client[1],
-            method,
-            url,
-            request.host,
-            request.port,
-            version,
-            len(request.content),
-            len(answer.content),
-            round(wait, 3),
-            round(duration, 3),
-            encoded_tag,
-        )
-    ).encode("utf-8", "replace")
+    record = {
+        "type": "flow",
+        "time": timestamp(ended),
+        "kind": "http",
+        "method": method,
+        "url": url,
+        "host": host,
+        "request_bytes": len(request.content or b""),
+        "response_bytes": len(answer.content or b""),
+        "wait_ms": round(wait, 3),
+        "duration_ms": round(duration, 3),
+        **tag,
+    }
+    if "error_code" in tag:
+        record["flow"], record["port"] = flow.id, port
+    line = _PLAIN % (
+        session,
+        record["time"],
+        flow.id,
+        client[0],
+        client[1],
+        method,
+        url,
+        host,
+        port,
+        version,
+        record["request_bytes"],
+        record["response_bytes"],
+        record["wait_ms"],
+        record["duration_ms"],
+        encoded_tag,
+    )
+    return record, line.encode("utf-8", "replace")
 
 
 def event_record(

@@ -8,6 +8,7 @@ counted under `(other)`, so that every sum stays exact.
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator
 from collections.abc import Mapping
 from datetime import datetime
@@ -48,23 +49,23 @@ class Histogram:
     """How a time in milliseconds is distributed, in buckets that grow by 4 %: a percentile is
     within 2 % of the true one, and two histograms can be added."""
 
-    __slots__ = ("buckets", "count", "highest", "lowest", "maximum", "microseconds")
+    __slots__ = ("_dense", "buckets", "count", "maximum", "microseconds")
 
     FIRST = 0.1
     """The first bucket holds all up to this many ms."""
     GROWTH = log(1.04)
     SIZE = 530
     """The last bucket begins at a day."""
+    SPARSE = 24
+    """Up to so many buckets are kept in a dictionary; an array of all would be no larger then."""
     PERCENTILES = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
 
     def __init__(self) -> None:
-        self.buckets: array[int] | None = None
+        self.buckets: defaultdict[int, int] | array[int] = defaultdict(int)
         self.count = 0
-        self.lowest = self.SIZE
-        """No bucket below this one holds anything, and none above `highest`."""
-        self.highest = -1
         self.maximum = 0.0
         self.microseconds = 0
+        self._dense = False
 
     @classmethod
     def index(cls, value: float) -> int:
@@ -75,36 +76,29 @@ class Histogram:
 
     def add(self, value: float, index: int, microseconds: int) -> None:
         """Count a value in ms whose bucket is `index`; `microseconds` is the same value."""
-        buckets = self.buckets
-        if buckets is None:
-            buckets = self._begin()
-        buckets[index] += 1
+        self.buckets[index] += 1
         self.count += 1
         self.microseconds += microseconds
         if value > self.maximum:
             self.maximum = value
-        if index < self.lowest:
-            self.lowest = index
-        if index > self.highest:
-            self.highest = index
+        if not self._dense and len(self.buckets) > self.SPARSE:
+            self._densify()
 
     def merge(self, other: Histogram) -> None:
         """Add what `other` counted."""
-        buckets = self.buckets if self.buckets is not None else self._begin()
         for index, count in other.filled():
-            buckets[index] += count
+            self.buckets[index] += count
         self.count += other.count
-        self.lowest = min(self.lowest, other.lowest)
-        self.highest = max(self.highest, other.highest)
         self.microseconds += other.microseconds
         self.maximum = max(self.maximum, other.maximum)
+        if not self._dense and len(self.buckets) > self.SPARSE:
+            self._densify()
 
     def filled(self) -> list[tuple[int, int]]:
-        """The buckets that hold anything: their numbers and counts."""
-        if self.buckets is None:
-            return []
-        span = self.buckets[self.lowest : self.highest + 1]
-        return [(index, count) for index, count in enumerate(span, self.lowest) if count]
+        """The buckets that hold anything, in order: their numbers and counts."""
+        if isinstance(self.buckets, array):
+            return [(index, count) for index, count in enumerate(self.buckets) if count]
+        return sorted(self.buckets.items())
 
     def percentiles(self) -> dict[str, float]:
         """Name → the value in ms that this share of all values do not exceed."""
@@ -144,18 +138,20 @@ class Histogram:
                 raise ValueError(f"histogram bucket {key!r} does not exist")
             if not 0 < _whole(count, "bucket") < 2**32:
                 raise ValueError(f"histogram bucket {key} holds {count!r}")
-            buckets = self.buckets if self.buckets is not None else self._begin()
-            buckets[index] = count
+            self.buckets[index] = count
             self.count += count
-            self.lowest = min(self.lowest, index)
-            self.highest = max(self.highest, index)
+        if len(self.buckets) > cls.SPARSE:
+            self._densify()
         self.microseconds = _count(data, "microseconds")
         self.maximum = _number(data, "max")
         return self
 
-    def _begin(self) -> array[int]:
+    def _densify(self) -> None:
+        filled = self.filled()
         self.buckets = array("I", bytes(4 * self.SIZE))
-        return self.buckets
+        for index, count in filled:
+            self.buckets[index] = count
+        self._dense = True
 
 
 class Row:
