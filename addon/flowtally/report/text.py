@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from textwrap import wrap
 
 from ..redaction import printable
 from ..tally import OTHER
@@ -13,6 +14,8 @@ from ..tally import Tally
 from ..vocabulary import CAUSES
 from ..vocabulary import ERRORS
 
+WIDTH = 100
+"""Where sentences are broken, in columns."""
 HOSTS = 15
 ENDPOINTS = 10
 HOSTS_OF_A_CAUSE = 3
@@ -56,9 +59,16 @@ def _problems(tally: Tally) -> list[str]:
         total = sum(row.count for row in causes.values())
         lines.append(f"  {code:>2} {name:<33} {total:>7}")
         for cause, row in sorted(causes.items(), key=lambda item: (-item[1].count, item[0])):
-            lines.append(f"       {_cause(cause, tally):<30} {row.count:>7}  {_where(row)}")
+            line = f"       {_cause(cause, tally):<31} {row.count:>7}  {_where(row)}"
+            lines.append(line.rstrip())
             if cause in CAUSES:
-                lines.append(f"         {CAUSES[cause].advice}")
+                lines += wrap(
+                    CAUSES[cause].advice,
+                    WIDTH,
+                    initial_indent=" " * 9,
+                    subsequent_indent=" " * 9,
+                    break_on_hyphens=False,
+                )
     return ["", "Problems", *lines] if lines else ["", "No problems"]
 
 

@@ -1,0 +1,5 @@
+"""`python -m flowtally`."""
+
+from .cli import main
+
+main(prog_name="flowtally")
