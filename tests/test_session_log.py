@@ -146,7 +146,7 @@ def test_a_full_disk_does_not_stop_the_proxy(tmp_path: Path) -> None:
     command += ["--set", "flowtally_log=/dev/full", "-r", os.devnull]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.count("cannot write /dev/full") == 1
-    assert "records could not be written" in done.stderr
+    assert "Records that could not be written to it: 1\n" in done.stderr
 
 
 def test_a_folder_that_goes_and_comes_back(tmp_path: Path, origin: AnsweringServer) -> None:
@@ -169,6 +169,7 @@ def test_a_folder_that_goes_and_comes_back(tmp_path: Path, origin: AnsweringServ
     assert records[1]["dropped"] == 5
     assert records[2]["status"] == 201
     assert records[3]["flows"] == 5
+    assert records[3]["dropped"] == 5
     assert records[3]["final"]
 
 

@@ -74,7 +74,7 @@ FOLD_AT_ONCE = 200
 """How many records are tallied in one go; about a millisecond's work."""
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""
-MAX_NOTES = 1000
+MAX_NOTES = MAX_TOLD = 1000
 
 logger = logging.getLogger("flowtally")
 
@@ -137,7 +137,7 @@ class Session:
     def write_stats(self, final: bool = False) -> None:
         """Write the statistics so far."""
         self.changed = False
-        self.tally.dropped += self.journal.dropped if final else 0
+        self.tally.dropped = self.journal.missing
         entry: record.Record = {"type": "stats", "session": self.id, "time": timestamp(time.time())}
         if final:
             entry |= {"final": True}
@@ -234,8 +234,8 @@ class Flowtally:
         # mitmdump -q sets the log's verbosity to error; the console has no such option.
         if "termlog_verbosity" in ctx.options and ctx.options.termlog_verbosity != "error":
             lines = [*text.summary(session.tally), "", f"Session log: {session.path}"]
-            if lost := session.journal.dropped:
-                lines.append(f"{lost} records could not be written to it.")
+            if missing := session.journal.missing:
+                lines.append(f"Records that could not be written to it: {missing}")
             try:
                 print("", *lines, sep="\n", file=sys.stderr, flush=True)
             except (OSError, UnicodeError):
@@ -258,10 +258,10 @@ class Flowtally:
         assert self.session is not None
         self._sweep(0)
         for failure in (*self._unclaimed.release_all(), *self._hanging()):
-            self._event(failure)
+            self._guard(self._event, failure)
         for flow in self._open.values():
-            self._record(flow, kind_of(flow), unfinished(flow, self.rules))
-        self.session.close()
+            self._guard(self._record, flow, kind_of(flow), unfinished(flow, self.rules))
+        self._guard(self.session.close)
         self.session = None
 
     def _schedule(self) -> None:
@@ -295,6 +295,8 @@ class Flowtally:
             return  # websocket_end follows
         if flow.error:
             # A flow killed by an addon gets no other hook; one read from a file gets `error` next.
+            if len(self._told_in_response) >= MAX_TOLD:
+                self._told_in_response.clear()
             self._told_in_response.add(flow.id)
         try:
             self._finish(flow)
@@ -439,7 +441,7 @@ class Flowtally:
         else:
             row = vocabulary.find_message(vocabulary.NOTE_MESSAGES, message)
         if row is not None:
-            if len(self._notes) < MAX_NOTES:
+            if client is not None and len(self._notes) < MAX_NOTES:
                 self._notes[client] = Note(row, message)
             return
         prefix = f"{human.format_address(client)}: " if client else ""
@@ -488,12 +490,15 @@ class Flowtally:
                 tag = classify(flow, self.rules, note)
                 if by_proxy or _answered_by_proxy(flow, tag):
                     tag["answered_by"] = "proxy"
-                tag = self._follow_redirect(flow, tag)
             except Exception as problem:
                 self._stumble("classify", problem)
                 tag = classify_failure(
                     f"{type(problem).__name__}: {problem}", Situation(), self.rules
                 )
+            try:
+                tag = self._follow_redirect(flow, tag)
+            except Exception as problem:
+                self._stumble("redirects", problem)
         kind = kind_of(flow)
         if kind == "connect" and tag.get("band") == "Success" and tag["outcome"] == "status":
             return  # what happens inside the tunnel is what counts
@@ -583,9 +588,11 @@ class Flowtally:
             gone = flow.client_conn.timestamp_end
             if gone is None or gone > limit or flow.intercepted:
                 continue
+            if flow.timestamp_created < self._loaded:
+                continue  # from a file: its client is long gone, and its hooks are still to come
             if isinstance(flow, dns.DNSFlow) and not flow.response and not flow.error:
                 self._finish(flow, unanswered())
-            elif flow.error:
+            elif flow.error or not flow.live:
                 self._finish(flow)
 
     # --- a hook never raises ---

@@ -251,6 +251,8 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
     client, and on HTTP/2 the state of the two connections.
     """
     request, server = flow.request, flow.server_conn
+    if flow.is_replay == "request":
+        return "server"  # mitmproxy itself is the client
     client_multiplexed = request.is_http2 or request.is_http3
     server_multiplexed = (
         flow.response.is_http2 or flow.response.is_http3

@@ -52,7 +52,10 @@ def default_folder(confdir: str) -> Path:
 
 def names_folder(location: str) -> bool:
     """Whether a value of `flowtally_log` means a folder: it is one, or ends like one."""
-    return location.endswith(("/", os.sep)) or Path(location).expanduser().is_dir()
+    # Path.is_dir raises where a folder may not be looked into.
+    return location.endswith(("/", os.sep)) or os.path.isdir(  # noqa: PTH112
+        Path(location).expanduser()
+    )
 
 
 def check_location(location: str) -> str:
@@ -105,6 +108,8 @@ class Journal:
         self.path = path
         self.dropped = 0
         """Records that no `gap` record accounts for yet."""
+        self.told = 0
+        """Records that `gap` records account for."""
         self._start = start
         self._started = False
         self._file = -1
@@ -118,6 +123,11 @@ class Journal:
         except OSError:
             pass  # opening the file will say why
         self._ready()
+
+    @property
+    def missing(self) -> int:
+        """All records that are not in the log."""
+        return self.told + self.dropped
 
     def write(self, line: bytes) -> None:
         """Append an encoded record."""
@@ -195,6 +205,7 @@ class Journal:
         }
         if not self._append(encode(gap)):
             return False
+        self.told += self.dropped
         self.dropped = 0
         return True
 

@@ -47,7 +47,7 @@ def _headline(tally: Tally) -> list[str]:
         words.append(f"over {_span((last - first).total_seconds())}")
     lines = [f"flowtally: {', '.join(words)}"]
     if tally.dropped:
-        lines.append(f"{tally.dropped} records could not be written to the log")
+        lines.append(f"Records that could not be written to the log: {tally.dropped}")
     return lines
 
 
