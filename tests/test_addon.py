@@ -218,7 +218,8 @@ def assert_same_line(flow: http.HTTPFlow, urls: Urls) -> bool:
         return False
     full = record.flow_record(flow, "http", tag, "00000000", urls)
     short, line = plain
-    assert line == encode(full)
+    assert json.loads(line) == json.loads(encode(full))
+    assert line.endswith(b"}\n")
     assert short.items() <= full.items()
     tallies = Tally(), Tally()
     tallies[0].add(full)

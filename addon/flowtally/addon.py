@@ -495,10 +495,11 @@ class Flowtally:
                 tag = classify_failure(
                     f"{type(problem).__name__}: {problem}", Situation(), self.rules
                 )
-            try:
-                tag = self._follow_redirect(flow, tag)
-            except Exception as problem:
-                self._stumble("redirects", problem)
+            if tag.get("status") in vocabulary.REDIRECT_CODES or self._redirects:
+                try:
+                    tag = self._follow_redirect(flow, tag)
+                except Exception as problem:
+                    self._stumble("redirects", problem)
         kind = kind_of(flow)
         if kind == "connect" and tag.get("band") == "Success" and tag["outcome"] == "status":
             return  # what happens inside the tunnel is what counts
@@ -519,8 +520,6 @@ class Flowtally:
         response = flow.response
         assert response is not None
         is_redirect = tag["status"] in vocabulary.REDIRECT_CODES
-        if not is_redirect and not self._redirects:
-            return tag
         location = response.headers.get("location", "") if is_redirect else ""
         client = str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
         ended = response.timestamp_end or response.timestamp_start or 0.0

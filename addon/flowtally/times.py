@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 
 _LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last one that RFC 3339 can write
-_LONGEST = _LAST_SECOND * 1000.0
+_LONGEST = _LAST_SECOND * 1e6
 
 
 @lru_cache(maxsize=64)
@@ -28,8 +28,8 @@ def milliseconds(start: float | None, end: float | None) -> float | None:
     """The time between two timestamps in ms, never negative; None where one is missing."""
     if start is None or end is None:
         return None
-    elapsed = (end - start) * 1000
+    elapsed = (end - start) * 1e6 + 0.5
     if 0 < elapsed < _LONGEST:
-        return round(elapsed, 3)
+        return int(elapsed) / 1000
     # Clocks can be set back; infinity and NaN come only from broken files.
     return 0.0 if elapsed <= 0 else None
