@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -322,6 +323,52 @@ def test_a_failure_that_reaches_a_flow_is_no_event(tmp_path: Path) -> None:
         # The flow's hook may come after the client's, when another addon's hook was slow.
         addon.error(flow)
     assert [r["type"] for r in records(tmp_path / "log")] == ["session_start", "flow", "stats"]
+
+
+def test_a_failure_whose_flow_another_addon_killed_keeps_its_cause(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(err=True)
+        assert flow.error
+        flow.error.msg = mflow.Error.KILLED_MESSAGE
+        flow.request.host, flow.request.port = "host", 443
+        addon.requestheaders(flow)
+        addon.server_connect_error(server_failure(flow.client_conn, "[Errno 111] x"))
+        addon.error(flow)
+    found = records(tmp_path / "log")
+    assert [entry.get("cause") for entry in found] == [None, "connection_refused", None]
+
+
+def test_a_connection_that_hangs_at_the_end_is_told(tmp_path: Path) -> None:
+    with running(tmp_path / "log", flowtally_timeout="0.2") as addon:
+        data = server_failure(tflow.tclient_conn(), "")
+        addon.server_connect(data)
+        time.sleep(0.2)
+        addon.server_connect(server_failure(tflow.tclient_conn(), ""))
+    events = [entry for entry in records(tmp_path / "log") if entry["type"] == "event"]
+    assert [(event["cause"], event["error_code"]) for event in events] == [
+        ("connection_timeout", -6)
+    ]
+
+
+def test_a_flow_too_broken_for_a_record_is_counted(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(resp=True)
+        flow.request.data.path = None  # type: ignore[assignment]
+        replay(addon, flow)
+        flow = tflow.tflow(err=True)
+        flow.metadata["flowtally"] = {"cause": [], "side": {}}
+        flow.live = False
+        replay(addon, flow)
+    assert records(tmp_path / "log")[-1]["flows"] == 2
+
+
+def test_an_imported_har_was_not_answered_by_the_proxy(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(resp=True)
+        flow.live = False
+        flow.server_conn = connection.Server(address=("host", 80))
+        replay(addon, flow)
+    assert "answered_by" not in records(tmp_path / "log")[1]
 
 
 def test_a_failure_that_no_flow_claims_is_one_event(tmp_path: Path) -> None:

@@ -86,6 +86,9 @@ EXCHANGE = [
     ),
     ("connection closed", UPSTREAM, "destination_unavailable"),
     ("connection closed", Situation(upstream=True, tunnelled=True), "tls_protocol_error"),
+    ("Client disconnected.", Situation(upstream=True, waited=9), "http_response_timeout"),
+    ("Client disconnected.", Situation(upstream=True, waited=1), "client_disconnected"),
+    ("connection closed", Situation(upstream=True, side="client"), "client_disconnected"),
     # who breaks, and when
     ("server closed connection", Situation(), "connection_terminated"),
     ("server closed connection", HEAD, "http_response_incomplete"),
@@ -337,6 +340,14 @@ def test_a_log_line_explains_a_vague_failure() -> None:
     # A failure that speaks for itself stays what it is.
     flow.error = mflow.Error("Connection killed.")
     assert classify(flow, RULES, Note(row, line))["cause"] == "http_request_denied"
+
+
+def test_the_wait_ends_when_the_client_is_gone() -> None:
+    flow = http_flow("Client disconnected.")
+    assert classify(flow, RULES)["error_code"] == -6
+    # The hook of another addon held the flow back, long after its client had left.
+    flow.client_conn.timestamp_end = flow.request.timestamp_start + 1
+    assert classify(flow, RULES)["cause"] == "client_disconnected"
 
 
 def test_connect_that_failed_is_no_bad_gateway_of_the_servers() -> None:

@@ -91,12 +91,12 @@ def test_folder_gone_and_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     for number in (2, 3, 4):
         written.write(encode(event(number)))
     assert not folder.exists()
-    assert written.dropped == 2 + 3  # what was in the file, and what came since
+    assert written.dropped == 1 + 3  # what was in the file, and what came since
     folder.mkdir()
     written.write(encode(event(5)))
     assert details(written.path) == ["5"]
     assert lines(written.path)[0]["type"] == "session_start"
-    assert [dropped for dropped, _ in gaps(written.path)] == [5]
+    assert [dropped for dropped, _ in gaps(written.path)] == [4]
     assert len(caplog.records) == 1
     assert "cannot write" in caplog.text
 
@@ -107,7 +107,7 @@ def test_file_removed(tmp_path: Path) -> None:
     written.path.unlink()
     written.write(encode(event(2)))
     assert details(written.path) == ["2"]
-    assert gaps(written.path) == [(2, "the log file was removed")]
+    assert gaps(written.path) == [(1, "the log file was removed")]
 
 
 def test_no_permission_and_then_permission(
@@ -193,6 +193,8 @@ def test_values_that_can_be_a_log(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     for value in ("old.jsonl", "empty", "new/deep/log", "new/", ""):
         assert journal.check_location(f"{tmp_path}/{value}") == ""
+    for value in (".", "./", "/", "log.jsonl"):
+        assert journal.check_location(value) == ""
     assert not (tmp_path / "new").exists()
     assert journal.names_folder(f"{tmp_path}")
     assert journal.names_folder("new/")
@@ -243,6 +245,24 @@ def test_final_statistics_speak_for_what_could_not_be_written() -> None:
     broken = read(encoded(START, event(1), final | {"flows": "x"}))
     assert broken.unreadable == 1
     assert broken.sessions["00000001"].tally.events == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"time": "2026-01-02"},
+        {"time": "2026-01-02T03:04:05"},
+        {"type": "gap", "dropped": 10**400},
+        {"type": "gap", "dropped": -1},
+        {"type": "stats", "final": True, "flows": 10**400},
+        {"type": "stats", "final": True, "first": "foo"},
+        {"type": "stats", "final": True, "first": "2026-01-02"},
+    ],
+)
+def test_records_that_lie(changes: dict[str, Any]) -> None:
+    logs = read(encoded(START, {**Tally().to_data(), **event(1), **changes}, event(2)))
+    assert logs.unreadable == 1
+    assert logs.merged().events == 1
 
 
 def test_several_sessions_in_one_file() -> None:

@@ -27,6 +27,21 @@ def test_urls(url: str, redacted: str, origin: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "redacted"),
+    [
+        ("user:secret@host:443", "host:443"),
+        ("user:secret@host/secret?secret", "host"),
+        ("http:user:secret@host/", "host"),
+        ("host", "host"),
+        ("/path?a=secret", ""),
+    ],
+)
+def test_what_stands_for_a_url_in_a_malformed_request(target: str, redacted: str) -> None:
+    assert redaction.redact(target, "redacted") == redacted
+    assert redaction.redact(target, "origin") == ""
+
+
+@pytest.mark.parametrize(
     ("message", "kept"),
     [
         ("Bad HTTP response line: b'set-cookie: x'", "Bad HTTP response line: (bytes not kept)"),
@@ -37,6 +52,19 @@ def test_urls(url: str, redacted: str, origin: str) -> None:
         ),
         ("unterminated b'secret", "unterminated (bytes not kept)"),
         ("see http://u:p@h/?t=1 there", "see http://h/?t= there"),
+        (
+            "invalid content-length header: 'secret'",
+            "invalid content-length header: (value not kept)",
+        ),
+        (
+            'unknown transfer-encoding header: "it\'s"',
+            "unknown transfer-encoding header: (value not kept)",
+        ),
+        ("Cannot parse ClientHello: 16030100", "Cannot parse ClientHello: (bytes not kept)"),
+        (
+            "[Errno 111] Connect call failed ('::1', 9)",
+            "[Errno 111] Connect call failed ('::1', 9)",
+        ),
         ("plain", "plain"),
     ],
 )

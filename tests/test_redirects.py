@@ -85,6 +85,13 @@ def test_bounded() -> None:
     assert len(waiting[0].answered) <= redirects.MAX_URLS
 
 
+def test_urls_without_measure_are_not_followed() -> None:
+    chains = Redirects()
+    assert chains.follow(CLIENT, "http://a/", "/" + "x" * 10_000, 1000.0, 0) == ""
+    assert chains.follow(CLIENT, "http://a/" + "x" * 10_000, "/", 1000.0, 0) == ""
+    assert len(chains) == 0
+
+
 def test_what_a_client_makes_of_a_location() -> None:
     base = "http://Host.example:80/a/b?c#d"
     for location, url in {

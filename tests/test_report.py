@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,8 @@ RECORDS = [
         error_name="ConnectionErr",
         cause="connection_refused",
         side="server",
+        port=8000,
+        detail="no one there",
     ),
     {
         "type": "event",
@@ -71,17 +74,20 @@ RECORDS = [
 ]
 
 REPORT = """\
-flowtally: 4 flows, 1 failed (25.0 %), 1 failure without a flow, over 10.0 s
+flowtally: 4 flows, 1 failed (25.0 %), 1 with status 400 and up, 1 failure without a flow,
+           over 10.0 s
 
 Problems
   -2 ConnectionErr                           2
-       client_tls_rejected                   1  pinned.example
-         Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
-         certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
-       connection_refused                    1  shop.example
-         Nothing listens on that port: check that the server is running, and the port number.
+     client_tls_rejected                     1  pinned.example
+       Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
+       certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
+     connection_refused                      1  shop.example:8000
+       Nothing listens on that port: check that the server is running, and the port number.
+       last: GET http://shop.example/cart/17 (no one there)
   -3 HTTPError                               1
-       404 Not found                         1  shop.example
+     404 Not found                           1  shop.example
+       last: GET http://shop.example/cart/17
 
 Status           flows   share  received    p50    p95    p99    max
 Success              2  50.0 %    3.0 kB  25 ms  25 ms  25 ms  25 ms
@@ -89,12 +95,12 @@ Success              2  50.0 %    3.0 kB  25 ms  25 ms  25 ms  25 ms
 Client error         1  25.0 %    1.5 kB  25 ms  25 ms  25 ms  25 ms
   404 Not found      1  25.0 %    1.5 kB  25 ms  25 ms  25 ms  25 ms
 
-Host            flows  failed  status 400+  received    p95
-shop.example        4       1            1    6.0 kB  25 ms
-pinned.example      0       1            0       0 B
+Host            flows  failed  400 and up  without a flow  received    p95
+shop.example        4       1           1               0    6.0 kB  25 ms
+pinned.example      0       0           0               1       0 B
 
-Failing endpoint                   flows  failed  status 400+
-GET http://shop.example/cart/{id}      4       1            1
+Failing endpoint                   flows  failed  400 and up
+GET http://shop.example/cart/{id}      4       1           1
 """
 
 
@@ -112,7 +118,7 @@ def run(
         capture_output=True,
         check=False,
         timeout=60,
-        env=environment or None,
+        env={**os.environ, "COLUMNS": "100", **environment},
     )
     return subprocess.CompletedProcess(
         command, done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -127,7 +133,34 @@ def test_the_report() -> None:
 
 
 def test_nothing_happened() -> None:
-    assert text.report(Tally()) == ["flowtally: 0 flows", "", "No problems"]
+    assert text.report(Tally()) == [
+        "flowtally: 0 flows",
+        "Nothing came through: is the client pointed at the proxy?",
+        "",
+        "No problems",
+    ]
+
+
+@pytest.mark.parametrize("width", [1, 80, 90, 100, 300])
+def test_nothing_is_wider_than_the_terminal(width: int) -> None:
+    tally = Tally()
+    for number in range(30):
+        host = f"{number}.a-long-name-of-a-host-{'x' * 80}.example"
+        url = f"http://{host}/a/path/{'y' * 80}/of/some/length"
+        tally.add(RECORDS[4] | {"host": host, "url": url})
+        tally.add(answered(number, 520, "Server error", f"{'z' * 60} (Cloudflare)") | {"url": url})
+    lines = text.report(tally, width)
+    assert max(map(len, lines)) <= min(100, max(80, width))
+    assert any("29 more" in line for line in lines)
+
+
+def test_the_most_frequent_host_comes_first() -> None:
+    tally = Tally()
+    for number in range(30):
+        tally.add(RECORDS[4] | {"host": f"h{number}"})
+    for _ in range(5):
+        tally.add(RECORDS[4] | {"host": "often"})
+    assert any("often:8000 (5), h0:8000 (1)" in line for line in text.report(tally))
 
 
 def test_control_characters_do_not_reach_the_terminal() -> None:
@@ -146,7 +179,10 @@ def test_report_of_a_log(tmp_path: Path) -> None:
     done = run("report", log)
     assert done.returncode == 0
     assert done.stdout.startswith(REPORT)
-    assert "Session 00000001 did not end cleanly" in done.stdout
+    assert done.stdout.endswith(
+        "\nSession 00000001, begun 2026-01-02T03:04:05.000Z; "
+        "it did not end cleanly, or is still running\n"
+    )
     assert done.stderr == ""
 
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import platform
 import secrets
+import shutil
 import sys
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from typing import NamedTuple
 from typing import cast
 
 from mitmproxy import connection
@@ -40,6 +42,7 @@ from . import __version__
 from . import internals
 from . import journal
 from . import record
+from . import redaction
 from . import settings
 from . import vocabulary
 from .classify import Note
@@ -51,7 +54,6 @@ from .classify import handshake_failure
 from .classify import kind as kind_of
 from .classify import log_failure
 from .classify import noted_failure
-from .classify import status_of
 from .classify import unanswered
 from .classify import unfinished
 from .classify import with_redirect_limit
@@ -123,10 +125,9 @@ class Session:
 
     def fold(self) -> None:
         """Tally what has been written."""
-        add = self._tally.add
-        for entry in self._unfolded:
-            add(entry)
-        self._unfolded.clear()
+        entries, self._unfolded = self._unfolded, []
+        for entry in entries:
+            self._tally.add(entry)
 
     @property
     def tally(self) -> Tally:
@@ -149,6 +150,17 @@ class Session:
         self.journal.close()
 
 
+class Connecting(NamedTuple):
+    """A connection to a server that is being made."""
+
+    since: float
+    """Unix time."""
+    client: connection.Client
+    server: connection.Connection
+    protocol: str
+    """`TCP`, or `TLS` once that is up."""
+
+
 class Flowtally:
     """Tags every flow with what became of it, and keeps the statistics of the session."""
 
@@ -159,6 +171,8 @@ class Flowtally:
         self.rules = Rules(vocabulary.STATUS_TAGS, 5.0)
         self._values: dict[str, Any] = {o.name: o.check(o.default) for o in settings.OPTIONS}
         """Option → its checked value."""
+        self._refused = False
+        """A bad option was given: mitmproxy is about to stop."""
         self._pretty = False
         """mitmproxy's `showhost`."""
         self._loaded = time.time()
@@ -170,8 +184,8 @@ class Flowtally:
         """Ids of flows recorded in `response` although they carry an error."""
         self._unclaimed = Unclaimed()
         self._notes: dict[Any, Note] = {}
-        self._handshakes: dict[str, tuple[float, connection.Client, connection.Connection]] = {}
-        """Connection id → TLS handshake with a server that is under way: since when, for whom."""
+        self._connecting: dict[str, Connecting] = {}
+        """Connection id → connection to a server that is being made."""
         self._settled: deque[Any] = deque(maxlen=100)
         """Clients that left before mitmproxy told of the failure they waited for."""
         self._redirects = Redirects()
@@ -182,10 +196,10 @@ class Flowtally:
     # --- options, life cycle ---
 
     def load(self, loader: Loader) -> None:
-        for name, given in internals.deferred_options(loader.master.options).items():
-            if reason := settings.malformed(name, given):
-                # An error in the log keeps mitmproxy from starting (addons/errorcheck.py).
-                logger.error(f"{name}: {reason}")
+        for reason in internals.refuse_options(loader.master.options, settings.refuse):
+            # An error in the log keeps mitmproxy from starting (addons/errorcheck.py).
+            logger.error(reason)
+            self._refused = True
         for option in settings.OPTIONS:
             loader.add_option(option.name, option.type, option.default, option.help, option.choices)
 
@@ -214,6 +228,8 @@ class Flowtally:
             self._begin_session()
 
     def running(self) -> None:
+        if self._refused:
+            return
         self._undo = [
             internals.watch_log(self._log_line),
             internals.watch_error_responses(self._error_response),
@@ -233,9 +249,9 @@ class Flowtally:
         self._end_session()
         # mitmdump -q sets the log's verbosity to error; the console has no such option.
         if "termlog_verbosity" in ctx.options and ctx.options.termlog_verbosity != "error":
-            lines = [*text.summary(session.tally), "", f"Session log: {session.path}"]
-            if missing := session.journal.missing:
-                lines.append(f"Records that could not be written to it: {missing}")
+            session.tally.dropped = session.journal.missing
+            width = shutil.get_terminal_size(fallback=(text.WIDTH, 24)).columns
+            lines = [*text.summary(session.tally, width), "", f"Session log: {session.path}"]
             try:
                 print("", *lines, sep="\n", file=sys.stderr, flush=True)
             except (OSError, UnicodeError):
@@ -365,17 +381,25 @@ class Flowtally:
         if self._unclaimed or self._notes:
             self._guard(self._settle, client.peername)
 
+    def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
+        self._connecting[data.server.id] = Connecting(time.time(), data.client, data.server, "TCP")
+
+    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        self._connecting.pop(data.server.id, None)
+
     def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
+        self._connecting.pop(data.server.id, None)
         self._guard(self._server_failed, data.client, data.server)
 
     def tls_start_server(self, data: tls.TlsData) -> None:
-        self._handshakes[data.conn.id] = (time.time(), data.context.client, data.conn)
+        client, server = data.context.client, data.conn
+        self._connecting[server.id] = Connecting(time.time(), client, server, "TLS")
 
     def tls_established_server(self, data: tls.TlsData) -> None:
-        self._handshakes.pop(data.conn.id, None)
+        self._connecting.pop(data.conn.id, None)
 
     def tls_failed_server(self, data: tls.TlsData) -> None:
-        self._handshakes.pop(data.conn.id, None)
+        self._connecting.pop(data.conn.id, None)
         self._guard(self._server_failed, data.context.client, data.conn)
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
@@ -386,7 +410,7 @@ class Flowtally:
 
     def _refused_client(self, client: connection.Client) -> None:
         tag = classify_failure("Connection killed.", Situation(), self.rules)
-        tag["detail"] = client.error
+        tag["detail"] = redaction.detail(client.error or "", self.rules.urls)
         self._event(Failure("", time.time(), tag, client.peername))
 
     def _server_failed(self, client: connection.Client, server: connection.Connection) -> None:
@@ -420,18 +444,21 @@ class Flowtally:
         self._event(Failure(message, now, tag, client.peername, client.sni or host, port))
 
     def _hanging(self) -> Iterator[Failure]:
-        """TLS handshakes with a server that hang when the session ends, and no flow waits for.
+        """Connections to servers that hang when the session ends, and that no flow waits for.
 
-        mitmproxy does not notice that the client left until such a handshake ends.
+        mitmproxy does not notice that the client left until the attempt ends.
         """
         waiting = {flow.client_conn.peername for flow in self._open.values()}
         now = time.time()
-        for since, client, server in self._handshakes.values():
-            if now - since >= self.rules.timeout and client.peername not in waiting:
-                situation = Situation(side="client", waited=now - since)
-                tag = classify_failure("connection closed", situation, self.rules)
-                tag["detail"] = "TLS handshake with the server still open"
-                host, port = _target(server)
+        for attempt in self._connecting.values():
+            waited, client = now - attempt.since, attempt.client
+            if waited >= self.rules.timeout and client.peername not in waiting:
+                situation = Situation(
+                    side="client", waited=waited, connecting=attempt.protocol == "TCP"
+                )
+                tag = classify_failure("Client disconnected.", situation, self.rules)
+                tag["detail"] = f"{attempt.protocol} connection to the server still not up"
+                host, port = _target(attempt.server)
                 yield Failure("", now, tag, client.peername, host, port)
 
     def _log_line(self, client: Any, message: str) -> None:
@@ -508,11 +535,23 @@ class Flowtally:
         ):
             del self._notes[client]  # it explains this flow, or nothing
         if tag["outcome"] == "error" and self._unclaimed:
-            message = flow.error.msg if flow.error else flow.server_conn.error
-            self._unclaimed.claim(client, message or "")
+            tag = self._claim(flow, tag)
         self._record(flow, kind, tag)
         if (self._unclaimed or self._notes) and flow.client_conn.timestamp_end is not None:
             self._settle(client)
+
+    def _claim(self, flow: mflow.Flow, tag: Tag) -> Tag:
+        """A flow failed: what was known of its failure before is this flow's, and nobody else's."""
+        message = (flow.error.msg if flow.error else flow.server_conn.error) or ""
+        if isinstance(flow, http.HTTPFlow):
+            host, port = flow.request.host, flow.request.port
+        else:
+            host, port = flow.server_conn.address or ("", 0)
+        failure = self._unclaimed.claim(flow.client_conn.peername, message, host, port)
+        if failure is not None and tag["cause"] in ("http_request_denied", "unknown"):
+            # Another addon killed the flow or changed its error, after it had failed.
+            return {**tag, **failure.tag}
+        return tag
 
     def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
         if tag["outcome"] != "status" or not isinstance(flow, http.HTTPFlow):
@@ -542,7 +581,11 @@ class Flowtally:
         if kind == "http" and not flow.error and not self._pretty:
             plain = record.plain_record(cast(http.HTTPFlow, flow), tag, session.id, urls)
         if plain is None:
-            entry = record.flow_record(flow, kind, tag, session.id, urls, self._pretty)
+            try:
+                entry = record.flow_record(flow, kind, tag, session.id, urls, self._pretty)
+            except Exception as problem:  # a broken flow from a file is counted all the same
+                self._stumble("flow_record", problem)
+                entry = record.bare_record(flow, kind, tag, session.id)
             session.add(entry, encode(entry))
         else:
             entry, line = plain
@@ -566,10 +609,13 @@ class Flowtally:
 
     def _warn(self, tag: Tag, what: str, client: Any) -> None:
         """Each problem is one line in mitmproxy's log."""
-        message = f"{status_of(tag)}: {what}"
-        if tag["error_code"] == vocabulary.UNSUCCESSFUL:
-            message = f"{tag['error_code']} {tag['error_name']}: {message}"
-        elif "detail" in tag:
+        message = f"{tag['error_code']} {tag['error_name']}: "
+        if "cause" in tag:
+            message += f"{tag['cause']} ({tag['side']}): "
+        if "status" in tag:
+            message += f"{tag['status']} {tag['band']}, {tag['description']}: "
+        message += what
+        if "detail" in tag:
             message += f" ({tag['detail']})"
         try:
             logger.warning(message, extra={"client": client} if client else None)
@@ -613,10 +659,16 @@ def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
     """Whether a response came from mitmproxy or an addon, as far as the flow itself shows it."""
     if tag["outcome"] not in ("status", "ok") or isinstance(flow, (tcp.TCPFlow, udp.UDPFlow)):
         return False
-    if flow.server_conn.timestamp_start is None or flow.is_replay == "response":
+    server = flow.server_conn
+    if flow.is_replay == "response" or (server.timestamp_start is None and flow.live):
         return True
-    saved = None if flow.live else flow.metadata.get(KEY)
-    return isinstance(saved, dict) and saved.get("answered_by") == "proxy"
+    if flow.live:
+        return False
+    # From a file; one made from a HAR names the server, but has no times of the connection.
+    saved = flow.metadata.get(KEY)
+    if isinstance(saved, dict):
+        return saved.get("answered_by") == "proxy"
+    return server.timestamp_start is None and server.address is None
 
 
 def _log_is_read() -> bool:

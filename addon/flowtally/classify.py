@@ -163,7 +163,8 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
     if request_line := _REQUEST_LINE.match(text[:8192]):
         method, target = request_line.groups()
         target = redaction.redact(target, rules.urls)
-        return _failed("invalid_url", f"Bad HTTP request line: {method} {target}")
+        detail = redaction.printable(f"Bad HTTP request line: {method} {target}".rstrip())
+        return _failed("invalid_url", detail)
     return _failed(row.client, redaction.detail(text, rules.urls))
 
 
@@ -215,6 +216,9 @@ def _http_failure(
     flow: http.HTTPFlow, message: str, ended: float, rules: Rules, note: Note | None
 ) -> Tag:
     server = flow.server_conn
+    gone = flow.client_conn.timestamp_end
+    if gone is not None and flow.request.timestamp_start < gone < ended and not flow.is_replay:
+        ended = gone  # the hook of some addon was slow to let go of the flow
     situation = Situation(
         head=flow.response is not None,
         side=_side(flow, message),
@@ -287,7 +291,8 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
 def _saved_gave_up(flow: mflow.Flow) -> bool:
     """Whether the session that saw a saved flow live found that its client had left."""
     saved = None if flow.live else flow.metadata.get("flowtally")
-    return isinstance(saved, dict) and saved.get("cause") in _GAVE_UP
+    cause = saved.get("cause") if isinstance(saved, dict) else None
+    return isinstance(cause, str) and cause in _GAVE_UP
 
 
 def _websocket(flow: http.HTTPFlow, rules: Rules) -> Tag:
@@ -306,7 +311,7 @@ def _websocket(flow: http.HTTPFlow, rules: Rules) -> Tag:
         tag["outcome"] = "status"
     tag["close_code"] = code
     if websocket.close_reason:
-        tag["close_reason"] = redaction.printable(websocket.close_reason)
+        tag["close_reason"] = redaction.detail(websocket.close_reason, rules.urls)
     return tag
 
 
@@ -357,8 +362,8 @@ def _tag_failure(
             cause = row.server_after_head if situation.head else row.server_before_head
     if cause == vocabulary.CLIENT_GAVE_UP:
         cause = _gave_up(situation, rules.timeout)
-        by_client = False
-    if situation.upstream and not by_client:
+        by_client = False  # the side of a timeout is the server's
+    elif situation.upstream and not by_client:
         closed = message == "connection closed" and not situation.tunnelled
         if closed or cause in _NOT_REACHED:
             cause = "destination_unavailable"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from . import __version__
 from .journal import SUFFIX
 from .journal import Logs
 from .journal import default_folder
+from .redaction import printable
 from .report import text
 
 DEFAULT_CONFDIR = "~/.mitmproxy"
@@ -41,7 +43,8 @@ def report(logs: tuple[str, ...]) -> None:
     in the default folder.
     """
     found = Logs()
-    for source in logs or (_newest(),):
+    sources = logs or (_newest(),)
+    for source in sources:
         try:
             if source == "-":
                 found.read(sys.stdin.buffer, "standard input")
@@ -53,13 +56,16 @@ def report(logs: tuple[str, ...]) -> None:
     for problem in found.problems:
         click.echo(f"{problem.source}, line {problem.line}: {problem.reason}; skipped", err=True)
     if found.unreadable:
-        click.echo(f"{found.unreadable} unreadable lines skipped", err=True)
+        lines = "line" if found.unreadable == 1 else "lines"
+        click.echo(f"{found.unreadable} unreadable {lines} skipped", err=True)
     if not found.sessions:
-        _stop(f"no flowtally session in {', '.join(logs)}")
-    click.echo("\n".join(text.report(found.merged())))
+        _stop(f"no flowtally session in {', '.join(sources)}")
+    width = shutil.get_terminal_size(fallback=(text.WIDTH, 24)).columns
+    click.echo("\n".join(text.report(found.merged(), width)))
+    click.echo()
     for session in found.sessions.values():
-        if not session.final:
-            click.echo(f"\nSession {session.id} did not end cleanly, or is still running.")
+        end = "" if session.final else "; it did not end cleanly, or is still running"
+        click.echo(printable(f"Session {session.id:.40}, begun {session.time}{end}"))
 
 
 def _newest() -> str:

@@ -14,15 +14,22 @@ NO_HOST = "HTTP request has no host header, destination unknown."
 """proxy/layers/http/__init__.py, HttpStream.state_wait_for_request_headers."""
 
 
-def deferred_options(options: Any) -> dict[str, Any]:
-    """The options given for scripts that are not loaded yet, by name: a list of texts for those of
-    the command line, the value itself for those of config.yaml.
+def refuse_options(options: Any, refuse: Callable[[str, Any], str]) -> list[str]:
+    """Look at the options given for scripts before mitmproxy does; returns what is wrong.
 
-    mitmproxy drops a script without a word when one of them is malformed (addons/script.py,
-    Script.watcher ends with the exception), so a script has to look before mitmproxy does.
+    `refuse(name, given)` says why, or "": `given` is a tuple of texts from the command line, or a
+    value of config.yaml. A refused option is taken away, because mitmproxy drops a script without a
+    word when one of its options is malformed (addons/script.py, Script.watcher ends with the
+    exception), or else buries the reason in a traceback.
     """
     deferred = getattr(options, "deferred", {})
-    return {name: getattr(value, "val", value) for name, value in deferred.items()}
+    reasons = []
+    for name in list(deferred):
+        value = deferred[name]
+        if reason := refuse(name, tuple(value.val) if hasattr(value, "val") else value):
+            reasons.append(reason)
+            del deferred[name]
+    return reasons
 
 
 def watch_error_responses(told: Callable[[Any, str], None]) -> Undo:

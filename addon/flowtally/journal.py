@@ -69,10 +69,11 @@ def check_location(location: str) -> str:
         path = path.expanduser()
         if path.is_file() and not _is_log(path):
             return "that file exists and is no flowtally log"
-        existing = next(parent for parent in path.parents if parent.exists())
-        if not existing.is_dir():
-            return f"{existing} is no folder"
-        os.path.lexists(path)
+        for parent in path.absolute().parents:
+            if parent.exists():
+                if not parent.is_dir():
+                    return f"{parent} is no folder"
+                break
         path.stat()
     except FileNotFoundError:
         pass
@@ -116,7 +117,7 @@ class Journal:
         self._written = 0
         self._torn = False
         self._reason = ""
-        self._said: set[str] = set()
+        self._said = False
         self._next_check = 0.0
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ class Journal:
             self._next_check = now + CHECK_INTERVAL
             if self._file >= 0 and self._removed():
                 self.dropped += self._written
-                self._reason = "the log file was removed"
+                self._say("the log file was removed")
                 self._shut()
         if self._file < 0 and not self._open():
             return False
@@ -156,6 +157,7 @@ class Journal:
             if not self._append(encode(self._start)):
                 return False
             self._started = True
+            self._written = 0
         return not self.dropped or self._gap()
 
     def _removed(self) -> bool:
@@ -189,7 +191,7 @@ class Journal:
             return False
         # Half a line: the disk is full. What comes next must not be read as its end.
         self._torn = count < len(line)
-        if self._torn:
+        if count < len(line) - 1:
             self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             return False
         self._written += 1
@@ -207,18 +209,22 @@ class Journal:
             return False
         self.told += self.dropped
         self.dropped = 0
+        self._said = False
         return True
 
     def _fail(self, error: OSError | ValueError) -> None:
-        self._reason = getattr(error, "strerror", None) or str(error)
-        if self._reason not in self._said:
-            self._said.add(self._reason)
-            logger.warning(
-                f"flowtally cannot write {self.path}: {self._reason}. "
-                f"It goes on counting, and writes again when it can."
-            )
+        self._say(getattr(error, "strerror", None) or str(error))
         if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EAGAIN, errno.EDQUOT):
             self._shut()
+
+    def _say(self, reason: str) -> None:
+        self._reason = reason
+        if not self._said:
+            self._said = True
+            logger.warning(
+                f"flowtally cannot write {self.path}: {reason}. "
+                f"It goes on counting, and writes again when it can."
+            )
 
     def _shut(self) -> None:
         self._started = False
@@ -353,7 +359,8 @@ def check(record: Any) -> str:
     if not isinstance(get("session"), str):
         return "a record without a session"
     try:
-        datetime.fromisoformat(record["time"]).timestamp()
+        if datetime.fromisoformat(record["time"]).utcoffset() is None:
+            raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return f"time is {get('time')!r:.40}, not RFC 3339"
     if kind == "gap":
@@ -392,4 +399,4 @@ def check(record: Any) -> str:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**53

@@ -33,7 +33,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 def address(peer: Any) -> str:
     """A socket address as `host:port`, IPv6 in brackets."""
-    if not peer:
+    if not peer or len(peer) < 2:
         return ""
     host, port = str(peer[0]), peer[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -63,9 +63,23 @@ def flow_record(
         ended = _stream_fields(record, flow)
     record["time"] = timestamp(ended)
     record.update(tag)
+    if tag["outcome"] == "unfinished":
+        record.pop("duration_ms", None)  # nobody knows it yet
     if flow.is_replay:
         record["replay"] = flow.is_replay
     return record
+
+
+def bare_record(flow: mflow.Flow, kind: str, tag: Tag, session: str) -> Record:
+    """The `flow` record of a flow too broken for `flow_record`: that it was there, and its tag."""
+    record: Record = {
+        "type": "flow",
+        "session": session,
+        "time": timestamp(0),
+        "flow": redaction.printable(str(flow.id)) or "-",
+        "kind": kind,
+    }
+    return record | tag
 
 
 _PLAIN = (
@@ -192,6 +206,8 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     request, response, error = flow.request, flow.response, flow.error
     data = request.data
     host = request.pretty_host if pretty else data.host
+    if pretty and not _AUTHORITY.isdisjoint(host):
+        host = data.host  # a Host header that is none
     record["method"] = _METHODS.get(data.method) or _token(data.method)
     url = _url(data, host, urls)
     if len(url) > redaction.MAX_HOST or not url.isprintable():
@@ -233,6 +249,7 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     return ended
 
 
+_AUTHORITY = frozenset("/?#@\\ ")
 # What nearly every flow has, so that it costs a look-up.
 _METHODS = {
     name.encode(): name for name in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")

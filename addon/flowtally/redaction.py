@@ -17,6 +17,10 @@ MAX_TOKEN = 32
 _BYTES_LITERAL = re.compile(
     r"""(?:bytearray\()?b(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))\)?"""
 )
+_HEADER_VALUE = re.compile(
+    r"""(headers?: |transfer-encoding )\[?(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))"""
+)
+_CLIENT_HELLO = re.compile(r"(Cannot parse ClientHello: )[0-9a-f]+")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
 
 
@@ -40,6 +44,8 @@ def detail(message: str, urls: Urls = "redacted") -> str:
     message = message[:4096]
     if "b'" in message or 'b"' in message:
         message = _BYTES_LITERAL.sub("(bytes not kept)", message)
+    message = _HEADER_VALUE.sub(r"\1(value not kept)", message)
+    message = _CLIENT_HELLO.sub(r"\1(bytes not kept)", message)
     if "://" in message:
         message = _URL.sub(lambda match: redact(match.group(), urls), message)
     return printable(message)
@@ -52,7 +58,8 @@ def redact(address: str, urls: Urls) -> str:
         return address
     scheme, separator, rest = address.partition("://")
     if not separator:
-        return redact_target(address)
+        # No URL, but what stands for one in a malformed request: a host at best.
+        return "" if urls == "origin" else re.split("[/?#]", address.rpartition("@")[2])[0]
     cut = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
     authority = rest[:cut].rpartition("@")[2]
     if urls == "origin":

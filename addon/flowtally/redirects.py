@@ -23,6 +23,9 @@ MAX_CHAINS = 500
 MAX_URLS = 100
 """How many URLs of one chain are remembered for loops."""
 
+MAX_LENGTH = 8192
+"""Longer URLs are not followed, in characters."""
+
 # Kept as they are by clients that repair a Location, RFC 3986 §2.2 and §2.3.
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -76,6 +79,8 @@ class Redirects:
         `client`: the client's address without port. `url`: what was requested. `location`: the
         header's value. `time`: of the response, Unix time. `limit`: redirects allowed in a row.
         """
+        if len(url) > MAX_LENGTH or len(location) > MAX_LENGTH:
+            return ""
         url = normalize(url)
         chain = self._take((client, url), time) or Chain()
         chain.length += 1
@@ -92,7 +97,8 @@ class Redirects:
 
     def answered(self, client: str, url: str, time: float) -> None:
         """Take in a response that is no redirect: it ends the chain that led to `url`."""
-        self._take((client, normalize(url)), time)
+        if len(url) <= MAX_LENGTH:
+            self._take((client, normalize(url)), time)
 
     def _take(self, key: tuple[str, str], time: float) -> Chain | None:
         chains = self._waiting.get(key)

@@ -23,7 +23,7 @@ from .vocabulary import Tag
 RESERVED = ("flowtally_host",)
 """Options of the interface that belong to parts that this version does not have."""
 
-_TYPES = {str: "text", int: "whole number", bool: "true or false"}
+_TYPES = {str: "a text", int: "a whole number from 0", bool: "true or false"}
 
 URLS = ("full", "redacted", "origin")
 
@@ -41,33 +41,49 @@ class Option:
     choices: tuple[str, ...] | None = None
 
 
-def malformed(name: str, given: Any) -> str:
-    """Why what was given for an option cannot even be read as its type; "" if it can.
+def refuse(name: str, given: Any) -> str:
+    """Why what was given for an option when mitmproxy started cannot be used; "" if it can.
 
     `given`: the texts of the command line, or a value of config.yaml. Unknown names that look like
-    flowtally's are told too: a misspelt option would otherwise be ignored.
+    flowtally's are refused too: a misspelt option would otherwise be ignored.
     """
     option = next((option for option in OPTIONS if option.name == name), None)
     if option is None:
         if not name.startswith("flowtally_") or name in RESERVED:
             return ""
-        return f"no such option; flowtally has {', '.join(option.name for option in OPTIONS)}"
-    if not isinstance(given, list):
-        right = type(given) is option.type
-        return "" if right else f"{given!r} is no {_TYPES[option.type]}"
+        return f"{name}: no such option; flowtally has {', '.join(o.name for o in OPTIONS)}"
+    try:
+        option.check(_read(option, given))
+    except ValueError as error:
+        if isinstance(given, tuple):
+            given = given[0] if len(given) == 1 else ""
+        return f"{name}={given!r}: {error}"
+    return ""
+
+
+def _read(option: Option, given: Any) -> Any:
+    """The value of an option from what was given for it. Raises: ValueError."""
+    if not isinstance(given, tuple):
+        if type(given) is option.type:
+            return given
+        quotes = f'; write it in quotes: "{given}"' if option.type is str else ""
+        raise ValueError(f"allowed is {_TYPES[option.type]}{quotes}")
     if len(given) > 1:
-        return f"given {len(given)} times: {', '.join(map(repr, given))}; allowed is one value"
+        raise ValueError(f"given {len(given)} times: {', '.join(map(repr, given))}; allowed is one")
+    text = given[0] if given else ""
     if option.type is bool:
-        right = not given or given[0] in ("", "true", "false", "toggle")
-        return "" if right else f"{given[0]!r}: allowed are true and false"
-    if not given:
-        return f"a value is missing; allowed is a {_TYPES[option.type]}"
+        if text not in ("", "true", "false", "toggle"):
+            raise ValueError("allowed are true and false")
+        return text != "false"
     if option.type is int:
         try:
-            int(given[0])
+            return int(text)
         except ValueError:
-            return f"{given[0]!r}: allowed is a {_TYPES[int]}"
-    return ""
+            raise ValueError(f"allowed is {_TYPES[int]}") from None
+    if not given:
+        option.check("")
+        raise ValueError("a value is missing")
+    return text
 
 
 def log(value: str) -> str:
@@ -110,7 +126,7 @@ def timeout(value: str) -> float:
 def max_redirects(value: int) -> int:
     """`flowtally_max_redirects`."""
     if value < 0:
-        raise ValueError("allowed is a whole number from 0")
+        raise ValueError(f"allowed is {_TYPES[int]}")
     return value
 
 

@@ -29,7 +29,7 @@ MAX_ENDPOINTS = 3000
 MAX_CODES = 200
 MAX_METHODS = 50
 MAX_CAUSES = 60
-MAX_HOSTS_OF_A_CAUSE = 20
+MAX_HOSTS_OF_A_CAUSE = 100
 EXAMPLES = 5
 """How many of the latest examples of each cause are kept."""
 MAX_BUCKETS = 240
@@ -56,6 +56,8 @@ class Histogram:
     GROWTH = log(1.04)
     SIZE = 530
     """The last bucket begins at a day."""
+    MOST = 2**31
+    """What a bucket of a log can hold; it leaves room to count on."""
     SPARSE = 24
     """Up to so many buckets are kept in a dictionary; an array of all would be no larger then."""
     PERCENTILES = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
@@ -87,7 +89,7 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Add what `other` counted."""
         for index, count in other.filled():
-            self.buckets[index] += count
+            self.buckets[index] = min(self.buckets[index] + count, self.MOST)
         self.count += other.count
         self.microseconds += other.microseconds
         self.maximum = max(self.maximum, other.maximum)
@@ -136,8 +138,8 @@ class Histogram:
             index = int(key) if key.isascii() and key.isdigit() else -1
             if not 0 <= index < cls.SIZE:
                 raise ValueError(f"histogram bucket {key!r} does not exist")
-            if not 0 < _whole(count, "bucket") < 2**32:
-                raise ValueError(f"histogram bucket {key} holds {count!r}")
+            if not 0 < _whole(count, "bucket") <= cls.MOST:
+                raise ValueError(f"histogram bucket {key} holds too much")
             self.buckets[index] = count
             self.count += count
         if len(self.buckets) > cls.SPARSE:
@@ -218,6 +220,7 @@ class CauseRow:
     def __init__(self) -> None:
         self.count = 0
         self.hosts: dict[str, int] = {}
+        """Host, with its port unless that is 80 or 443 → count."""
         self.examples: list[dict[str, Any]] = []
         """The latest, oldest first."""
 
@@ -356,17 +359,17 @@ class Tally:
                 elif error_code == -3:
                     row.unsuccessful += 1
         if error_code is not None:
-            self._add_error(error_code, get("cause") or code, host, record)
+            self._add_error(error_code, get("cause") or code, record)
         self._add_time(record["time"], series)
 
     def _add_event(self, record: Mapping[str, Any]) -> None:
         self.events += 1
         host = record.get("host", "")
         self._host(host).events += 1
-        self._add_error(record["error_code"], record["cause"], host, record)
+        self._add_error(record["error_code"], record["cause"], record)
         self._add_time(record["time"], "event")
 
-    def _add_error(self, code: int, cause: str, host: str, record: Mapping[str, Any]) -> None:
+    def _add_error(self, code: int, cause: str, record: Mapping[str, Any]) -> None:
         causes = self.errors.get(code)
         if causes is None:
             causes = self.errors[code] = {}
@@ -376,7 +379,8 @@ class Tally:
                 cause = OTHER
             row = causes.setdefault(cause, CauseRow())
         row.count += 1
-        row.add_host(host)
+        host, port = record.get("host", ""), record.get("port")
+        row.add_host(host if port in (None, 80, 443) else f"{host}:{port}")
         row.add_example(
             {
                 name: record[name]
@@ -548,7 +552,7 @@ class Tally:
             setattr(self, name, _count(data, name))
         for name in ("first", "last"):
             value = data.get(name)
-            if not isinstance(value, str):
+            if not isinstance(value, str) or (value and not _is_time(value)):
                 raise ValueError(f"{name!r} must be a time")
             setattr(self, name, value)
         for outcome, count in _mapping(data, "outcomes").items():
@@ -684,8 +688,8 @@ def _mapping(data: Any, name: str) -> dict[str, Any]:
 
 
 def _whole(value: Any, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name!r} must be a whole number, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise ValueError(f"{name!r} must be a whole number, not {value!r:.40}")
     return value
 
 
@@ -695,6 +699,13 @@ def _count(data: Any, name: str) -> int:
 
 def _number(data: Any, name: str) -> float:
     value = data.get(name, 0.0)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e300:
-        raise ValueError(f"{name!r} must be a number, not {value!r}")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e15:
+        raise ValueError(f"{name!r} must be a number, not {value!r:.40}")
     return float(value)
+
+
+def _is_time(value: str) -> bool:
+    try:
+        return datetime.fromisoformat(value).utcoffset() is not None
+    except ValueError:
+        return False

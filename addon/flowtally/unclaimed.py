@@ -49,18 +49,27 @@ class Unclaimed:
         failures.append(failure)
         return failures.pop(0) if len(failures) > self.MAX_FAILURES_OF_A_CLIENT else None
 
-    def claim(self, client: Client, message: str) -> None:
-        """A flow of this client failed with this message: forget what said the same before it."""
-        failures = self._failures.get(client)
-        if failures is None:
-            return
+    def claim(self, client: Client, message: str, host: str, port: int) -> Failure | None:
+        """A flow of this client to this destination failed with this message: forget what was
+        said of it before, and return the last of that.
+
+        The same text, or the same destination: another addon may have changed the flow's text.
+        """
+        failures = self._failures.get(client, [])
         # A connection that another addon forbade is told with a prefix on the flow.
         message = message.removeprefix("Connection killed: ")
-        left = [failure for failure in failures if failure.message != message]
+        claimed: Failure | None = None
+        left = []
+        for failure in failures:
+            if failure.message == message or (failure.host, failure.port) == (host, port):
+                claimed = failure
+            else:
+                left.append(failure)
         if left:
             self._failures[client] = left
         else:
-            del self._failures[client]
+            self._failures.pop(client, None)
+        return claimed
 
     def release(self, client: Client) -> list[Failure]:
         """The failures of a client of whom no more flows will come."""
