@@ -273,8 +273,10 @@ def start_mitmdump(
         process = subprocess.Popen([*command, *arguments], stdout=output, process_group=0)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return process, port
+        # It listens before it finds a bad option, but begins the session log after that.
+        if log.exists():
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return process, port
         time.sleep(0.05)
     process.kill()
     sys.exit(f"mitmdump did not start:\n{(folder / 'output').read_text(errors='replace')}")
