@@ -338,6 +338,20 @@ def test_a_failure_whose_flow_another_addon_killed_keeps_its_cause(tmp_path: Pat
     assert [entry.get("cause") for entry in found] == [None, "connection_refused", None]
 
 
+def test_a_flow_that_fails_otherwise_leaves_the_failure_to_others(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(err=True)
+        assert flow.error
+        flow.error.msg = "Client disconnected."
+        flow.request.host, flow.request.port = "host", 443
+        addon.requestheaders(flow)
+        addon.server_connect_error(server_failure(flow.client_conn, "[Errno 111] x"))
+        addon.error(flow)
+        addon.client_disconnected(flow.client_conn)
+    causes = {entry.get("cause") for entry in records(tmp_path / "log")} - {None}
+    assert causes == {"http_response_timeout", "connection_refused"}
+
+
 def test_a_connection_that_hangs_at_the_end_is_told(tmp_path: Path) -> None:
     with running(tmp_path / "log", flowtally_timeout="0.2") as addon:
         data = server_failure(tflow.tclient_conn(), "")

@@ -108,6 +108,11 @@ def test_file_removed(tmp_path: Path) -> None:
     written.write(encode(event(2)))
     assert details(written.path) == ["2"]
     assert gaps(written.path) == [(1, "the log file was removed")]
+    # The gap goes with the file the next time; what it stood for is not counted again.
+    written.path.unlink()
+    written.write(encode(event(3)))
+    assert gaps(written.path) == [(1, "the log file was removed")]
+    assert written.missing == 2
 
 
 def test_no_permission_and_then_permission(

@@ -65,6 +65,7 @@ def test_what_stands_for_a_url_in_a_malformed_request(target: str, redacted: str
             "[Errno 111] Connect call failed ('::1', 9)",
             "[Errno 111] Connect call failed ('::1', 9)",
         ),
+        ("see http://u:p'w@h/p there", "see http://h/p there"),
         ("plain", "plain"),
     ],
 )

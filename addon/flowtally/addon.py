@@ -73,7 +73,7 @@ STATS_INTERVAL = 10.0
 STATS_ROWS = 50
 """How many hosts and endpoints those name; the final one names all."""
 FOLD_AT_ONCE = 200
-"""How many records are tallied in one go; about a millisecond's work."""
+"""How many records are tallied in one go; a few milliseconds' work."""
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""
 MAX_NOTES = MAX_TOLD = 1000
@@ -272,7 +272,7 @@ class Flowtally:
     def _end_session(self) -> None:
         """What is still open is told as `unfinished`; if it ends later, a new session tells how."""
         assert self.session is not None
-        self._sweep(0)
+        self._guard(self._sweep, 0)
         for failure in (*self._unclaimed.release_all(), *self._hanging()):
             self._guard(self._event, failure)
         for flow in self._open.values():
@@ -403,9 +403,6 @@ class Flowtally:
         self._guard(self._server_failed, data.context.client, data.conn)
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
-        self._guard(self._client_handshake_failed, data)
-
-    def quic_failed_client(self, data: tls.TlsData) -> None:
         self._guard(self._client_handshake_failed, data)
 
     def _refused_client(self, client: connection.Client) -> None:
@@ -547,11 +544,11 @@ class Flowtally:
             host, port = flow.request.host, flow.request.port
         else:
             host, port = flow.server_conn.address or ("", 0)
-        failure = self._unclaimed.claim(flow.client_conn.peername, message, host, port)
-        if failure is not None and tag["cause"] in ("http_request_denied", "unknown"):
-            # Another addon killed the flow or changed its error, after it had failed.
-            return {**tag, **failure.tag}
-        return tag
+        # Another addon may have killed the flow or changed its error, after it had failed.
+        changed = tag["cause"] in ("http_request_denied", "unknown")
+        destination = (host, port) if changed else None
+        failure = self._unclaimed.claim(flow.client_conn.peername, message, destination)
+        return {**tag, **failure.tag} if changed and failure is not None else tag
 
     def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
         if tag["outcome"] != "status" or not isinstance(flow, http.HTTPFlow):
@@ -673,7 +670,7 @@ def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
 
 def _log_is_read() -> bool:
     """Whether a warning would reach anybody: with -q it goes to mitmproxy's deprecated add_log hook
-    alone, at the cost of a quarter of a flow."""
+    alone, which costs a call of every addon."""
     return any(
         handler.level <= logging.WARNING and not isinstance(handler, LegacyLogEvents)
         for handler in logging.getLogger().handlers

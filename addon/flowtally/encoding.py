@@ -8,8 +8,8 @@ from typing import Any
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
-# json.JSONEncoder makes a new one of these for each call, at twice the cost of the call itself;
-# a Python without the C accelerator has none.
+# json.JSONEncoder makes a new one of these for each call; a Python without the C accelerator has
+# none.
 _make_c_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
 _encode_c: Any = _make_c_encoder and _make_c_encoder(
     None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, True

@@ -207,6 +207,7 @@ class Journal:
         }
         if not self._append(encode(gap)):
             return False
+        self._written -= 1  # it holds the place of others, which are counted already
         self.told += self.dropped
         self.dropped = 0
         self._said = False

@@ -21,7 +21,7 @@ _HEADER_VALUE = re.compile(
     r"""(headers?: |transfer-encoding )\[?(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))"""
 )
 _CLIENT_HELLO = re.compile(r"(Cannot parse ClientHello: )[0-9a-f]+")
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]+")
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s<>]+")  # a password may hold quotes
 
 
 def printable(text: str, limit: int = MAX_TEXT) -> str:
@@ -37,8 +37,7 @@ def printable(text: str, limit: int = MAX_TEXT) -> str:
 def detail(message: str, urls: Urls = "redacted") -> str:
     """A message of mitmproxy's without the bytes it quotes from the peer.
 
-    Those bytes are pieces of headers and bodies, which flowtally never keeps; what is left of them
-    is their number.
+    Those bytes are pieces of headers and bodies, which flowtally never keeps.
     """
     # A quotation can be megabytes long, and only its beginning could be shown anyway.
     message = message[:4096]

@@ -49,11 +49,13 @@ class Unclaimed:
         failures.append(failure)
         return failures.pop(0) if len(failures) > self.MAX_FAILURES_OF_A_CLIENT else None
 
-    def claim(self, client: Client, message: str, host: str, port: int) -> Failure | None:
-        """A flow of this client to this destination failed with this message: forget what was
-        said of it before, and return the last of that.
+    def claim(
+        self, client: Client, message: str, destination: tuple[str, int] | None = None
+    ) -> Failure | None:
+        """A flow of this client failed with this message: forget what was said of it before, and
+        return the last of that.
 
-        The same text, or the same destination: another addon may have changed the flow's text.
+        `destination`: host and port, where the flow's text may be another addon's and says nothing.
         """
         failures = self._failures.get(client, [])
         # A connection that another addon forbade is told with a prefix on the flow.
@@ -61,7 +63,7 @@ class Unclaimed:
         claimed: Failure | None = None
         left = []
         for failure in failures:
-            if failure.message == message or (failure.host, failure.port) == (host, port):
+            if failure.message == message or (failure.host, failure.port) == destination:
                 claimed = failure
             else:
                 left.append(failure)
