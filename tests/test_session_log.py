@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flowtally.journal import Logs
+from flowtally.logs import Logs
 from flowtally.tally import Tally
 from lab import clients
 from lab import servers

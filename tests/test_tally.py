@@ -230,7 +230,7 @@ def test_times_are_read_in_utc_whatever_the_zone_of_the_machine() -> None:
 def test_percentiles_are_within_two_percent(values: list[float]) -> None:
     histogram = Histogram()
     for value in values:
-        histogram.add(value, Histogram.index(value), round(value * 1000))
+        histogram.add(round(value * 1000), Histogram.index(round(value * 1000)))
     ordered = sorted(values)
     for name, share in histogram.PERCENTILES:
         true = ordered[max(0, -(-round(share * 100) * len(values) // 100) - 1)]

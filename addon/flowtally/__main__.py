@@ -2,4 +2,5 @@
 
 from .cli import main
 
-main(prog_name="flowtally")
+if __name__ == "__main__":  # logs.py starts processes, which import this module again
+    main(prog_name="flowtally")

@@ -135,19 +135,18 @@ class Session:
         self.fold()
         return self._tally
 
-    def write_stats(self, final: bool = False) -> None:
+    def write_stats(self) -> None:
         """Write the statistics so far."""
         self.changed = False
-        self.tally.dropped = self.journal.missing
-        entry: record.Record = {"type": "stats", "session": self.id, "time": timestamp(time.time())}
-        if final:
-            entry |= {"final": True}
-        self.journal.write(encode(entry | self.tally.to_data(None if final else STATS_ROWS)))
+        self.journal.write(encode(self._stats() | self.tally.to_data(STATS_ROWS)))
 
     def close(self) -> None:
         """Write the final statistics and close the log."""
-        self.write_stats(final=True)
-        self.journal.close()
+        self.journal.close(self._stats() | {"final": True} | self.tally.to_data())
+
+    def _stats(self) -> record.Record:
+        self.tally.dropped = self.journal.missing
+        return {"type": "stats", "session": self.id, "time": timestamp(time.time())}
 
 
 class Connecting(NamedTuple):

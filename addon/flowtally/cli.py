@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from . import __version__
+from .budgets import Budget
+from .budgets import BudgetError
+from .budgets import UnknownNameError
+from .budgets import evaluate
+from .budgets import parse
+from .comparison import compare as compare_tallies
 from .journal import SUFFIX
-from .journal import Logs
 from .journal import default_folder
+from .logs import Logs
+from .output import OutputError
+from .output import write
 from .redaction import printable
+from .report import budgets_text
+from .report import comparison_text
+from .report import sessions_text
 from .report import text
+from .report.junit import is_ours as is_junit
+from .report.junit import junit as junit_xml
+from .report.sessions_text import Listed
 
 DEFAULT_CONFDIR = "~/.mitmproxy"
 """mitmproxy's own default, mitmproxy/options.py CONF_DIR."""
@@ -49,8 +69,7 @@ def report(logs: tuple[str, ...]) -> None:
             if source == "-":
                 found.read(sys.stdin.buffer, "standard input")
             else:
-                with Path(source).open("rb") as file:
-                    found.read(file, source)
+                found.read_file(Path(source), source)
         except OSError as error:
             _stop(f"{source}: {error.strerror or error}")
     for problem in found.problems:
@@ -68,6 +87,178 @@ def report(logs: tuple[str, ...]) -> None:
         click.echo(printable(f"Session {session.id:.40}, begun {session.time}{end}"))
 
 
+@main.command()
+@click.argument("logs", nargs=-1, metavar="[LOG]...")
+@click.option("--max", "maxima", multiple=True, metavar="NAME=NUMBER", help="At most so many.")
+@click.option("--min", "minima", multiple=True, metavar="NAME=NUMBER", help="At least so many.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML.")
+@click.option("--force", is_flag=True, help="Overwrite FILE even if flowtally did not write it.")
+def check(
+    logs: tuple[str, ...],
+    maxima: tuple[str, ...],
+    minima: tuple[str, ...],
+    junit: Path | None,
+    force: bool,
+) -> None:
+    """Hold session logs against budgets: a gate for test runs.
+
+    \b
+    flowtally check --max 'Server error=0' --max -2=0 --max p95_ms=800 --min flows=1
+
+    LOG is a session log, or - for standard input; several are merged. Without one: the newest log
+    in the default folder. NAME is a status band, a status code, an error code (-1 to -6), a cause,
+    a total (flows, failures, problems, ...) or a time (p95_ms, wait_p95_ms, ...); a wrong one gets
+    the whole list.
+
+    Exit status: 0 if all budgets hold, 1 if not, 2 if that cannot be told.
+    """
+    if not maxima and not minima:
+        _stop(
+            "no budget is given; for example: "
+            "flowtally check --max 'Server error=0' --max -2=0 --min flows=1"
+        )
+    _budgets(maxima, minima, None)
+    sources = logs or (_newest(),)
+    found = _read(sources)
+    tally = found.merged()
+    results = evaluate(_budgets(maxima, minima, tally.codes), tally, found.unreadable)
+    _note_unclean(found)
+    click.echo("\n".join(budgets_text.text(results, _width())))
+    if junit is not None:
+        _write(junit, junit_xml(results, sources, found.sessions), is_junit, force)
+    sys.exit(0 if all(result.holds for result in results) else 1)
+
+
+def _budgets(
+    maxima: Iterable[str], minima: Iterable[str], codes: Collection[str] | None
+) -> tuple[Budget, ...]:
+    try:
+        return parse(maxima, minima, codes)
+    except UnknownNameError as error:
+        _stop("\n".join([f"{error} There are", *budgets_text.known(_width())]))
+    except BudgetError as error:
+        _stop(str(error))
+
+
+@main.command()
+@click.argument("before", metavar="BEFORE")
+@click.argument("after", metavar="AFTER")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare(before: str, after: str, as_json: bool) -> None:
+    """Print what differs between two session logs: what a change mended, and what it broke.
+
+    One of them may be - for standard input. Shares of flows are compared, and what may be chance is
+    left out or said to be.
+    """
+    if before == after == "-":
+        _stop("BEFORE and AFTER cannot both be standard input")
+    both = [_read([source]) for source in (before, after)]
+    for logs in both:
+        _note_unclean(logs)
+    comparison = compare_tallies(*(logs.merged() for logs in both))
+    if as_json:
+        click.echo(json.dumps(comparison.to_data(), indent=2))
+    else:
+        click.echo("\n".join(comparison_text.text(comparison, _width())))
+
+
+@main.command()
+@click.argument("places", nargs=-1, metavar="[FOLDER_OR_LOG]...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def sessions(places: tuple[str, ...], as_json: bool) -> None:
+    """List the sessions in session logs, the newest first.
+
+    A folder stands for the logs in it. Without one: the default folder.
+    """
+    folder = default_folder(DEFAULT_CONFDIR)
+    if not places and not folder.is_dir():
+        _stop(f"no session log in {folder}; name one")
+    wanted = [Path(place) for place in places] or [folder]
+    found: list[Listed] = []
+    unreadable = False
+    for place in wanted:
+        try:
+            paths = _logs_in(place)
+        except OSError as error:
+            _skip(place, error.strerror or str(error))
+            unreadable = True
+            continue
+        for path in paths:
+            logs = Logs()
+            try:
+                logs.read_file(path, os.fspath(path))
+            except OSError as error:
+                _skip(path, error.strerror or str(error))
+                unreadable |= path == place
+                continue
+            if not logs.sessions:
+                _skip(path, "no flowtally session")
+            found += [Listed.of(session, path) for session in logs.sessions.values()]
+    if not found:
+        _stop(f"no session log in {', '.join(map(os.fspath, wanted))}; name one")
+    found.sort(key=Listed.order, reverse=True)
+    if as_json:
+        click.echo(json.dumps([listed.to_data() for listed in found], indent=2))
+    else:
+        click.echo("\n".join(sessions_text.text(found, _width())))
+    if unreadable:
+        sys.exit(2)
+
+
+def _logs_in(place: Path) -> list[Path]:
+    """The logs in a folder; of what is no folder, itself. Raises: OSError."""
+    if not place.is_dir():
+        return [place]
+    # Only files: a named pipe would be waited for.
+    return sorted(p for p in place.iterdir() if p.name.endswith(SUFFIX) and p.is_file())
+
+
+def _skip(path: Path, reason: str) -> None:
+    click.echo(printable(f"{path}: {reason}; skipped", 4096), err=True)
+
+
+def _read(sources: Sequence[str]) -> Logs:
+    """The logs of that name, - being standard input. Says what could not be read; ends the program
+    if there is no session."""
+    found = Logs()
+    for source in sources:
+        try:
+            if source == "-":
+                found.read(sys.stdin.buffer, "standard input")
+            else:
+                found.read_file(Path(source), source)
+        except OSError as error:
+            _stop(f"{source}: {error.strerror or error}")
+    for problem in found.problems:
+        where = f"{problem.source}, line {problem.line}"
+        click.echo(printable(f"{where}: {problem.reason}; skipped", 4096), err=True)
+    if found.unreadable:
+        lines = "line" if found.unreadable == 1 else "lines"
+        click.echo(f"{found.unreadable} unreadable {lines} skipped", err=True)
+    if not found.sessions:
+        _stop(f"no flowtally session in {', '.join(sources)}")
+    return found
+
+
+def _note_unclean(logs: Logs) -> None:
+    for session in logs.sessions.values():
+        if not session.final:
+            note = f"Session {session.id:.40} did not end cleanly, or is still running"
+            click.echo(printable(note), err=True)
+
+
+def _write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: bool) -> None:
+    """Write a file; ends the program if that fails."""
+    try:
+        write(path, content, is_ours, force)
+    except OutputError as error:
+        _stop(str(error))
+
+
+def _width() -> int:
+    return shutil.get_terminal_size(fallback=(text.WIDTH, 24)).columns
+
+
 def _newest() -> str:
     """The newest log in the default folder."""
     folder = default_folder(DEFAULT_CONFDIR)
@@ -77,6 +268,6 @@ def _newest() -> str:
     return os.fspath(logs[-1])
 
 
-def _stop(message: str) -> None:
+def _stop(message: str) -> NoReturn:
     click.echo(f"flowtally: {message}", err=True)
     sys.exit(2)

@@ -1,41 +1,26 @@
-"""The session log, written and read: JSON Lines, UTF-8, one record a line.
+"""The session log, written: JSON Lines, UTF-8, one record a line.
 
 Written through: a record has reached the kernel when `write` returns, so that a killed process
-loses none. Read leniently: a torn line, a wrong record or a foreign line is named and skipped.
+loses none. `logs.py` reads it.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import stat
 import time
 from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from typing import BinaryIO
 
 from .encoding import encode
-from .tally import Tally
 from .times import timestamp
-from .vocabulary import BANDS
-from .vocabulary import ERRORS
-from .vocabulary import KINDS
-from .vocabulary import OUTCOMES
 
 SCHEMA = 1
 """Version of the record format, `known/record.schema.json`."""
 SUFFIX = ".jsonl"
-MAX_LINE = 64 * 1024 * 1024
-"""Longest line that is read, in bytes; the longest written is a final `stats` record."""
-MAX_PROBLEMS = 20
-"""How many unreadable lines of a log are named; all are counted."""
 
 logger = logging.getLogger("flowtally")
 
@@ -115,6 +100,7 @@ class Journal:
         self._started = False
         self._file = -1
         self._written = 0
+        self._bytes = 0
         self._torn = False
         self._reason = ""
         self._said = False
@@ -136,10 +122,14 @@ class Journal:
         if not ((usual or self._ready()) and self._append(line)):
             self.dropped += 1
 
-    def close(self) -> None:
-        """Write what is outstanding and close the file."""
-        if self.dropped:
-            self._ready()
+    def close(self, final: Mapping[str, Any]) -> None:
+        """Write what is outstanding and the final statistics, and close the file.
+
+        These get the field `log_bytes`, what the session wrote into the file before them: a reader
+        can skip it.
+        """
+        if not (self._ready() and self._append(encode({**final, "log_bytes": self._bytes}))):
+            self.dropped += 1
         self._shut()
 
     def _ready(self) -> bool:
@@ -178,6 +168,7 @@ class Journal:
             return False
         self._started = False
         self._written = 0
+        self._bytes = 0
         self._torn = _ends_torn(self.path)
         return True
 
@@ -189,6 +180,7 @@ class Journal:
         except OSError as error:
             self._fail(error)
             return False
+        self._bytes += count
         # Half a line: the disk is full. What comes next must not be read as its end.
         self._torn = count < len(line)
         if count < len(line) - 1:
@@ -247,157 +239,3 @@ def _ends_torn(path: Path) -> bool:
             return file.read(1) != b"\n"
     except OSError:
         return False
-
-
-# --- reading ---
-
-
-@dataclass(slots=True)
-class Session:
-    """What a log holds of one session."""
-
-    id: str
-    tally: Tally = field(default_factory=Tally)
-    start: dict[str, Any] | None = None
-    """Its `session_start` record."""
-    final: bool = False
-    """Its final statistics are there: it ended cleanly."""
-    time: str = ""
-    """When it began: time of its first record."""
-
-
-@dataclass(slots=True)
-class Problem:
-    """A line that could not be used."""
-
-    source: str
-    line: int
-    reason: str
-
-
-class Logs:
-    """The sessions of any number of logs. A session may be spread over several files, and a file
-    may hold several sessions."""
-
-    def __init__(self) -> None:
-        self.sessions: dict[str, Session] = {}
-        self.problems: list[Problem] = []
-        """The first of the unreadable lines."""
-        self.unreadable = 0
-        """How many lines were unreadable."""
-
-    def read(self, file: BinaryIO, source: str) -> None:
-        """Take in a log. `source`: its name, for problems. Raises: OSError."""
-        number = 0
-        while line := file.readline(MAX_LINE):
-            number += 1
-            if len(line) == MAX_LINE:
-                self._problem(source, number, f"longer than {MAX_LINE} bytes")
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(MAX_LINE)
-                continue
-            if line.isspace():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                torn = not line.endswith(b"\n")
-                self._problem(source, number, "torn line" if torn else "not JSON")
-                continue
-            if reason := self._take(record):
-                self._problem(source, number, reason)
-
-    def merged(self) -> Tally:
-        """The tally of all sessions."""
-        tally = Tally()
-        for session in self.sessions.values():
-            tally.merge(session.tally)
-        return tally
-
-    def _take(self, record: Any) -> str:
-        """Take in a record; why it cannot be, or ""."""
-        if reason := check(record):
-            return reason
-        kind, id = record["type"], record["session"]
-        session = self.sessions.get(id)
-        if session is None:
-            session = self.sessions[id] = Session(id, time=record["time"])
-        if kind == "session_start":
-            session.start = record
-        elif kind == "stats":
-            if record.get("final"):
-                # Says more than the records where some could not be written.
-                try:
-                    session.tally = Tally.from_data(record)
-                except ValueError as error:
-                    return f"wrong statistics: {error}"
-                session.final = True
-        else:
-            session.tally.add(record)
-        return ""
-
-    def _problem(self, source: str, line: int, reason: str) -> None:
-        self.unreadable += 1
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(source, line, reason))
-
-
-_TYPES = ("flow", "event", "stats", "session_start", "gap")
-_TEXTS: Sequence[str] = ("host", "method", "url", "flow", "cause", "detail", "description")
-
-
-def check(record: Any) -> str:
-    """Why something read from a log is no record that can be counted; "" if it is one.
-
-    Checks what the tally relies on; the whole format is `known/record.schema.json`.
-    """
-    if not isinstance(record, dict):
-        return "not a record"
-    get = record.get
-    kind = get("type")
-    if kind not in _TYPES:
-        return "not a flowtally record" if kind is None else f"unknown record type {kind!r:.40}"
-    if not isinstance(get("session"), str):
-        return "a record without a session"
-    try:
-        if datetime.fromisoformat(record["time"]).utcoffset() is None:
-            raise ValueError
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return f"time is {get('time')!r:.40}, not RFC 3339"
-    if kind == "gap":
-        return "" if _is_count(get("dropped")) else f"dropped is {get('dropped')!r:.40}"
-    if kind not in ("flow", "event"):
-        return ""
-    for name in _TEXTS:
-        if not isinstance(get(name, ""), str):
-            return f"{name} is {get(name)!r:.40}, not text"
-    error_code = get("error_code")
-    if error_code is not None and (type(error_code) is not int or error_code not in ERRORS):
-        return f"unknown error code {error_code!r:.40}"
-    if kind == "event":
-        return "" if error_code is not None and "cause" in record else "an event without a cause"
-    if get("outcome") not in OUTCOMES:
-        return f"unknown outcome {get('outcome')!r:.40}"
-    if get("kind") not in KINDS:
-        return f"unknown kind {get('kind')!r:.40}"
-    if record["outcome"] == "status":
-        if (
-            type(get("status")) is not int
-            or get("band") not in BANDS
-            or "description" not in record
-        ):
-            return f"status is {get('status')!r:.40} in band {get('band')!r:.40}"
-    elif record["outcome"] == "error" and (error_code is None or "cause" not in record):
-        return "a failure without a cause"
-    for name in ("request_bytes", "response_bytes"):
-        if not _is_count(get(name, 0)):
-            return f"{name} is {get(name)!r:.40}, not a count"
-    for name in ("wait_ms", "duration_ms"):
-        value = get(name, 0)
-        if type(value) not in (int, float) or not 0 <= value < 1e15:
-            return f"{name} is {value!r:.40}, not a time"
-    return ""
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**53

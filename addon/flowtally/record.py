@@ -20,6 +20,7 @@ from mitmproxy.udp import UDPMessage
 from mitmproxy.websocket import WebSocketMessage
 
 from . import redaction
+from .encoding import PLAIN
 from .encoding import encode
 from .redaction import Urls
 from .times import milliseconds
@@ -83,11 +84,6 @@ def bare_record(flow: mflow.Flow, kind: str, tag: Tag, session: str) -> Record:
     return record | tag
 
 
-_PLAIN = (
-    '{"type":"flow","session":"%s","time":"%s","flow":"%s","kind":"http","client":"%s:%s",'
-    '"method":"%s","url":"%s","host":"%s","port":%d,"http_version":"%s","request_bytes":%d,'
-    '"response_bytes":%d,"wait_ms":%d.%03d,"duration_ms":%d.%03d,%s}\n'
-)
 _SCHEMES = {b"http": ("http://", 80), b"https": ("https://", 443)}
 _plain_tags: dict[tuple[int, str], str] = {}
 """Status and description → the JSON of the ready-made tag."""
@@ -143,6 +139,7 @@ def plain_record(
     record = {
         "type": "flow",
         "time": timestamp(ended),
+        "flow": flow.id,
         "kind": "http",
         "method": method,
         "url": url,
@@ -154,8 +151,8 @@ def plain_record(
         **tag,
     }
     if "error_code" in tag:
-        record["flow"], record["port"] = flow.id, port
-    line = _PLAIN % (
+        record["port"] = port
+    line = PLAIN % (
         session,
         record["time"],
         flow.id,

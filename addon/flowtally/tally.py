@@ -7,14 +7,23 @@ counted under `(other)`, so that every sum stays exact.
 
 from __future__ import annotations
 
+import re
 from array import array
+from bisect import bisect_right
+from collections import Counter
 from collections import defaultdict
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
-from math import exp
-from math import log
+from functools import partial
+from itertools import repeat
+from math import ceil
 from typing import Any
+from typing import ClassVar
+from typing import Generic
+from typing import TypeVar
 
 from .vocabulary import BANDS
 from .vocabulary import ERRORS
@@ -30,8 +39,11 @@ MAX_CODES = 200
 MAX_METHODS = 50
 MAX_CAUSES = 60
 MAX_HOSTS_OF_A_CAUSE = 100
+MAX_CLOSE_CODES = 50
 EXAMPLES = 5
 """How many of the latest examples of each cause are kept."""
+SLOWEST = 10
+"""How many of the slowest requests are kept."""
 MAX_BUCKETS = 240
 """How many points of time the timeline holds; it gets coarser when there are more."""
 
@@ -45,17 +57,73 @@ _WIDTHS = (1, 2, 10, 30, 60, 300, 900, 3600, 10800, 43200, 86400, 604800, 604800
 _SERIES_INDEX = {name: index for index, name in enumerate(SERIES)}
 
 
+WIDER = 8
+"""How many times more the tables of a part hold, see `Tally.part`."""
+
+Value = TypeVar("Value")
+
+
+class Table(dict[str, Value], Generic[Value]):
+    """A bounded dictionary: `table[key]` makes what is missing, and for a key that comes when it is
+    full it is what stands under `(other)`."""
+
+    def __init__(self, make: Callable[[], Value], limit: int) -> None:
+        self.make = make
+        self.limit = limit
+        self.overflowed = False
+        """Something had to go under `(other)`."""
+
+    def __missing__(self, key: str) -> Value:
+        if len(self) >= self.limit:
+            self.overflowed = True
+            key = OTHER
+            if key in self:
+                return self[key]
+        value = self[key] = self.make()
+        return value
+
+    def part(self, table: Table[Value]) -> Table[Value]:
+        """Make `table`, of the same kind, know the keys that are known here; see `Tally.part`."""
+        for key in self:
+            table[key] = self.make()
+        if len(self) >= self.limit:
+            table.limit = 0
+        return table
+
+    @property
+    def exact(self) -> bool:
+        """Whether what is under `(other)` would be there in the whole, too."""
+        return not (self.overflowed and self.limit)
+
+
+class Counts(Table[int]):
+    """A bounded dictionary of counts."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(int, limit)
+
+    def count(self, key: str, count: int = 1) -> None:
+        """Add to a count."""
+        if key not in self and len(self) >= self.limit:
+            self.overflowed = True
+            key = OTHER
+        self[key] = self.get(key, 0) + count
+
+
 class Histogram:
-    """How a time in milliseconds is distributed, in buckets that grow by 4 %: a percentile is
-    within 2 % of the true one, and two histograms can be added."""
+    """How a time is distributed, in buckets that grow by 4 %: a percentile is within 2 % of the
+    true one, and two histograms can be added. It counts whole microseconds, and speaks of
+    milliseconds."""
 
-    __slots__ = ("_dense", "buckets", "count", "maximum", "microseconds")
+    __slots__ = ("_dense", "buckets", "count", "longest", "microseconds")
 
-    FIRST = 0.1
-    """The first bucket holds all up to this many ms."""
-    GROWTH = log(1.04)
+    FIRST = 100
+    """The first bucket holds all up to this many microseconds."""
+    GROWTH = 1.04
     SIZE = 530
     """The last bucket begins at a day."""
+    STARTS: ClassVar = [FIRST + 1, *(ceil(100 * 1.04**number) for number in range(1, SIZE - 1))]
+    """The least time of each bucket but the first, in microseconds."""
     MOST = 2**31
     """What a bucket of a log can hold; it leaves room to count on."""
     SPARSE = 24
@@ -65,24 +133,54 @@ class Histogram:
     def __init__(self) -> None:
         self.buckets: defaultdict[int, int] | array[int] = defaultdict(int)
         self.count = 0
-        self.maximum = 0.0
+        self.longest = 0
+        """In microseconds."""
         self.microseconds = 0
+        """The sum."""
         self._dense = False
 
     @classmethod
-    def index(cls, value: float) -> int:
-        """The bucket of a value in ms."""
-        if value <= 0.1:
-            return 0
-        return min(int(log(value * 10) / cls.GROWTH) + 1, cls.SIZE - 1)
+    def index(cls, microseconds: int) -> int:
+        """The bucket of a time."""
+        return bisect_right(cls.STARTS, microseconds)
 
-    def add(self, value: float, index: int, microseconds: int) -> None:
-        """Count a value in ms whose bucket is `index`; `microseconds` is the same value."""
+    @classmethod
+    def indices(cls, times: Sequence[int]) -> list[int]:
+        """The bucket of each of many times."""
+        return list(map(bisect_right, repeat(cls.STARTS), times))
+
+    @property
+    def maximum(self) -> float:
+        """The longest time in ms."""
+        return self.longest / 1000
+
+    @property
+    def mean(self) -> float:
+        """In ms."""
+        return round(self.microseconds / self.count / 1000, 3) if self.count else 0.0
+
+    @classmethod
+    def middle(cls, index: int) -> float:
+        """The time in ms that stands for all of a bucket."""
+        return cls.FIRST * cls.GROWTH ** (index - 0.5 if index else 0) / 1000
+
+    def add(self, microseconds: int, index: int) -> None:
+        """Count a time whose bucket is `index`."""
         self.buckets[index] += 1
         self.count += 1
         self.microseconds += microseconds
-        if value > self.maximum:
-            self.maximum = value
+        if microseconds > self.longest:
+            self.longest = microseconds
+        if not self._dense and len(self.buckets) > self.SPARSE:
+            self._densify()
+
+    def add_many(self, indices: Sequence[int], microseconds: int, longest: int) -> None:
+        """Count many times: their buckets, their sum, and the longest."""
+        for index, count in Counter(indices).items():
+            self.buckets[index] += count
+        self.count += len(indices)
+        self.microseconds += microseconds
+        self.longest = max(self.longest, longest)
         if not self._dense and len(self.buckets) > self.SPARSE:
             self._densify()
 
@@ -92,7 +190,7 @@ class Histogram:
             self.buckets[index] = min(self.buckets[index] + count, self.MOST)
         self.count += other.count
         self.microseconds += other.microseconds
-        self.maximum = max(self.maximum, other.maximum)
+        self.longest = max(self.longest, other.longest)
         if not self._dense and len(self.buckets) > self.SPARSE:
             self._densify()
 
@@ -111,8 +209,7 @@ class Histogram:
         for index, count in self.filled():
             passed += count
             while passed >= share * self.count:
-                middle = self.FIRST * exp((index - 0.5) * self.GROWTH) if index else self.FIRST
-                found[name] = round(min(middle, self.maximum), 3)
+                found[name] = round(min(self.middle(index), self.maximum), 3)
                 following = next(names, None)
                 if following is None:
                     return found
@@ -123,7 +220,7 @@ class Histogram:
         """As plain data; times in ms."""
         return {
             "count": self.count,
-            "mean": round(self.microseconds / self.count / 1000, 3) if self.count else 0.0,
+            "mean": self.mean,
             **self.percentiles(),
             "max": self.maximum,
             "microseconds": self.microseconds,
@@ -145,7 +242,7 @@ class Histogram:
         if len(self.buckets) > cls.SPARSE:
             self._densify()
         self.microseconds = _count(data, "microseconds")
-        self.maximum = _number(data, "max")
+        self.longest = round(_number(data, "max") * 1000)
         return self
 
     def _densify(self) -> None:
@@ -186,8 +283,12 @@ class Row:
 
     def merge(self, other: Row) -> None:
         """Add what `other` counted."""
-        for name in self.COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.flows += other.flows
+        self.failures += other.failures
+        self.unsuccessful += other.unsuccessful
+        self.events += other.events
+        self.request_bytes += other.request_bytes
+        self.response_bytes += other.response_bytes
         self.wait.merge(other.wait)
         self.duration.merge(other.duration)
 
@@ -217,24 +318,24 @@ class CauseRow:
 
     __slots__ = ("count", "examples", "hosts")
 
-    def __init__(self) -> None:
+    def __init__(self, hosts: int = MAX_HOSTS_OF_A_CAUSE) -> None:
         self.count = 0
-        self.hosts: dict[str, int] = {}
+        self.hosts = Counts(hosts)
         """Host, with its port unless that is 80 or 443 → count."""
         self.examples: list[dict[str, Any]] = []
         """The latest, oldest first."""
 
-    def add_host(self, host: str, count: int = 1) -> None:
-        """Count a host."""
-        if host not in self.hosts and len(self.hosts) >= MAX_HOSTS_OF_A_CAUSE:
-            host = OTHER
-        self.hosts[host] = self.hosts.get(host, 0) + count
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Count a record."""
+        self.count += 1
+        self.hosts.count(place(record))
+        self.add_example(record)
 
-    def add_example(self, example: dict[str, Any]) -> None:
-        """Keep an example if it is among the latest."""
+    def add_example(self, record: Mapping[str, Any]) -> None:
+        """Keep a record as an example if it is among the latest."""
         examples = self.examples
-        examples.append(example)
-        if len(examples) > 1 and _example_order(examples[-2]) > _example_order(example):
+        examples.append(example(record))
+        if len(examples) > 1 and _example_order(examples[-2]) > _example_order(examples[-1]):
             examples.sort(key=_example_order)
         if len(examples) > EXAMPLES:
             del examples[0]
@@ -243,9 +344,9 @@ class CauseRow:
         """Add what `other` counted."""
         self.count += other.count
         for host, count in other.hosts.items():
-            self.add_host(host, count)
-        for example in other.examples:
-            self.add_example(example)
+            self.hosts.count(host, count)
+        for record in other.examples:
+            self.add_example(record)
 
     def to_data(self) -> dict[str, Any]:
         """As plain data."""
@@ -257,15 +358,29 @@ class CauseRow:
         self = cls()
         self.count = _count(data, "count")
         for host, count in _mapping(data, "hosts").items():
-            self.add_host(host, _whole(count, "hosts"))
-        examples = data.get("examples", [])
-        if not isinstance(examples, list):
-            raise ValueError("'examples' must be a list")
-        for example in examples:
-            if not isinstance(example, dict):
-                raise ValueError("an example must be an object")
-            self.add_example(example)
+            self.hosts.count(host, _whole(count, "hosts"))
+        for record in _objects(data, "examples"):
+            self.add_example(record)
         return self
+
+
+def place(record: Mapping[str, Any]) -> str:
+    """A record's host, with its port unless that is 80 or 443."""
+    host, port = record.get("host", ""), record.get("port")
+    return host if port in (None, 80, 443) else f"{host}:{port}"
+
+
+_EXAMPLE = ("time", "flow", "method", "url", "host", "port", "status", "detail")
+_SLOW = ("time", "flow", "method", "url", "status", "cause", "wait_ms", "duration_ms")
+
+
+def example(record: Mapping[str, Any], names: tuple[str, ...] = _EXAMPLE) -> dict[str, Any]:
+    """What is kept of a record as an example."""
+    return {name: record[name] for name in names if name in record}
+
+
+def _slow_order(example: dict[str, Any]) -> tuple[float, str, str]:
+    return -example["duration_ms"], *_example_order(example)
 
 
 def _example_order(example: dict[str, Any]) -> tuple[str, str]:
@@ -275,7 +390,9 @@ def _example_order(example: dict[str, Any]) -> tuple[str, str]:
 class Tally:
     """The statistics of one session or several."""
 
-    def __init__(self) -> None:
+    def __init__(self, wider: int = 1) -> None:
+        """`wider`: by how much the bounds of the tables are raised."""
+        self._wider = wider
         self.flows = 0
         self.events = 0
         self.dropped = 0
@@ -286,15 +403,25 @@ class Tally:
         self.request_bytes = 0
         self.response_bytes = 0
         self.outcomes: dict[str, int] = dict.fromkeys(OUTCOMES, 0)
-        self.codes: dict[str, Row] = {}
+        self.codes = Table(Row, MAX_CODES * wider)
         """Status code → its complete responses; per band one `(other)`, see `code_key`."""
         self.descriptions: dict[str, str] = {}
-        self.errors: dict[int, dict[str, CauseRow]] = {}
+        self.errors: dict[int, Table[CauseRow]] = {}
         """Error code → cause → count; of -3, the status code takes the cause's place."""
-        self.hosts: dict[str, Row] = {}
-        self.endpoints: dict[str, Row] = {}
-        self.kinds: dict[str, dict[str, int]] = {}
+        self.hosts = Table(Row, MAX_HOSTS * wider)
+        self.endpoints = Table(Row, MAX_ENDPOINTS * wider)
+        self.kinds: dict[str, Counts] = {}
         """Kind → method → flows."""
+        self.protocols: dict[str, Row] = {}
+        """Kind → its flows, for what is not `http`."""
+        self.close_codes = Counts(MAX_CLOSE_CODES * wider)
+        """Close code of a WebSocket → how many ended with it."""
+        self.unfinished = CauseRow(MAX_HOSTS_OF_A_CAUSE * wider)
+        """Flows that were still open."""
+        self.slowest: list[dict[str, Any]] = []
+        """The HTTP requests that took longest, the slowest first."""
+        self._slow = -1
+        """Microseconds from which on a request is among them."""
         self.width = 0
         """Index into the widths that a bucket of the timeline may have."""
         self.timeline: dict[int, list[int]] = {}
@@ -324,79 +451,141 @@ class Tally:
         self.request_bytes += sent
         self.response_bytes += received
 
-        kind, method = record["kind"], get("method", "")
-        methods = self.kinds.get(kind)
-        if methods is None:
-            methods = self.kinds[kind] = {}
-        if method not in methods and len(methods) >= MAX_METHODS:
-            method = OTHER
-        methods[method] = methods.get(method, 0) + 1
-
+        kind = record["kind"]
+        self.methods(kind).count(get("method", ""))
         wait, duration = get("wait_ms"), get("duration_ms")
         if wait is not None:
-            wait_index, wait_us = Histogram.index(wait), round(wait * 1000)
+            wait = round(wait * 1000)
+            wait_index = Histogram.index(wait)
         if duration is not None:
-            duration_index, duration_us = Histogram.index(duration), round(duration * 1000)
-        host = get("host", "")
-        of_endpoint = self._endpoint(endpoint(record))
-        rows = [of_endpoint, self._host(host)]
-        code, series = "", outcome
+            duration = round(duration * 1000)
+            duration_index = Histogram.index(duration)
+            if kind == "http" and duration >= self._slow:
+                self.add_slow(record)
+        of_endpoint = self.endpoints[endpoint(record)]
+        rows = [of_endpoint, self.hosts[get("host", "")]]
+        series = outcome
         if outcome == "status":
-            code, series = str(record["status"]), record["band"]
+            series = record["band"]
             rows.append(self._code(record["status"], record["description"]))
+        elif outcome == "unfinished":
+            self.unfinished.add(record)
+        if kind != "http":
+            rows.append(self._protocol(record))
         error_code = get("error_code")
         for row in rows:
             row.flows += 1
             row.request_bytes += sent
             row.response_bytes += received
             if wait is not None and row is not of_endpoint:
-                row.wait.add(wait, wait_index, wait_us)
+                row.wait.add(wait, wait_index)
             if duration is not None:
-                row.duration.add(duration, duration_index, duration_us)
+                row.duration.add(duration, duration_index)
             if error_code is not None:
                 if outcome == "error":
                     row.failures += 1
                 elif error_code == -3:
                     row.unsuccessful += 1
-        if error_code is not None:
-            self._add_error(error_code, get("cause") or code, record)
-        self._add_time(record["time"], series)
+        if (errors := self.cause_of(record)) is not None:
+            errors.add(record)
+        self.span(record["time"], record["time"])
+        self.add_time(record["time"], series)
+
+    def add_alike(
+        self, record: Mapping[str, Any], flows: int, sent: int, received: int
+    ) -> tuple[Row, Row]:
+        """Count many `flow` records at once that have their tag and host in common, each a complete
+        HTTP response; all but methods, endpoints, errors and times. Returns the rows of their code
+        and host, which are to get their waits and durations.
+
+        `record`: one of them. `sent`, `received`: bytes.
+        """
+        self.flows += flows
+        self.outcomes["status"] += flows
+        self.request_bytes += sent
+        self.response_bytes += received
+        rows = self._code(record["status"], record["description"]), self.hosts[record["host"]]
+        for row in rows:
+            row.flows += flows
+            row.request_bytes += sent
+            row.response_bytes += received
+        return rows
+
+    def cause_of(self, record: Mapping[str, Any]) -> CauseRow | None:
+        """What counts a record as an error, if it is one."""
+        error_code = record.get("error_code")
+        if error_code is None:
+            return None
+        return self._causes(error_code)[record.get("cause") or str(record["status"])]
+
+    def expect(self, record: Mapping[str, Any]) -> None:
+        """Make sure of the rows of a record that is added later: full tables hold what came
+        first."""
+        get = record.get
+        self.hosts[get("host", "")]
+        if record["type"] == "flow":
+            self.endpoints[endpoint(record)]
+            self.methods(record["kind"]).count(get("method", ""), 0)
+            if record["outcome"] == "status":
+                self._code(record["status"], record["description"])
+            elif record["outcome"] == "unfinished":
+                self.unfinished.hosts.count(place(record), 0)
+            if (code := get("close_code")) is not None:
+                self.close_codes.count(str(code), 0)
+        if (errors := self.cause_of(record)) is not None:
+            errors.hosts.count(place(record), 0)
+
+    def is_slow(self, microseconds: int) -> bool:
+        """Whether a request that took so long is among the slowest."""
+        return microseconds >= self._slow
+
+    def methods(self, kind: str) -> Counts:
+        methods = self.kinds.get(kind)
+        if methods is None:
+            methods = self.kinds[kind] = Counts(MAX_METHODS * self._wider)
+        return methods
+
+    def _protocol(self, record: Mapping[str, Any]) -> Row:
+        if (code := record.get("close_code")) is not None:
+            self.close_codes.count(str(code))
+        return self.protocols.setdefault(record["kind"], Row())
+
+    def add_slow(self, record: Mapping[str, Any]) -> None:
+        """Keep a request if it is among the slowest."""
+        slowest = self.slowest
+        slowest.append(example(record, _SLOW))
+        slowest.sort(key=_slow_order)
+        del slowest[SLOWEST:]
+        if len(slowest) == SLOWEST:
+            self._slow = round(slowest[-1]["duration_ms"] * 1000)
 
     def _add_event(self, record: Mapping[str, Any]) -> None:
         self.events += 1
         host = record.get("host", "")
-        self._host(host).events += 1
-        self._add_error(record["error_code"], record["cause"], record)
-        self._add_time(record["time"], "event")
+        self.hosts[host].events += 1
+        self._causes(record["error_code"])[record["cause"]].add(record)
+        self.span(record["time"], record["time"])
+        self.add_time(record["time"], "event")
 
-    def _add_error(self, code: int, cause: str, record: Mapping[str, Any]) -> None:
+    def _causes(self, code: int) -> Table[CauseRow]:
         causes = self.errors.get(code)
         if causes is None:
-            causes = self.errors[code] = {}
-        row = causes.get(cause)
-        if row is None:
-            if len(causes) >= MAX_CAUSES:
-                cause = OTHER
-            row = causes.setdefault(cause, CauseRow())
-        row.count += 1
-        host, port = record.get("host", ""), record.get("port")
-        row.add_host(host if port in (None, 80, 443) else f"{host}:{port}")
-        row.add_example(
-            {
-                name: record[name]
-                for name in ("time", "flow", "method", "url", "host", "port", "status", "detail")
-                if name in record
-            }
-        )
+            row = partial(CauseRow, MAX_HOSTS_OF_A_CAUSE * self._wider)
+            causes = self.errors[code] = Table(row, MAX_CAUSES * self._wider)
+        return causes
 
-    def _add_time(self, time: str, series: str) -> None:
-        if time > self.last:
-            self.last = time
-        if not self.first or time < self.first:
-            self.first = time
+    def span(self, first: str, last: str) -> None:
+        """Count in that something happened at these times."""
+        if last > self.last:
+            self.last = last
+        if not self.first or first < self.first:
+            self.first = first
+
+    def add_time(self, time: str, series: str, count: int = 1) -> None:
+        """Count into the timeline what happened at a time, one of SERIES."""
         second, recent = self._recent
         if time[:19] == second:
-            recent[_SERIES_INDEX[series]] += 1
+            recent[_SERIES_INDEX[series]] += count
             return
         width = _WIDTHS[self.width]
         seconds = int(datetime.fromisoformat(time).timestamp())
@@ -404,12 +593,12 @@ class Tally:
         bucket = self.timeline.get(start)
         if bucket is None:
             bucket = self.timeline[start] = [0] * len(SERIES)
-            bucket[_SERIES_INDEX[series]] = 1
+            bucket[_SERIES_INDEX[series]] = count
             if len(self.timeline) > MAX_BUCKETS:
                 self._widen()
                 return
         else:
-            bucket[_SERIES_INDEX[series]] += 1
+            bucket[_SERIES_INDEX[series]] += count
         if time.endswith("Z"):
             self._recent = time[:19], bucket
 
@@ -426,22 +615,13 @@ class Tally:
                 _add_counts(coarse, start - start % width, counts)
             self.timeline = coarse
 
-    # --- rows, bounded ---
-
-    def _host(self, host: str) -> Row:
-        row = self.hosts.get(host)
-        return row if row is not None else _admit(self.hosts, host, MAX_HOSTS)
-
-    def _endpoint(self, key: str) -> Row:
-        row = self.endpoints.get(key)
-        return row if row is not None else _admit(self.endpoints, key, MAX_ENDPOINTS)
-
     def _code(self, code: int, description: str) -> Row:
         key = str(code)
         row = self.codes.get(key)
         if row is not None:
             return row
-        if len(self.codes) >= MAX_CODES:
+        if len(self.codes) >= self.codes.limit:
+            self.codes.overflowed = True
             key, description = f"{OTHER} {band_of(code)}", "Other codes"
         self.descriptions.setdefault(key, description)
         return self.codes.setdefault(key, Row())
@@ -463,14 +643,41 @@ class Tally:
                     total.merge(row)
                 yield band, total, codes
 
-    # --- merging, plain data ---
+    # --- merging, parts, plain data ---
+
+    def part(self) -> Tally:
+        """A tally to fold what comes later, somewhere else, and then merge: the outcome is that of
+        a fold here as long as the part is `exact`.
+
+        In full tables it knows what will go under `(other)`; all others hold more than the whole
+        can take.
+        """
+        part = Tally(WIDER)
+        for name in ("codes", "hosts", "endpoints", "close_codes"):
+            getattr(self, name).part(getattr(part, name))
+        for code, causes in self.errors.items():
+            for cause, row in causes.part(part._causes(code)).items():
+                causes[cause].hosts.part(row.hosts)
+        for kind, methods in self.kinds.items():
+            methods.part(part.methods(kind))
+        self.unfinished.hosts.part(part.unfinished.hosts)
+        part.descriptions = self.descriptions.copy()
+        return part
+
+    @property
+    def exact(self) -> bool:
+        """Whether a part holds all that the whole may need."""
+        tables: list[Table[Any]] = [self.codes, self.hosts, self.endpoints, self.close_codes]
+        tables += [self.unfinished.hosts, *self.errors.values(), *self.kinds.values()]
+        tables += [row.hosts for causes in self.errors.values() for row in causes.values()]
+        return all(table.exact for table in tables)
 
     def merge(self, other: Tally) -> None:
         """Add what `other` counted."""
         for name in ("flows", "events", "dropped", "request_bytes", "response_bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.first = min(filter(None, (self.first, other.first)), default="")
-        self.last = max(self.last, other.last)
+        if other.first:
+            self.span(other.first, other.last)
         for outcome, count in other.outcomes.items():
             self.outcomes[outcome] += count
         for key, row in other.codes.items():
@@ -481,19 +688,24 @@ class Tally:
             else:
                 self._code(int(key), description).merge(row)
         for error, causes in other.errors.items():
-            mine = self.errors.setdefault(error, {})
+            mine = self._causes(error)
             for cause, counted in causes.items():
-                key = cause if cause in mine or len(mine) < MAX_CAUSES else OTHER
-                mine.setdefault(key, CauseRow()).merge(counted)
+                mine[cause].merge(counted)
         for host, row in other.hosts.items():
-            self._host(host).merge(row)
+            self.hosts[host].merge(row)
         for key, row in other.endpoints.items():
-            self._endpoint(key).merge(row)
+            self.endpoints[key].merge(row)
         for kind, methods in other.kinds.items():
-            counts = self.kinds.setdefault(kind, {})
+            counts = self.methods(kind)
             for method, count in methods.items():
-                key = method if method in counts or len(counts) < MAX_METHODS else OTHER
-                counts[key] = counts.get(key, 0) + count
+                counts.count(method, count)
+        for kind, row in other.protocols.items():
+            self.protocols.setdefault(kind, Row()).merge(row)
+        for code, count in other.close_codes.items():
+            self.close_codes.count(code, count)
+        self.unfinished.merge(other.unfinished)
+        for slow in other.slowest:
+            self.add_slow(slow)
         if other.width > self.width:
             self._widen(other.width)
         width = _WIDTHS[self.width]
@@ -537,6 +749,10 @@ class Tally:
             "hosts": _rows_to_data(self.hosts, limit),
             "endpoints": _rows_to_data(self.endpoints, limit),
             "kinds": self.kinds,
+            "protocols": {kind: row.to_data() for kind, row in self.protocols.items()},
+            "close_codes": self.close_codes,
+            "unfinished": self.unfinished.to_data(),
+            "slowest": self.slowest,
             "timeline": {
                 "seconds": _WIDTHS[self.width],
                 "series": list(SERIES),
@@ -570,15 +786,27 @@ class Tally:
                 code = int(key)
             except ValueError:
                 raise ValueError(f"unknown error code {key!r}") from None
-            self.errors[code] = {
-                cause: CauseRow.from_data(row) for cause, row in _mapping(error, "causes").items()
-            }
-        self.hosts = {k: Row.from_data(row) for k, row in _mapping(data, "hosts").items()}
-        self.endpoints = {k: Row.from_data(row) for k, row in _mapping(data, "endpoints").items()}
+            causes = self._causes(code)
+            for cause, row in _mapping(error, "causes").items():
+                causes[cause] = CauseRow.from_data(row)
+        for host, row in _mapping(data, "hosts").items():
+            self.hosts[host] = Row.from_data(row)
+        for key, row in _mapping(data, "endpoints").items():
+            self.endpoints[key] = Row.from_data(row)
         for kind, methods in _mapping(data, "kinds").items():
             if not isinstance(methods, dict):
                 raise ValueError(f"kind {kind!r} must be an object")
-            self.kinds[kind] = {m: _whole(n, m) for m, n in methods.items()}
+            for method, count in methods.items():
+                self.methods(kind).count(method, _whole(count, method))
+        for kind, row in _mapping(data, "protocols").items():
+            self.protocols[kind] = Row.from_data(row)
+        for key, count in _mapping(data, "close_codes").items():
+            self.close_codes.count(key, _whole(count, key))
+        if "unfinished" in data:
+            self.unfinished = CauseRow.from_data(data["unfinished"])
+        for slow in _objects(data, "slowest"):
+            _number(slow, "duration_ms", required=True)
+            self.add_slow(slow)
         timeline = _mapping(data, "timeline")
         if timeline.get("seconds") not in _WIDTHS or timeline.get("series") != list(SERIES):
             raise ValueError("the timeline has an unknown width or series")
@@ -594,52 +822,33 @@ class Tally:
 
 # --- endpoints ---
 
-_HEX = frozenset("0123456789abcdefABCDEF-")
-_DIGITS = frozenset("0123456789")
 _MAX_ENDPOINT = 200
-
-_folded: dict[str, str] = {}
+_ID = re.compile(r"/(?:\d+|(?=[^/]*[0-9])(?:[0-9a-fA-F-]{16,}|\w{20,}))(?![^/])")
+"""A path segment that names one thing of many: a number; a UUID, a hash, an object id; random text
+such as a base64url token."""
 
 
 def endpoint(record: Mapping[str, Any]) -> str:
-    """Method, host and path of a record, with ids folded: `GET http://host/users/{id}`."""
+    """The endpoint of a record: method, host and path, with ids folded."""
     url = record.get("url")
     if url is None:
         host, port = record.get("host", ""), record.get("port")
         url = host if port is None else f"{host}:{port}"
         return f"{record.get('method') or record['kind'].upper()} {url}"
-    return f"{record.get('method', '')} {_fold(url)}"
+    return endpoint_name(record.get("method", ""), url)
+
+
+def endpoint_name(method: str, url: str) -> str:
+    """The endpoint of a URL: `GET http://host/users/{id}`."""
+    return f"{method} {_fold(url)}"
 
 
 def _fold(url: str) -> str:
     url = url.partition("?")[0]
-    folded = _folded.get(url)
-    if folded is None:
-        scheme, separator, rest = url.partition("://")
-        head, *segments = rest.split("/") if separator else [url]
-        path = "/".join([head, *["{id}" if _is_id(segment) else segment for segment in segments]])
-        folded = scheme + separator + path if separator else head
-        if len(folded) > _MAX_ENDPOINT:
-            folded = folded[: _MAX_ENDPOINT - 1] + "…"
-        if len(_folded) >= 2048:
-            _folded.clear()
-        _folded[url] = folded
-    return folded
-
-
-def _is_id(segment: str) -> bool:
-    """Whether a path segment names one thing of many: a number, a UUID, a long token."""
-    if not segment:
-        return False
-    if segment.isdigit():
-        return True
-    if len(segment) < 16:
-        return False
-    characters = set(segment)
-    if not characters & _DIGITS:
-        return False
-    # A UUID, a hash, an object id; or random text such as a base64url token.
-    return characters <= _HEX or (len(segment) >= 20 and segment.replace("_", "").isalnum())
+    path = url.find("/", url.find("://") + 3)
+    if path >= 0:
+        url = url[:path] + _ID.sub("/{id}", url[path:])
+    return url if len(url) <= _MAX_ENDPOINT else f"{url[: _MAX_ENDPOINT - 1]}…"
 
 
 def band_of_key(key: str) -> str:
@@ -653,12 +862,6 @@ def band_of_key(key: str) -> str:
 
 
 # --- bounds and checks ---
-
-
-def _admit(rows: dict[str, Row], key: str, limit: int) -> Row:
-    if len(rows) >= limit:
-        key = OTHER
-    return rows.setdefault(key, Row())
 
 
 def _add_counts(timeline: dict[int, list[int]], start: int, counts: list[int]) -> None:
@@ -697,8 +900,15 @@ def _count(data: Any, name: str) -> int:
     return _whole(data.get(name, 0) if isinstance(data, dict) else None, name)
 
 
-def _number(data: Any, name: str) -> float:
-    value = data.get(name, 0.0)
+def _objects(data: Any, name: str) -> list[dict[str, Any]]:
+    value = data.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ValueError(f"{name!r} must be a list of objects")
+    return value
+
+
+def _number(data: Any, name: str, required: bool = False) -> float:
+    value = data.get(name, None if required else 0.0)
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e15:
         raise ValueError(f"{name!r} must be a number, not {value!r:.40}")
     return float(value)

@@ -1,0 +1,316 @@
+"""Budgets: how much of what a session may have, and whether a tally keeps to it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+from typing import Literal
+
+from .examples import describe
+from .tally import EXAMPLES
+from .tally import OTHER
+from .tally import CauseRow
+from .tally import Histogram
+from .tally import Tally
+from .tally import band_of_key
+from .vocabulary import BANDS
+from .vocabulary import CAUSES
+from .vocabulary import ERRORS
+from .vocabulary import TOO_MANY_REDIRECTS
+from .vocabulary import UNSUCCESSFUL
+from .vocabulary import band
+
+Bound = Literal["max", "min"]
+
+ADVICES = 3
+"""How many causes' advice a budget shows at most, those with the highest counts."""
+
+TOTALS: Mapping[str, Callable[[Tally, int], int]] = {
+    "flows": lambda tally, _: tally.flows,
+    "failures": lambda tally, _: tally.failures,
+    "events": lambda tally, _: tally.events,
+    "problems": lambda tally, _: (
+        tally.failures
+        + tally.events
+        + _total(tally.errors.get(UNSUCCESSFUL, {}).values())
+        + _total(tally.errors.get(TOO_MANY_REDIRECTS, {}).values())
+    ),
+    "unsuccessful": lambda tally, _: _total(tally.errors.get(UNSUCCESSFUL, {}).values()),
+    "unfinished": lambda tally, _: tally.outcomes["unfinished"],
+    "ok": lambda tally, _: tally.outcomes["ok"],
+    "dropped": lambda tally, _: tally.dropped,
+    "unreadable": lambda _, unreadable: unreadable,
+    "request_bytes": lambda tally, _: tally.request_bytes,
+    "response_bytes": lambda tally, _: tally.response_bytes,
+}
+"""Name → its count, given a tally and the number of unreadable lines."""
+
+TIMES = tuple(
+    f"{prefix}{point}_ms" for prefix in ("", "wait_") for point in ("p50", "p95", "p99", "max")
+)
+"""`p95_ms` is of the duration, `wait_p95_ms` of the wait; both over all flows that have one."""
+
+_NAMES = {name.casefold(): name for name in (*BANDS, *map(str, ERRORS), *CAUSES, *TOTALS, *TIMES)}
+_STATUS = re.compile(r"[1-9][0-9]{2}")
+"""A code that a response can have (RFC 9112 §4)."""
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_COUNT = re.compile(r"[0-9]{1,15}")
+_TIME = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?|\.[0-9]{1,9}")
+
+
+class BudgetError(ValueError):
+    """A budget that makes no sense; the message says what is wrong with it."""
+
+
+class UnknownNameError(BudgetError):
+    """A budget for something that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most (`max`) or at least (`min`) so much of something."""
+
+    name: str
+    """A band, status code, error code, cause, total or time, as flowtally writes it."""
+    bound: Bound
+    limit: float
+    """A whole number, or of a time milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A budget and what a tally has of it."""
+
+    budget: Budget
+    actual: float | None
+    """None: a time, and no flow has one."""
+    holds: bool
+    examples: tuple[str, ...] = ()
+    """Of a budget that is exceeded: the latest of what it counts, or the slowest, first. As the log
+    has them: not fit for a terminal."""
+    advice: tuple[str, ...] = ()
+    note: str = ""
+    """What else there is to know about `actual`."""
+
+    @property
+    def verdict(self) -> Literal["ok", "EXCEEDED", "MISSED"]:
+        """In a word."""
+        if self.holds:
+            return "ok"
+        return "EXCEEDED" if self.budget.bound == "max" else "MISSED"
+
+
+def names() -> dict[str, str]:
+    """What can have a budget, by group, in words."""
+    return {
+        "bands": ", ".join(BANDS),
+        "status codes": "100 to 999, and any that the log holds",
+        "error codes": ", ".join(map(str, sorted(ERRORS, reverse=True))),
+        "causes": ", ".join(CAUSES),
+        "totals": ", ".join(TOTALS),
+        "times": ", ".join(TIMES),
+    }
+
+
+# --- budgets from what somebody wrote ---
+
+
+def parse(
+    maxima: Iterable[str], minima: Iterable[str], codes: Collection[str] | None = None
+) -> tuple[Budget, ...]:
+    """The budgets of `NAME=NUMBER` texts.
+
+    `codes`: the status codes of the log, the keys of `Tally.codes`; None while they are not known,
+    which lets any whole number pass for one. A budget that is given twice is one.
+
+    Raises: BudgetError; UnknownNameError.
+    """
+    budgets: dict[tuple[str, Bound], Budget] = {}
+    bounds: tuple[tuple[Bound, Iterable[str]], ...] = (("max", maxima), ("min", minima))
+    for bound, texts in bounds:
+        for text in texts:
+            budget = _parse(text, bound, codes)
+            other = budgets.setdefault((budget.name, bound), budget)
+            if other != budget:
+                raise BudgetError(
+                    f"--{bound} {budget.name} is given twice, "
+                    f"as {number(other.limit)} and as {number(budget.limit)}"
+                )
+    for budget in budgets.values():
+        least = budgets.get((budget.name, "min"))
+        if budget.bound == "max" and least is not None and least.limit > budget.limit:
+            raise BudgetError(
+                f"{budget.name} cannot be at least {number(least.limit)} "
+                f"and at most {number(budget.limit)}"
+            )
+    return tuple(budgets.values())
+
+
+def _parse(text: str, bound: Bound, codes: Collection[str] | None) -> Budget:
+    option = f"--{bound} {text!r}"
+    wanted, equals, limit = (part.strip() for part in text.rpartition("="))
+    if not equals or not wanted:
+        raise BudgetError(f"{option}: a budget is NAME=NUMBER, such as 'Server error=0'")
+    name = _name(wanted, codes)
+    if name is None:
+        close = get_close_matches(wanted.casefold(), _NAMES, 1)
+        suggestion = f" Did you mean {_NAMES[close[0]]!r}?" if close else ""
+        raise UnknownNameError(f"{option}: there is no budget for {wanted!r}.{suggestion}")
+    if name in TIMES:
+        if not _TIME.fullmatch(limit):
+            raise BudgetError(f"{option}: {limit!r} is no number of milliseconds, 0 or more")
+    elif not _COUNT.fullmatch(limit):
+        raise BudgetError(f"{option}: {limit!r} is no whole number, 0 or more")
+    return Budget(name, bound, float(limit))
+
+
+def _name(wanted: str, codes: Collection[str] | None) -> str | None:
+    if _STATUS.fullmatch(wanted):
+        return wanted
+    name = _NAMES.get(wanted.casefold())
+    if name is None and _INTEGER.fullmatch(wanted) and (codes is None or wanted in codes):
+        return wanted
+    return name
+
+
+def number(value: float) -> str:
+    """A limit or an actual value as text, with as many decimals as it has, at most three."""
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+# --- what a tally makes of them ---
+
+
+def evaluate(budgets: Sequence[Budget], tally: Tally, unreadable: int = 0) -> tuple[Result, ...]:
+    """Whether a tally keeps to each budget. `unreadable`: lines of its logs that were skipped."""
+    duration, wait = Histogram(), Histogram()
+    if any(budget.name in TIMES for budget in budgets):
+        # The hosts hold each flow exactly once.
+        for row in tally.hosts.values():
+            duration.merge(row.duration)
+            wait.merge(row.wait)
+    return tuple(
+        _timed(budget, tally, wait if budget.name.startswith("wait_") else duration)
+        if budget.name in TIMES
+        else _counted(budget, tally, unreadable)
+        for budget in budgets
+    )
+
+
+def _timed(budget: Budget, tally: Tally, histogram: Histogram) -> Result:
+    if not histogram.count:
+        return Result(budget, None, budget.bound == "max", note="no flow had a time")
+    point = budget.name.removeprefix("wait_").removesuffix("_ms")
+    actual = histogram.maximum if point == "max" else histogram.percentiles()[point]
+    if budget.bound == "min" or actual <= budget.limit:
+        return Result(budget, actual, budget.bound == "max" or actual >= budget.limit)
+    field = "wait_ms" if budget.name.startswith("wait_") else "duration_ms"
+    return Result(budget, actual, False, _slowest(tally, field, budget.limit))
+
+
+def _slowest(tally: Tally, field: str, limit: float) -> tuple[str, ...]:
+    found = [
+        (time, example)
+        for example in tally.slowest
+        if isinstance(time := example.get(field), int | float) and time > limit
+    ]
+    found.sort(key=lambda item: -item[0])
+    return tuple(f"{number(time)} ms: {describe(example)}" for time, example in found[:EXAMPLES])
+
+
+def _counted(budget: Budget, tally: Tally, unreadable: int) -> Result:
+    name = budget.name
+    actual, hidden = _count(name, tally, unreadable)
+    note = f"up to {hidden} more may be among those counted under {OTHER}" if hidden else ""
+    # What may be there counts against a limit: a gate that cannot tell does not open.
+    if budget.bound == "min" or actual + hidden <= budget.limit:
+        holds = budget.bound == "max" or actual >= budget.limit
+        return Result(budget, actual, holds, note=note)
+    rows = _rows(name, tally)
+    return Result(budget, actual, False, _examples(name, rows), _advice(name, rows), note)
+
+
+def _count(name: str, tally: Tally, unreadable: int) -> tuple[int, int]:
+    """How many there are, and how many more there may be among those under `(other)`."""
+    if name in TOTALS:
+        return TOTALS[name](tally, unreadable), 0
+    if name in BANDS:
+        return sum(row.flows for key, row in tally.codes.items() if band_of_key(key) == name), 0
+    if name in CAUSES:
+        rows = [causes[name] for causes in tally.errors.values() if name in causes]
+        same_code = tally.errors.get(CAUSES[name].error.code)
+        hidden = same_code.get(OTHER) if same_code else None
+        return _total(rows), hidden.count if hidden else 0
+    code = int(name)
+    if code in ERRORS:
+        return _total(tally.errors.get(code, {}).values()), 0
+    row, other = tally.codes.get(name), tally.codes.get(f"{OTHER} {band(code)}")
+    return row.flows if row else 0, other.flows if other else 0
+
+
+def _total(rows: Iterable[CauseRow]) -> int:
+    return sum(row.count for row in rows)
+
+
+_Row = tuple[str, CauseRow]
+
+
+def _rows(name: str, tally: Tally) -> list[_Row]:
+    """The causes, or of -3 the status codes, that a budget counts, as far as they have
+    examples."""
+    rows = [
+        (code, cause, row) for code, causes in tally.errors.items() for cause, row in causes.items()
+    ]
+    if name == "unfinished":
+        return [("", tally.unfinished)]
+    if name in BANDS:
+        wanted = [row for row in rows if row[0] == UNSUCCESSFUL and band_of_key(row[1]) == name]
+    elif name in CAUSES:
+        wanted = [row for row in rows if row[1] == name]
+    elif name in ("failures", "events"):
+        wanted = [row for row in rows if row[0] not in (UNSUCCESSFUL, TOO_MANY_REDIRECTS)]
+    elif name == "unsuccessful":
+        wanted = [row for row in rows if row[0] == UNSUCCESSFUL]
+    elif name in TOTALS:
+        wanted = rows if name == "problems" else []
+    elif int(name) in ERRORS:
+        wanted = [row for row in rows if row[0] == int(name)]
+    else:
+        wanted = [row for row in rows if row[:2] == (UNSUCCESSFUL, name)]
+    return [(cause, row) for _, cause, row in wanted]
+
+
+def _examples(name: str, rows: list[_Row]) -> tuple[str, ...]:
+    found = [
+        (cause, example)
+        for cause, row in rows
+        for example in row.examples
+        # An event is no flow, and has no flow's id.
+        if name not in ("failures", "events") or ("flow" in example) == (name == "failures")
+    ]
+    found.sort(key=lambda item: str(item[1].get("time", "")), reverse=True)
+    return tuple(_example(name, cause, example) for cause, example in found[:EXAMPLES])
+
+
+def _example(name: str, cause: str, example: Mapping[str, Any]) -> str:
+    what = describe(example)
+    return what if cause in ("", name) and what else f"{cause}: {what}" if what else cause
+
+
+def _advice(name: str, rows: list[_Row]) -> tuple[str, ...]:
+    counts: dict[str, int] = {}
+    for cause, row in rows:
+        if cause in CAUSES and row.count:
+            counts[cause] = counts.get(cause, 0) + row.count
+    causes = sorted(counts, key=lambda cause: (-counts[cause], cause))[:ADVICES]
+    return tuple(
+        CAUSES[cause].advice if cause == name else f"{cause}: {CAUSES[cause].advice}"
+        for cause in causes
+    )

@@ -1,0 +1,284 @@
+"""A comparison as plain text, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+from datetime import datetime
+from textwrap import wrap
+
+from ..comparison import Change
+from ..comparison import Comparison
+from ..comparison import Direction
+from ..comparison import Part
+from ..comparison import Shift
+from ..comparison import Side
+from ..comparison import Traffic
+from ..redaction import printable
+from ..tally import band_of_key
+from .layout import WIDTH
+from .layout import Cells
+from .layout import columns
+from .layout import indented
+from .layout import ms
+from .layout import s
+from .layout import share
+from .layout import span
+from .layout import table
+
+ROWS = 10
+"""How many rows a section has at most."""
+
+FAILING = "failed or 400 and up"
+
+
+def text(comparison: Comparison, width: int = WIDTH) -> list[str]:
+    """What got better, what got worse, and what else is different."""
+    width = columns(width)
+    problems = comparison.problems
+    gone = _of(problems, "vanished")
+    statuses = [
+        change
+        for change in comparison.status_codes
+        if change.clear and band_of_key(change.name) not in ("Client error", "Server error")
+    ]
+    lines = [
+        *_wrapped(" ".join(verdict(comparison)), width),
+        "",
+        *_side("Before", comparison.before, width),
+        *_side("After", comparison.after, width),
+        *_problems("Fixed", [change for change in gone if change.called], width),
+        *_problems("Gone, but not called again", [c for c in gone if not c.called], width),
+        *_problems("New", _of(problems, "appeared"), width, explain=True),
+        *_problems("Worse", _of(problems, "more"), width, explain=True),
+        *_problems("Better", _of(problems, "fewer"), width),
+        *_changes(
+            "Error code", [change for change in comparison.error_codes if change.clear], width
+        ),
+        *_changes("Other status", statuses, width),
+        *_failing(f"Endpoint: {FAILING}", comparison.endpoints, width),
+        *_failing(f"Host: {FAILING}", comparison.hosts, width),
+        *_durations(comparison.durations, width),
+        *_traffic(comparison, width),
+    ]
+    return lines
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """The answer, in sentences."""
+    before, after = comparison.before, comparison.after
+    for name, side in (("before", before), ("after", after)):
+        if not side.attempts:
+            return [f"Nothing came through {name} the change: there is nothing to compare."]
+    sentences = _verdict_on_problems(comparison.problems)
+    slower = sum(shift.slower for shift in comparison.durations)
+    faster = len(comparison.durations) - slower
+    if slower:
+        sentences.append(f"Slower: {_counted(slower, 'percentile')}.")
+    if faster:
+        sentences.append(f"Faster: {_counted(faster, 'percentile')}.")
+    if not sentences:
+        if comparison.different:
+            sentences.append("No difference in problems and times.")
+        else:
+            same = (before.flows, before.failures) == (after.flows, after.failures)
+            sentences.append("No difference." if same else "No difference beyond chance.")
+    for name, old, new in (
+        ("Failures", before.failures, after.failures),
+        ("Status 400 and up", before.unsuccessful, after.unsuccessful),
+    ):
+        shares = [share(old, before.flows) or "0.0 %", share(new, after.flows) or "0.0 %"]
+        if old or new:
+            sentences.append(f"{name} {' → '.join(shares)} of flows.")
+    return sentences
+
+
+def _verdict_on_problems(problems: Sequence[Change]) -> list[str]:
+    gone, new = _of(problems, "vanished"), _of(problems, "appeared")
+    fixed = [change for change in gone if change.called]
+    sentences = []
+    if fixed:
+        sentences.append(f"Fixed: {_counted(len(fixed), 'problem')} gone{_rare(fixed)}.")
+    if untried := len(gone) - len(fixed):
+        it = "it" if untried == 1 else "them"
+        sentences.append(
+            f"Gone: {_counted(untried, 'problem')}, but what had {it} was not called again."
+        )
+    if new:
+        sentences.append(f"New: {_counted(len(new), 'problem')}{_rare(new)}.")
+    for name, direction in (("Worse", "more"), ("Better", "fewer")):
+        if count := len([change for change in problems if change.direction == direction]):
+            sentences.append(f"{name}: {_counted(count, 'problem')}.")
+    return sentences
+
+
+def _rare(changes: Sequence[Change]) -> str:
+    rare = sum(not change.clear for change in changes)
+    if not rare:
+        return ""
+    if rare == len(changes):
+        return ", too rare to be sure" if rare == 1 else ", all too rare to be sure"
+    return f", {rare} of them too rare to be sure"
+
+
+def _side(name: str, side: Side, width: int) -> list[str]:
+    words = [_counted(side.flows, "flow")]
+    if side.failures:
+        words.append(f"{side.failures} failed ({share(side.failures, side.flows)})")
+    if side.unsuccessful:
+        words.append(f"{side.unsuccessful} with status 400 and up")
+    if side.events:
+        words.append(f"{_counted(side.events, 'failure')} without a flow")
+    if side.unfinished:
+        words.append(f"{side.unfinished} unfinished")
+    if side.first:
+        first, last = (datetime.fromisoformat(t) for t in (side.first, side.last))
+        words.append(f"over {span((last - first).total_seconds())}")
+    counts = ", ".join(word.replace(" ", "\xa0") for word in words)
+    return _wrapped(f"{name + ':':<8}{counts}", width, " " * 8)
+
+
+def _wrapped(sentences: str, width: int, indent: str = "") -> list[str]:
+    """In lines that do not end between a number and its unit."""
+    text = sentences.replace(" %", "\xa0%").replace(" → ", "\xa0→\xa0")
+    return [line.replace("\xa0", " ") for line in wrap(text, width, subsequent_indent=indent)]
+
+
+# --- sections ---
+
+
+def _problems(
+    title: str, changes: Sequence[Change], width: int, explain: bool = False
+) -> list[str]:
+    """`explain`: with the latest example and what to do."""
+    blocks = _table(title, [_row(change) for change in changes[:ROWS]], width)
+    if not blocks:
+        return []
+    lines = ["", blocks[0]]
+    for line, change in zip(blocks[1:], changes, strict=False):
+        lines.append(line)
+        if explain:
+            lines += indented(change.advice, width, "       ")
+            if change.latest:
+                lines.append(printable(f"       last: {change.latest}", width))
+    return [*lines, *_more(len(changes), "problem")]
+
+
+def _changes(title: str, changes: Sequence[Change], width: int) -> list[str]:
+    lines = _table(title, [_row(change) for change in changes[:ROWS]], width)
+    return ["", *lines, *_more(len(changes), "code")] if lines else []
+
+
+def _failing(title: str, changes: Sequence[Change], width: int) -> list[str]:
+    rows = [
+        (
+            f"  {change.name or '(none)'}",
+            f"{change.before.count} of {change.before.of}",
+            f"{change.after.count} of {change.after.of}",
+            _certainty(change),
+        )
+        for change in changes[:ROWS]
+    ]
+    lines = _table(title, rows, width)
+    return ["", *lines, *_more(len(changes), title.partition(":")[0].lower())] if lines else []
+
+
+def _row(change: Change) -> Cells:
+    code = "" if change.error_code is None else f"{change.error_code} "
+    name = f"{change.name} {change.description}".rstrip()
+    return f"  {code}{name}", _part(change.before), _part(change.after), _certainty(change)
+
+
+def _part(part: Part) -> str:
+    return f"{part.count} ({share(part.count, part.of)})" if part.count else "0"
+
+
+def _certainty(change: Change) -> str:
+    return "" if change.clear else "may be chance"
+
+
+def _durations(shifts: Sequence[Shift], width: int) -> list[str]:
+    rows = [
+        (
+            f"  {shift.name or '(none)'}" if shift.table != "all" else "  All flows",
+            shift.percentile,
+            ms(shift.before),
+            ms(shift.after),
+            _factor(shift),
+        )
+        for shift in shifts[:ROWS]
+    ]
+    if not rows:
+        return []
+    lines = table([("Duration", "", "before", "after", ""), *rows], width)
+    return ["", *lines, *_more(len(shifts), "percentile")]
+
+
+def _factor(shift: Shift) -> str:
+    if shift.before <= 0 or shift.after >= 10 * shift.before:
+        return "slower"
+    return f"{100 * (shift.after / shift.before - 1):+.0f} %"
+
+
+def _traffic(comparison: Comparison, width: int) -> list[str]:
+    hosts, endpoints = comparison.traffic_hosts, comparison.traffic_endpoints
+    lines = [
+        *_only("Host only after", hosts.appeared, width),
+        *_only("Host only before", hosts.vanished, width),
+        *_only("Endpoint only after", _of_known(endpoints.appeared, hosts.appeared), width),
+        *_only("Endpoint only before", _of_known(endpoints.vanished, hosts.vanished), width),
+    ]
+    for what, traffic in (("hosts", hosts), ("endpoints", endpoints)):
+        lines += _incomplete(what, traffic, width)
+    return lines
+
+
+def _only(title: str, names: Sequence[tuple[str, int]], width: int) -> list[str]:
+    rows = [(f"  {name or '(none)'}", str(count)) for name, count in names[:ROWS]]
+    if not rows:
+        return []
+    lines = table([(title, "flows"), *rows], width)
+    return ["", *lines, *_more(len(names), title.partition(" ")[0].lower())]
+
+
+def _incomplete(what: str, traffic: Traffic, width: int) -> list[str]:
+    if traffic.complete:
+        return []
+    sentence = f"There were more {what} than are kept: which are new or gone is not known for all."
+    return ["", *indented(sentence, width, "")]
+
+
+def _of_known(
+    endpoints: Iterable[tuple[str, int]], hosts: Iterable[tuple[str, int]]
+) -> list[tuple[str, int]]:
+    """The endpoints that no host in the other list stands for already."""
+    listed = {host for host, _ in hosts}
+    return [item for item in endpoints if not {*_hosts(item[0])} & listed]
+
+
+def _hosts(endpoint: str) -> tuple[str, str]:
+    """The host of an endpoint, with its port and without."""
+    url = endpoint.partition(" ")[2]
+    host = (url.partition("://")[2] or url).partition("/")[0]
+    without = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return host, without.strip("[]")
+
+
+# --- parts ---
+
+
+def _of(changes: Iterable[Change], direction: Direction) -> list[Change]:
+    return [change for change in changes if change.direction == direction]
+
+
+def _table(title: str, rows: Sequence[Cells], width: int) -> list[str]:
+    return table([(title, "before", "after", ""), *rows], width) if rows else []
+
+
+def _more(count: int, what: str) -> list[str]:
+    left = count - ROWS
+    return [f"  and {left} more {what}{s(left)}"] if left > 0 else []
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{s(count)}"

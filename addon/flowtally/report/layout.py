@@ -1,0 +1,79 @@
+"""How text is laid out for a terminal: widths, columns, numbers with their units.
+
+Everything that comes from a log passes through `printable` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+
+from ..redaction import printable
+
+WIDTH = 100
+"""Columns that a report fills at most; a narrower terminal gets less."""
+NARROWEST = 80
+
+Cells = tuple[str, ...]
+
+
+def columns(width: int) -> int:
+    """The columns to fill of a terminal that has `width`."""
+    return max(NARROWEST, min(width, WIDTH))
+
+
+def table(rows: Sequence[Cells], width: int, indent: str = "") -> list[str]:
+    """Columns, the first one left-aligned and shortened to fit, the others right-aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    room = max(20, width - len(indent) - sum(widths[1:]) - 2 * len(widths[1:]))
+    names = [shortened(row[0], room) for row in rows]
+    widths[0] = max(map(len, names))
+    lines = []
+    for name, (_, *cells) in zip(names, rows, strict=True):
+        numbers = [cell.rjust(size) for cell, size in zip(cells, widths[1:], strict=True)]
+        lines.append(indent + "  ".join([name.ljust(widths[0]), *numbers]).rstrip())
+    return lines
+
+
+def shortened(name: str, room: int) -> str:
+    """A name in at most `room` columns; the middle says least of a URL, a host or a path."""
+    name = printable(name, 4096)
+    if len(name) <= room:
+        return name
+    end = room // 2
+    return f"{name[: room - end - 1]}…{name[-end:]}"
+
+
+def indented(sentence: str, width: int, indent: str) -> list[str]:
+    """A sentence in as many lines as it takes."""
+    return wrap(
+        printable(sentence, 4096),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
+
+
+def s(count: int) -> str:
+    """The ending of the noun that is counted."""
+    return "" if count == 1 else "s"
+
+
+def share(part: int, whole: int) -> str:
+    """`part` of `whole` in per cent; "" of nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def ms(value: float) -> str:
+    """A time in ms."""
+    return f"{value / 1000:.1f} s" if value >= 10_000 else f"{value:.0f} ms"
+
+
+def span(seconds: float) -> str:
+    """A stretch of time."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minute} min"
+    return f"{minute} min {second} s" if minute else f"{seconds:.1f} s"

@@ -1,0 +1,116 @@
+"""The list of sessions, for a terminal and as plain data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ..logs import Session
+from ..redaction import printable
+from .layout import NARROWEST
+from .layout import WIDTH
+from .layout import shortened
+from .layout import span
+
+ID = 8
+"""How many characters of a session's id are shown; flowtally gives it as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a list says of a session."""
+
+    id: str
+    path: Path
+    begun: str
+    """RFC 3339, as the log has it."""
+    seconds: float
+    """From its first flow or event to the last."""
+    flows: int
+    failures: int
+    events: int
+    final: bool
+    """It ended cleanly."""
+
+    @classmethod
+    def of(cls, session: Session, path: Path) -> Listed:
+        """A session that was found in the log `path`."""
+        tally = session.tally
+        seconds = 0.0
+        if tally.first:
+            first, last = (datetime.fromisoformat(time) for time in (tally.first, tally.last))
+            seconds = (last - first).total_seconds()
+        return cls(
+            id=session.id,
+            path=path,
+            begun=session.time,
+            seconds=seconds,
+            flows=tally.flows,
+            failures=tally.failures,
+            events=tally.events,
+            final=session.final,
+        )
+
+    def order(self) -> tuple[float, str]:
+        """Sorts by the time of the beginning."""
+        try:
+            return datetime.fromisoformat(self.begun).timestamp(), self.id
+        except OverflowError:  # the year 1, somewhere east of Greenwich
+            return 0.0, self.id
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "session": self.id,
+            "time": self.begun,
+            "seconds": self.seconds,
+            "flows": self.flows,
+            "failures": self.failures,
+            "events": self.events,
+            "final": self.final,
+            "log": os.fspath(self.path),
+        }
+
+
+def text(sessions: Sequence[Listed], width: int = WIDTH) -> list[str]:
+    """A row for each session. Where the terminal is too narrow for it, the path stands below."""
+    width = max(NARROWEST, width)
+    head = ("Begun", "over", "flows", "failed", "events", "ended", "session")
+    rows = [head, *map(_cells, sessions)]
+    sizes = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    starts = ["  ".join(map(_aligned, row, sizes, range(len(head)))) for row in rows]
+    paths = ["log", *(printable(os.fspath(listed.path), 4096) for listed in sessions)]
+    if len(starts[0]) + 2 + max(map(len, paths)) <= width:
+        return [f"{start}  {path}" for start, path in zip(starts, paths, strict=True)]
+    lines = [printable(starts[0].rstrip(), width)]
+    for start, path in zip(starts[1:], paths[1:], strict=True):
+        lines += [printable(start.rstrip(), width), f"  {shortened(path, width - 2)}"]
+    return lines
+
+
+def _cells(listed: Listed) -> tuple[str, ...]:
+    return (
+        _local(listed.begun),
+        span(listed.seconds),
+        str(listed.flows),
+        str(listed.failures),
+        str(listed.events),
+        "yes" if listed.final else "no",
+        printable(listed.id, ID),
+    )
+
+
+def _aligned(cell: str, size: int, column: int) -> str:
+    """Numbers stand on the right."""
+    return cell.rjust(size) if 1 <= column <= 4 else cell.ljust(size)
+
+
+def _local(time: str) -> str:
+    try:
+        return datetime.fromisoformat(time).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return printable(time, 25)  # a date that no clock of this machine can show

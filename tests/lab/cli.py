@@ -1,0 +1,118 @@
+"""Runs the command line as people do: as a process. Records for the logs it reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from flowtally.tally import Tally
+from flowtally.times import timestamp
+from flowtally.vocabulary import CAUSES
+from flowtally.vocabulary import STATUS_TAGS
+from flowtally.vocabulary import status_tag
+
+Record = dict[str, Any]
+
+BEGIN = 1_767_323_045
+"""2026-01-02T03:04:05Z, when `start` says that a session begins."""
+
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e]]><x>&amp;\ufffe\x00\ud800\r\n"
+"""Control characters, what means something to XML, and what XML cannot hold; in a log as JSON
+escapes."""
+
+
+def run(
+    *arguments: str | Path, stdin: bytes = b"", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`flowtally` with these arguments, on a terminal of 100 columns."""
+    command = [sys.executable, "-m", "flowtally", *map(str, arguments)]
+    done = subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "100", **environment},
+    )
+    return subprocess.CompletedProcess(
+        command, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+def lines(*records: Record) -> bytes:
+    """A log."""
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def start(session: str = "00000001", second: float = 0) -> Record:
+    return {"type": "session_start", "session": session, "time": timestamp(BEGIN + second)}
+
+
+def answered(status: int = 200, second: float = 0, **fields: Any) -> Record:
+    """A complete response."""
+    tag = STATUS_TAGS.get(status) or status_tag(status)
+    return {**_flow(second), **tag, **fields}
+
+
+def failed(cause: str = "connection_refused", second: float = 0, **fields: Any) -> Record:
+    """A failure of a flow."""
+    return {**_flow(second), "outcome": "error", **_failure(cause), **fields}
+
+
+def event(cause: str = "client_tls_rejected", second: float = 0, **fields: Any) -> Record:
+    """A failure without a flow."""
+    return {
+        "type": "event",
+        "session": "00000001",
+        "time": timestamp(BEGIN + second),
+        "host": "pinned.example",
+        "port": 443,
+        **_failure(cause),
+        **fields,
+    }
+
+
+def final(*records: Record, session: str = "00000001") -> Record:
+    """The statistics at the end of a session that has these records."""
+    body = tally(*records).to_data()
+    return {"type": "stats", "session": session, "time": timestamp(BEGIN), "final": True, **body}
+
+
+def tally(*records: Record) -> Tally:
+    """The fold over records."""
+    found = Tally()
+    for record in records:
+        found.add(record)
+    return found
+
+
+def _flow(second: float) -> Record:
+    return {
+        "type": "flow",
+        "session": "00000001",
+        "time": timestamp(BEGIN + second),
+        "flow": str(second),
+        "kind": "http",
+        "method": "GET",
+        "url": "http://shop.example/cart/17",
+        "host": "shop.example",
+        "port": 80,
+        "request_bytes": 100,
+        "response_bytes": 1500,
+        "wait_ms": 20.0,
+        "duration_ms": 25.0,
+    }
+
+
+def _failure(cause: str) -> Record:
+    error = CAUSES[cause].error
+    return {
+        "error_code": error.code,
+        "error_name": error.name,
+        "cause": cause,
+        "side": CAUSES[cause].side,
+    }

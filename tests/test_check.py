@@ -1,0 +1,476 @@
+"""Budgets, and `flowtally check`, which holds sessions against them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from flowtally import tally as tally_module
+from flowtally.budgets import Budget
+from flowtally.budgets import BudgetError
+from flowtally.budgets import Result
+from flowtally.budgets import UnknownNameError
+from flowtally.budgets import evaluate
+from flowtally.budgets import parse
+from flowtally.report.budgets_text import text
+from flowtally.report.junit import is_ours
+from flowtally.report.junit import junit
+from flowtally.tally import Tally
+from flowtally.vocabulary import BANDS
+from flowtally.vocabulary import CAUSES
+from flowtally.vocabulary import ERRORS
+from hypothesis import given
+from hypothesis import strategies as st
+from lab.cli import HOSTILE
+from lab.cli import Record
+from lab.cli import answered
+from lab.cli import event
+from lab.cli import failed
+from lab.cli import final
+from lab.cli import lines
+from lab.cli import run
+from lab.cli import start
+from lab.cli import tally
+
+RECORDS = [
+    answered(200, 1, duration_ms=10.0),
+    answered(200, 2, duration_ms=20.0),
+    answered(404, 3, url="http://shop.example/logo.png"),
+    answered(503, 4, duration_ms=900.0, url="http://shop.example/pay"),
+    answered(302, 5, error_code=-5, error_name="x", cause="redirect_loop"),
+    failed(second=6, port=8000, detail="no one there", duration_ms=3.25),
+    failed(second=7, cause="http_response_timeout", duration_ms=5000.0, wait_ms=4000.0),
+    event(second=8),
+    {**answered(0, 9), "outcome": "ok", "kind": "dns"},
+    {**answered(0, 10), "outcome": "unfinished", "url": "http://shop.example/open"},
+    {"type": "gap", "session": "00000001", "time": "2026-01-02T03:04:05Z", "dropped": 6},
+]
+for record in RECORDS[-3:-1]:
+    for name in ("status", "band", "description", "error_code", "error_name"):
+        record.pop(name, None)
+
+
+def judged(*maxima: str, minima: Sequence[str] = (), of: Tally | None = None) -> list[Result]:
+    counted = of or tally(*RECORDS)
+    return list(evaluate(parse(maxima, minima, counted.codes), counted, 2))
+
+
+# --- what has a budget ---
+
+
+@pytest.mark.parametrize(
+    ("name", "actual"),
+    [
+        ("Informational", 0),
+        ("Success", 2),
+        ("Redirection", 1),
+        ("Client error", 1),
+        ("server ERROR", 1),
+        ("200", 2),
+        ("404", 1),
+        ("599", 0),
+        ("999", 0),
+        ("-1", 0),
+        ("-2", 2),
+        ("-3", 2),
+        ("-4", 0),
+        ("-5", 1),
+        ("-6", 1),
+        ("connection_refused", 1),
+        ("client_tls_rejected", 1),
+        ("redirect_loop", 1),
+        ("unknown", 0),
+        ("flows", 9),
+        ("failures", 2),
+        ("events", 1),
+        ("problems", 6),
+        ("unsuccessful", 2),
+        ("unfinished", 1),
+        ("ok", 1),
+        ("dropped", 6),
+        ("unreadable", 2),
+        ("request_bytes", 900),
+        ("response_bytes", 13_500),
+        ("p50_ms", pytest.approx(25, rel=0.02)),
+        ("p95_ms", pytest.approx(5000, rel=0.02)),
+        ("p99_ms", pytest.approx(5000, rel=0.02)),
+        ("max_ms", 5000),
+        ("wait_p50_ms", pytest.approx(20, rel=0.02)),
+        ("wait_p95_ms", pytest.approx(4000, rel=0.02)),
+        ("wait_p99_ms", pytest.approx(4000, rel=0.02)),
+        ("WAIT_MAX_MS", 4000),
+    ],
+)
+def test_what_is_counted(name: str, actual: Any) -> None:
+    (result,) = judged(f"{name}=0")
+    assert result.actual == actual
+    assert result.holds == (actual == 0)
+
+
+@given(
+    st.sampled_from([*BANDS, *map(str, ERRORS), *CAUSES, "flows", "404"]),
+    st.integers(0, 10**15 - 1),
+)
+def test_every_name_is_found_again(name: str, limit: int) -> None:
+    assert parse([f"{name}={limit}"], [f" {name.upper()} = {limit} "], []) == (
+        Budget(name, "max", limit),
+        Budget(name, "min", limit),
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "maximum", "minimum"), [(1, "EXCEEDED", "ok"), (2, "ok", "ok"), (3, "ok", "MISSED")]
+)
+def test_limits_are_inclusive(limit: int, maximum: str, minimum: str) -> None:
+    assert [judged(f"-2={limit}")[0].verdict, judged(minima=[f"-2={limit}"])[0].verdict] == [
+        maximum,
+        minimum,
+    ]
+
+
+def test_a_time_that_no_flow_has() -> None:
+    record = answered()
+    del record["duration_ms"]
+    results = judged("p95_ms=1", minima=["p95_ms=1"], of=tally(record))
+    assert [(result.actual, result.verdict) for result in results] == [
+        (None, "ok"),
+        (None, "MISSED"),
+    ]
+    assert text(results) == [
+        "ok      p95_ms  at most 1   no flow had a time",
+        "MISSED  p95_ms  at least 1  no flow had a time",
+    ]
+
+
+def test_any_code_of_the_log_has_a_budget() -> None:
+    strange = tally(answered(1234))
+    assert judged("1234=0", of=strange)[0].actual == 1
+    with pytest.raises(UnknownNameError):
+        judged("1234=0")
+    assert parse(["1234=0"], []) == (Budget("1234", "max", 0),)
+
+
+def test_what_may_be_among_other_codes_counts_against_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tally_module, "MAX_CODES", 1)
+    full = tally(answered(200), answered(404), answered(404))
+    results = judged("404=1", "500=0", minima=["404=1"], of=full)
+    assert text(results) == [
+        "EXCEEDED  404  at most 1   is 0",
+        "  up to 2 more may be among those counted under (other)",
+        "  GET http://shop.example/cart/17",
+        "  GET http://shop.example/cart/17",
+        "ok        500  at most 0   is 0",
+        "MISSED    404  at least 1  is 0",
+        "  up to 2 more may be among those counted under (other)",
+    ]
+
+
+# --- what makes no sense ---
+
+
+@pytest.mark.parametrize(
+    ("maxima", "message"),
+    [
+        (["flows"], "--max 'flows': a budget is NAME=NUMBER, such as 'Server error=0'"),
+        (["=5"], "--max '=5': a budget is NAME=NUMBER, such as 'Server error=0'"),
+        ([""], "--max '': a budget is NAME=NUMBER, such as 'Server error=0'"),
+        (["flows="], "--max 'flows=': '' is no whole number, 0 or more"),
+        (["flows=-1"], "--max 'flows=-1': '-1' is no whole number, 0 or more"),
+        (["flows=1.5"], "--max 'flows=1.5': '1.5' is no whole number, 0 or more"),
+        (["flows=1e3"], "--max 'flows=1e3': '1e3' is no whole number, 0 or more"),
+        (["flows=\u0663"], "--max 'flows=\u0663': '\u0663' is no whole number, 0 or more"),
+        (["404=few"], "--max '404=few': 'few' is no whole number, 0 or more"),
+        (["p95_ms=nan"], "--max 'p95_ms=nan': 'nan' is no number of milliseconds, 0 or more"),
+        (["p95_ms=inf"], "--max 'p95_ms=inf': 'inf' is no number of milliseconds, 0 or more"),
+        (["p95_ms=-1"], "--max 'p95_ms=-1': '-1' is no number of milliseconds, 0 or more"),
+        (["p95_ms=1s"], "--max 'p95_ms=1s': '1s' is no number of milliseconds, 0 or more"),
+        (["-2=0", "-2=1"], "--max -2 is given twice, as 0 and as 1"),
+        (["OK=0", "ok=1"], "--max ok is given twice, as 0 and as 1"),
+        (["p50_ms=1.5", "p50_ms=.5"], "--max p50_ms is given twice, as 1.5 and as 0.5"),
+        (["events=3"], "events cannot be at least 4 and at most 3"),
+    ],
+)
+def test_budgets_that_make_no_sense(maxima: list[str], message: str) -> None:
+    with pytest.raises(BudgetError) as caught:
+        parse(maxima, ["events=4"], [])
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("Servererror", " Did you mean 'Server error'?"),
+        ("conection_refused", " Did you mean 'connection_refused'?"),
+        ("failure", " Did you mean 'failures'?"),
+        ("p95", " Did you mean 'p95_ms'?"),
+        ("-7", ""),
+        ("99", ""),
+        ("0404", ""),
+        ("Ⅻ", ""),
+    ],
+)
+def test_unknown_names(name: str, suggestion: str) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        parse([f"{name}=0"], [], [])
+    message = f"--max '{name}=0': there is no budget for '{name}'."
+    assert str(caught.value) == message + suggestion
+
+
+def test_the_same_budget_twice_is_one() -> None:
+    assert parse(["flows=1", "Flows=1"], ["flows=1"], []) == (
+        Budget("flows", "max", 1),
+        Budget("flows", "min", 1),
+    )
+
+
+# --- what is printed ---
+
+CHECKED = """\
+EXCEEDED  Server error        at most 0    is 1
+  503: GET http://shop.example/pay
+ok        Client error        at most 1    is 1
+EXCEEDED  -2                  at most 0    is 2
+  client_tls_rejected: pinned.example
+  connection_refused: GET http://shop.example/cart/17 (no one there)
+    client_tls_rejected: Install mitmproxy's CA certificate on the client (http://mitm.it); an app
+    that pins its certificate must be rebuilt without pinning, or its host excluded with
+    ignore_hosts.
+    connection_refused: Nothing listens on that port: check that the server is running, and the port
+    number.
+EXCEEDED  connection_refused  at most 0    is 1
+  GET http://shop.example/cart/17 (no one there)
+    Nothing listens on that port: check that the server is running, and the port number.
+EXCEEDED  404                 at most 0    is 1
+  GET http://shop.example/logo.png
+EXCEEDED  failures            at most 1    is 2
+  http_response_timeout: GET http://shop.example/cart/17
+  connection_refused: GET http://shop.example/cart/17 (no one there)
+    client_tls_rejected: Install mitmproxy's CA certificate on the client (http://mitm.it); an app
+    that pins its certificate must be rebuilt without pinning, or its host excluded with
+    ignore_hosts.
+    connection_refused: Nothing listens on that port: check that the server is running, and the port
+    number.
+    http_response_timeout: The server took the request and did not answer in time: look at what it
+    was doing, or let the client wait longer.
+EXCEEDED  unfinished          at most 0    is 1
+  GET http://shop.example/open
+EXCEEDED  max_ms              at most 800  is 5000
+  5000 ms: GET http://shop.example/cart/17
+  900 ms: GET http://shop.example/pay
+MISSED    flows               at least 10  is 9
+"""
+
+MAXIMA = [
+    "Server error=0",
+    "client error=1",
+    "-2=0",
+    "connection_refused=0",
+    "404=0",
+    "failures=1",
+    "unfinished=0",
+    "max_ms=800.0",
+]
+
+
+def arguments(maxima: Sequence[str], minima: Sequence[str] = ()) -> list[str]:
+    options = [("--max", text) for text in maxima] + [("--min", text) for text in minima]
+    return [word for option in options for word in option]
+
+
+def write_log(folder: Path, *records: Record) -> Path:
+    log = folder / "log.jsonl"
+    log.write_bytes(lines(start(), *records, final(*records)))
+    return log
+
+
+def test_check_of_a_log(tmp_path: Path) -> None:
+    log = write_log(tmp_path, *RECORDS)
+    done = run("check", log, *arguments(MAXIMA, ["flows=10"]))
+    assert done.stdout == CHECKED
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_all_budgets_hold(tmp_path: Path) -> None:
+    done = run("check", write_log(tmp_path, *RECORDS), "--max", "-2=2", "--max=-6=1", "--min=-3=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "ok  -2  at most 2   is 2\nok  -6  at most 1   is 1\nok  -3  at least 1  is 2\n"
+    )
+
+
+@pytest.mark.parametrize("option", [["--max", "-2=0"], ["--max=-2=0"]])
+def test_a_name_may_begin_with_a_hyphen(tmp_path: Path, option: list[str]) -> None:
+    done = run("check", *option, write_log(tmp_path, answered()))
+    assert (done.returncode, done.stdout) == (0, "ok  -2  at most 0  is 0\n")
+
+
+def test_standard_input_several_logs_and_a_session_that_did_not_end(tmp_path: Path) -> None:
+    log = write_log(tmp_path, *RECORDS)
+    other = [record | {"session": "00000002"} for record in (start(), *RECORDS)]
+    stdin = lines(*other) + b'{"type":"fl'
+    done = run("check", log, "-", "--min", "flows=18", "--max=unreadable=1", stdin=stdin)
+    assert done.returncode == 0
+    assert done.stdout == "ok  unreadable  at most 1    is 1\nok  flows       at least 18  is 18\n"
+    assert done.stderr.splitlines() == [
+        "standard input, line 13: torn line; skipped",
+        "1 unreadable line skipped",
+        "Session 00000002 did not end cleanly, or is still running",
+    ]
+
+
+def test_the_newest_log_is_the_default(tmp_path: Path) -> None:
+    folder = tmp_path / ".mitmproxy" / "flowtally"
+    folder.mkdir(parents=True)
+    write_log(folder, answered())
+    done = run("check", "--max", "flows=1", HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "ok  flows  at most 1  is 1\n")
+
+
+EXAMPLE = "flowtally check --max 'Server error=0' --max -2=0 --min flows=1"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("{log}", f"flowtally: no budget is given; for example: {EXAMPLE}\n"),
+        ("{log} --max flows=x", "flowtally: --max 'flows=x': 'x' is no whole number, 0 or more\n"),
+        ("{log} --max 77=1", "flowtally: --max '77=1': there is no budget for '77'. There are\n"),
+        (
+            "{log} --min Sucess=1",
+            "flowtally: --min 'Sucess=1': there is no budget for 'Sucess'. "
+            "Did you mean 'Success'? There are\n",
+        ),
+        ("{log} --max", "Error: Option '--max' requires an argument.\n"),
+        ("{log} --most flows=1", "Error: No such option"),
+        ("--max flows=1 {none}", "flowtally: {none}: No such file or directory\n"),
+        ("--max flows=1 /dev/null", "flowtally: no flowtally session in /dev/null\n"),
+        (
+            "{log} --max flows=1 --junit {none}/x",
+            "flowtally: {none}/x: cannot be written: there is no folder {none}\n",
+        ),
+    ],
+)
+def test_bad_usage(tmp_path: Path, words: str, message: str) -> None:
+    log, none = write_log(tmp_path, answered()), tmp_path / "none"
+    given = [word.format(log=log, none=none) for word in words.split()]
+    done = run("check", *given)
+    assert done.returncode == 2
+    assert message.format(none=none) in done.stderr
+
+
+def test_an_unknown_name_gets_the_list(tmp_path: Path) -> None:
+    done = run("check", write_log(tmp_path, answered()), "--max", "nope=1")
+    for word in (
+        "bands: Informational",
+        "status codes: 100",
+        "error codes: -1, -2",
+        "  causes: dns",
+    ):
+        assert word in done.stderr
+    for name in (*BANDS, *CAUSES, "unreadable", "wait_max_ms"):
+        assert name in done.stderr
+    assert max(map(len, done.stderr.splitlines())) <= 100
+
+
+# --- JUnit XML ---
+
+JUNIT = """\
+<?xml version='1.0' encoding='utf-8'?>
+<testsuites tests="3" failures="2" errors="0" skipped="0">
+  <testsuite name="flowtally" tests="3" failures="2" errors="0" skipped="0" time="0">
+    <properties>
+      <property name="log" value="LOG" />
+      <property name="session" value="00000001" />
+    </properties>
+    <testcase classname="flowtally.check" name="connection_refused at most 0" time="0">
+      <failure message="connection_refused is 1; the budget is at most 0" type="EXCEEDED">\
+GET http://shop.example/cart/17 (no one there)
+Nothing listens on that port: check that the server is running, and the port number.</failure>
+    </testcase>
+    <testcase classname="flowtally.check" name="404 at most 1" time="0" />
+    <testcase classname="flowtally.check" name="flows at least 10" time="0">
+      <failure message="flows is 9; the budget is at least 10" type="MISSED" />
+    </testcase>
+  </testsuite>
+</testsuites>
+"""
+
+
+def test_junit(tmp_path: Path) -> None:
+    log, out = write_log(tmp_path, *RECORDS), tmp_path / "out.xml"
+    command = ["check", str(log), *arguments(["connection_refused=0", "404=1"], ["flows=10"])]
+    for _ in range(2):  # its own it overwrites
+        assert run(*command, "--junit", out).returncode == 1
+        assert out.read_text("utf-8") == JUNIT.replace("LOG", str(log))
+    out.write_text("a thesis")
+    done = run(*command, "--junit", out)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"flowtally: {out}: exists, and flowtally did not write it; --force overwrites it\n"
+    )
+    assert out.read_text() == "a thesis"
+    assert run(*command, "--junit", out, "--force").returncode == 1
+    assert is_ours(out.read_bytes())
+
+
+def test_a_hostile_log(tmp_path: Path) -> None:
+    evil: Any = {
+        "session": HOSTILE,
+        "host": HOSTILE,
+        "method": HOSTILE,
+        "url": f"http://{HOSTILE}/",
+        "detail": HOSTILE,
+    }
+    log, out = tmp_path / "a\x1b[31m]]>\ufffe.jsonl", tmp_path / "out"
+    log.write_bytes(
+        lines(
+            start(HOSTILE),
+            failed(**evil),
+            event(**evil) | {"cause": HOSTILE},
+            answered(500, **evil | {"description": HOSTILE}),
+        )
+        + b"\x1b[31m\n"
+    )
+    budgets = arguments(["problems=0", "-2=0", "500=0", "max_ms=1"])
+    done = run("check", log, *budgets, "--junit", out)
+    assert done.returncode == 1
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    suite = ElementTree.fromstring(out.read_bytes()).find("testsuite")
+    assert suite is not None
+    assert suite.get("failures") == "4"
+    assert "]]>" in str(suite.findtext("testcase/failure"))
+    assert "owned" in json.dumps([dict(found.attrib) for found in suite.iter("property")])
+
+
+@given(st.lists(st.text()), st.text())
+def test_junit_is_well_formed_whatever_is_in_it(examples: list[str], other: str) -> None:
+    result = Result(Budget("flows", "max", 0), 1, False, tuple(examples), (other,), other)
+    document = junit([result], [other], [other])
+    assert ElementTree.fromstring(document).tag == "testsuites"
+    assert is_ours(document[:4096])
+
+
+@given(st.lists(st.text(), max_size=5), st.text(), st.sampled_from([1, 80, 90, 300]))
+def test_nothing_is_wider_than_the_terminal(examples: list[str], other: str, width: int) -> None:
+    result = Result(Budget("flows", "max", 0), 1, False, tuple(examples), (other,), other)
+    for line in text([result, result], width):
+        assert line.isprintable()
+        assert len(line) <= min(100, max(80, width))
+
+
+def test_statistics_with_odd_examples_do_no_harm() -> None:
+    data = tally(*RECORDS).to_data()
+    odd = {"time": 5, "method": [], "url": {"a": 1}, "host": 7, "port": [1], "detail": None}
+    data["errors"]["-2"]["causes"]["connection_refused"]["examples"] = [odd, {}]
+    data["slowest"] = [{"duration_ms": 9000, "url": None, "wait_ms": "x"}]
+    found = Tally.from_data(json.loads(json.dumps(data)))
+    results = judged("connection_refused=0", "problems=0", "max_ms=1", "wait_max_ms=1", of=found)
+    assert all(line.isprintable() for line in text(results))

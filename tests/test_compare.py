@@ -1,0 +1,564 @@
+"""What is different between two sessions, and what only looks so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from math import comb
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from flowtally import comparison as module
+from flowtally import tally as tally_module
+from flowtally.comparison import Change
+from flowtally.comparison import Comparison
+from flowtally.comparison import Part
+from flowtally.comparison import chance
+from flowtally.comparison import compare
+from flowtally.report.comparison_text import text
+from flowtally.tally import Tally
+from flowtally.vocabulary import CAUSES
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from lab.cli import HOSTILE
+from lab.cli import Record
+from lab.cli import answered
+from lab.cli import event
+from lab.cli import failed
+from lab.cli import final
+from lab.cli import lines
+from lab.cli import run
+from lab.cli import start
+from lab.cli import tally
+
+PAY = "http://shop.example/pay"
+LIST = "http://shop.example/list"
+OLD = "http://old.example/logo.png"
+
+BEFORE = [
+    *(answered(200, second, url=LIST, duration_ms=20.0 + second % 7) for second in range(60)),
+    *(failed(second=second, port=8000, detail="no one there", url=PAY) for second in range(12)),
+    *(answered(200, 1, url=PAY) for _ in range(8)),
+    answered(404, 5, url=OLD, host="old.example"),
+    *(answered(500, 6) for _ in range(3)),
+]
+AFTER = [
+    *(answered(200, second, url=LIST, duration_ms=30.0 + second % 7) for second in range(90)),
+    *(answered(200, 1, url=PAY) for _ in range(30)),
+    answered(503, 7, url=PAY),
+    *(answered(500, 6) for _ in range(3)),
+    *(event(second=8) for _ in range(6)),
+    *(answered(200, 9, url=f"http://new.example/{name}", host="new.example") for name in "ab"),
+]
+
+COMPARED = """\
+Fixed: 1 problem gone. Gone: 1 problem, but what had it was not called again. New: 2 problems, all
+too rare to be sure. Slower: 6 percentiles. Failures 14.3 % → 0.0 % of flows. Status 400 and up
+4.8 % → 3.2 % of flows.
+
+Before: 84 flows, 12 failed (14.3 %), 4 with status 400 and up, over 59.0 s
+After:  126 flows, 4 with status 400 and up, 6 failures without a flow, over 1 min 29 s
+
+Fixed                         before  after
+  -2 connection_refused  12 (14.3 %)      0
+
+Gone, but not called again     before  after
+  -3 404 Not found          1 (1.2 %)      0  may be chance
+
+New                           before      after
+  -2 client_tls_rejected           0  6 (4.5 %)  may be chance
+       Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
+       certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
+       last: pinned.example
+  -3 503 Service unavailable       0  1 (0.8 %)  may be chance
+       last: GET http://shop.example/pay
+
+Other status       before         after
+  200 OK      68 (81.0 %)  122 (96.8 %)
+
+Endpoint: failed or 400 and up    before    after
+  GET http://shop.example/pay   12 of 20  1 of 31
+
+Host: failed or 400 and up    before     after
+  shop.example              15 of 83  4 of 124
+
+Duration                             before  after
+  All flows                     p95   26 ms  36 ms  +40 %
+  All flows                     p50   24 ms  33 ms  +37 %
+  Success                       p50   23 ms  33 ms  +42 %
+  shop.example                  p95   26 ms  36 ms  +40 %
+  shop.example                  p50   24 ms  33 ms  +37 %
+  GET http://shop.example/list  p50   23 ms  33 ms  +42 %
+
+Host only after   flows
+  pinned.example      6
+  new.example         2
+
+Host only before  flows
+  old.example         1
+"""
+
+
+def flipped(comparison: Comparison) -> Comparison:
+    """The same, seen from the other side; `called` and `latest` are of one side only."""
+    ways: dict[str, Any] = {
+        "appeared": "vanished",
+        "vanished": "appeared",
+        "more": "fewer",
+        "fewer": "more",
+    }
+
+    def changes(found: tuple[Change, ...]) -> tuple[Change, ...]:
+        return tuple(
+            replace(c, direction=ways[c.direction], before=c.after, after=c.before) for c in found
+        )
+
+    return replace(
+        comparison,
+        before=comparison.after,
+        after=comparison.before,
+        problems=changes(comparison.problems),
+        error_codes=changes(comparison.error_codes),
+        status_codes=changes(comparison.status_codes),
+        hosts=changes(comparison.hosts),
+        endpoints=changes(comparison.endpoints),
+        durations=tuple(
+            replace(
+                shift,
+                before=shift.after,
+                after=shift.before,
+                samples_before=shift.samples_after,
+                samples_after=shift.samples_before,
+            )
+            for shift in comparison.durations
+        ),
+        traffic_hosts=replace(
+            comparison.traffic_hosts,
+            appeared=comparison.traffic_hosts.vanished,
+            vanished=comparison.traffic_hosts.appeared,
+        ),
+        traffic_endpoints=replace(
+            comparison.traffic_endpoints,
+            appeared=comparison.traffic_endpoints.vanished,
+            vanished=comparison.traffic_endpoints.appeared,
+        ),
+    )
+
+
+def two_sided(comparison: Comparison) -> Comparison:
+    """Without what is said of one side only."""
+
+    def changes(found: tuple[Change, ...]) -> tuple[Change, ...]:
+        return tuple(replace(c, called=True, latest="", description="") for c in found)
+
+    return replace(
+        comparison,
+        problems=changes(comparison.problems),
+        error_codes=changes(comparison.error_codes),
+        status_codes=changes(comparison.status_codes),
+    )
+
+
+# --- the test statistic ---
+
+
+def exactly(one: Part, other: Part) -> Fraction:
+    """Fisher's exact test in whole numbers: twice the smaller tail."""
+    total, hits = one.of + other.of, one.count + other.count
+    ways = {
+        x: comb(one.of, x) * comb(other.of, hits - x)
+        for x in range(max(0, hits - other.of), min(hits, one.of) + 1)
+    }
+    low = sum(count for x, count in ways.items() if x <= one.count)
+    high = sum(count for x, count in ways.items() if x >= one.count)
+    return min(Fraction(1), Fraction(2 * min(low, high), comb(total, hits)))
+
+
+PARTS = st.integers(0, 200).flatmap(
+    lambda of: st.builds(Part, st.integers(0, of), st.just(of)),
+)
+
+
+@given(PARTS, PARTS)
+def test_the_test_is_fishers(one: Part, other: Part) -> None:
+    assert chance(one, other) == pytest.approx(float(exactly(one, other)), rel=1e-6)
+
+
+@given(PARTS, PARTS)
+def test_the_test_does_not_mind_the_order(one: Part, other: Part) -> None:
+    assert chance(one, other) == chance(other, one)
+
+
+def test_from_a_large_variance_on_it_is_approximate(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = Part(50_600, 100_000), Part(50_000, 100_000)
+    approximate = chance(one, other)
+    monkeypatch.setattr(module, "LARGE_VARIANCE", 10**9)
+    assert approximate == pytest.approx(chance(one, other), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Part(2**60, 2**62), Part(2**61, 2**62)),
+        (Part(1, 2**62), Part(5, 2**62)),
+        (Part(9, 3), Part(0, 3)),
+        (Part(2**62, 5), Part(3, 2**62)),
+        (Part(0, 0), Part(0, 0)),
+    ],
+)
+def test_numbers_that_no_session_has(one: Part, other: Part) -> None:
+    assert 0 <= chance(one, other) <= 1
+
+
+# --- properties ---
+
+HOSTS = st.sampled_from(["a.example", "b.example", "c.example"])
+RECORDS = st.lists(
+    st.one_of(
+        st.builds(
+            lambda status, host, ms: answered(
+                status, host=host, url=f"http://{host}/{status}", duration_ms=ms
+            ),
+            st.sampled_from([200, 204, 304, 404, 500, 999]),
+            HOSTS,
+            st.floats(0, 1e5),
+        ),
+        st.builds(lambda cause, host: failed(cause, host=host), st.sampled_from([*CAUSES]), HOSTS),
+        st.builds(lambda host: event(host=host), HOSTS),
+    ),
+    max_size=30,
+)
+TALLIES = st.builds(
+    lambda records, times: tally(*(records * times)), RECORDS, st.sampled_from([1, 3, 40])
+)
+
+
+@given(TALLIES)
+@settings(max_examples=40)
+def test_a_session_does_not_differ_from_itself(found: Tally) -> None:
+    comparison = compare(found, found)
+    assert not comparison.different
+    assert text(comparison)[0].startswith(("No difference", "Nothing came through"))
+
+
+@given(TALLIES, TALLIES)
+@settings(max_examples=60)
+def test_swapped_sides_swap_what_is_found(before: Tally, after: Tally) -> None:
+    there, back = compare(before, after), compare(after, before)
+    assert two_sided(flipped(there)) == two_sided(back)
+
+
+@given(TALLIES, TALLIES, st.sampled_from([1, 80, 90, 300]))
+@settings(max_examples=40)
+def test_nothing_is_wider_than_the_terminal(before: Tally, after: Tally, width: int) -> None:
+    found = text(compare(before, after), width)
+    assert max(map(len, found)) <= min(100, max(80, width))
+    assert all(line.isprintable() for line in found)
+
+
+@given(TALLIES, TALLIES)
+@settings(max_examples=40)
+def test_the_data_is_plain_and_says_the_same(before: Tally, after: Tally) -> None:
+    comparison = compare(before, after)
+    data = json.loads(json.dumps(comparison.to_data()))
+    assert data["different"] == comparison.different
+    listed = [data[name] for name in ("problems", "hosts", "endpoints", "durations")]
+    assert [len(rows) for rows in listed] == [
+        len(comparison.problems),
+        len(comparison.hosts),
+        len(comparison.endpoints),
+        len(comparison.durations),
+    ]
+
+
+# --- chance, and what is none ---
+
+
+def session(
+    random: Random, flows: int, slower: float = 1.0, failing: float = 0.05, tail: float = 1.0
+) -> Tally:
+    """Flows to five endpoints, log-normally distributed in time, some of which fail."""
+    records = []
+    for number in range(flows):
+        ms = 50 * slower * random.lognormvariate(0, 0.35)
+        if random.random() < 0.1:
+            ms *= tail
+        url = f"http://shop.example/{'abcde'[number % 5]}"
+        make: Callable[..., Record] = failed if random.random() < failing else answered
+        records.append(make(second=number % 60, url=url, duration_ms=ms))
+    return tally(*records)
+
+
+def test_two_sessions_of_a_kind_do_not_differ() -> None:
+    random = Random(1)
+    different = [
+        compare(session(random, 200), session(random, flows)).different
+        for flows in (200, 400, 1000)
+        for _ in range(20)
+    ]
+    assert sum(different) <= 3
+
+
+def test_a_shift_of_a_third_with_200_samples_is_found() -> None:
+    random = Random(2)
+    for _ in range(20):
+        found = compare(session(random, 200), session(random, 200, slower=1.3))
+        (shift,) = (s for s in found.durations if (s.table, s.percentile) == ("all", "p50"))
+        assert shift.slower
+        assert (shift.samples_before, shift.samples_after) == (200, 200)
+        assert shift.after / shift.before == pytest.approx(1.3, rel=0.25)
+
+
+def test_a_longer_tail_is_found_where_the_median_stays() -> None:
+    random = Random(3)
+    found = compare(session(random, 1000), session(random, 1000, tail=20))
+    assert {(s.percentile, s.slower) for s in found.durations if s.table == "all"} == {
+        ("p95", True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ((10, 100), (20, 200), []),  # twice as much of twice as much
+        ((10, 100), (10, 1000), ["fewer"]),
+        ((10, 100), (60, 200), ["more"]),
+        ((10, 100), (13, 100), []),
+        ((50_000, 1_000_000), (51_500, 1_000_000), []),  # certain, and too small to matter
+        ((0, 100), (1, 100), ["appeared"]),
+        ((1, 100), (0, 100), ["vanished"]),
+        ((0, 100), (0, 500), []),
+        ((5, 5), (0, 0), ["vanished"]),
+    ],
+)
+def test_shares_are_compared(
+    before: tuple[int, int], after: tuple[int, int], found: list[str]
+) -> None:
+    def side(failures: int, flows: int) -> Tally:
+        made = tally(failed()) if failures else Tally()
+        made.flows = flows
+        made.outcomes["error"] = failures
+        made.outcomes["status"] = flows - failures
+        if failures:
+            made.errors[-2]["connection_refused"].count = failures
+        return made
+
+    comparison = compare(side(*before), side(*after))
+    assert [change.direction for change in comparison.problems] == found
+    assert [change.direction for change in comparison.error_codes] == found
+
+
+def test_one_of_many_hosts_that_differs_by_chance_is_no_difference() -> None:
+    def side(failing: dict[int, int]) -> Tally:
+        return tally(
+            *(
+                (failed if number < failing.get(host, 5) else answered)(
+                    host=f"h{host}", url="http://h/"
+                )
+                for host in range(100)
+                for number in range(30)
+            )
+        )
+
+    assert compare(side({}), side({7: 13})).hosts == ()  # p = 0.05, of a hundred
+    assert [change.name for change in compare(side({}), side({7: 28})).hosts] == ["h7"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "listed"),
+    [
+        ((0, 1), (1, 1), ["appeared"]),
+        ((2, 2), (0, 3), ["vanished"]),
+        ((0, 40), (1, 40), []),
+        ((0, 40), (20, 40), ["appeared"]),
+        ((3, 3), (5, 5), []),
+    ],
+)
+def test_an_endpoint_that_broke_or_was_mended(
+    before: tuple[int, int], after: tuple[int, int], listed: list[str]
+) -> None:
+    def side(failures: int, flows: int) -> Tally:
+        # The problem as such is there on both sides.
+        return tally(
+            *(answered(500, url="http://shop.example/always") for _ in range(9)),
+            *(answered(500 if n < failures else 200, url=PAY) for n in range(flows)),
+        )
+
+    found = compare(side(*before), side(*after)).endpoints
+    assert [change.direction for change in found] == listed
+    assert {change.name for change in found} <= {f"GET {PAY}"}
+
+
+def test_few_times_say_nothing() -> None:
+    def side(count: int, ms: float) -> Tally:
+        return tally(*(answered(duration_ms=ms) for _ in range(count)))
+
+    assert compare(side(19, 10.0), side(500, 1000.0)).durations == ()
+    assert len(compare(side(20, 10.0), side(500, 1000.0)).durations) == 8
+    assert compare(side(500, 1.0), side(500, 4.0)).durations == ()  # nobody notices
+    assert compare(side(500, 1000.0), side(500, 1070.0)).durations == ()
+
+
+def test_what_was_not_called_again_is_not_fixed() -> None:
+    before = tally(
+        failed(url="http://a.example/x", host="a.example"),
+        failed("dns_error", url="http://b.example/x", host="b.example"),
+        event(host="c.example"),
+        event("tls_protocol_error", host="d.example", port=8443),
+    )
+    after = tally(
+        answered(url="http://a.example/x?y=1", host="a.example"),
+        answered(url="http://b.example/other", host="b.example"),
+        answered(url="http://d.example/", host="d.example"),
+    )
+    called = {change.name: change.called for change in compare(before, after).problems}
+    assert called == {
+        "connection_refused": True,
+        "dns_error": False,
+        "client_tls_rejected": False,
+        "tls_protocol_error": True,
+    }
+
+
+def test_what_a_full_table_counts_under_other_is_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAX_HOSTS", "MAX_ENDPOINTS", "MAX_CODES", "MAX_CAUSES"):
+        monkeypatch.setattr(tally_module, name, 1)
+    before = tally(answered(200, url="http://a/", host="a"))
+    after = tally(
+        *(answered(500 + n % 3, url=f"http://{n}/", host=str(n)) for n in range(50)),
+        *(failed("dns_error", host="z"), failed(host="z")),
+    )
+    for comparison in (compare(before, after), compare(after, before)):
+        data = json.dumps(comparison.to_data())
+        assert tally_module.OTHER not in data
+        assert not comparison.traffic_hosts.complete
+        assert any("is not known for all" in line for line in text(comparison))
+
+
+# --- what is printed ---
+
+
+def test_the_text() -> None:
+    assert "\n".join(text(compare(tally(*BEFORE), tally(*AFTER)))) + "\n" == COMPARED
+
+
+def write_logs(folder: Path, before: list[Record], after: list[Record]) -> tuple[Path, Path]:
+    for name, records in (("before", before), ("after", after)):
+        (folder / name).write_bytes(lines(start(), *records, final(*records)))
+    return folder / "before", folder / "after"
+
+
+def test_compare_of_two_logs(tmp_path: Path) -> None:
+    before, after = write_logs(tmp_path, BEFORE, AFTER)
+    done = run("compare", before, after)
+    assert (done.returncode, done.stdout, done.stderr) == (0, COMPARED, "")
+    for arguments in (("-", after), (before, "-")):
+        stdin = (before if arguments[0] == "-" else after).read_bytes()
+        assert run("compare", *arguments, stdin=stdin).stdout == COMPARED
+
+
+def test_compare_as_json(tmp_path: Path) -> None:
+    before, after = write_logs(tmp_path, BEFORE, AFTER)
+    done = run("compare", before, after, "--json")
+    data = json.loads(done.stdout)
+    assert (done.returncode, data["schema"], data["different"]) == (0, 1, True)
+    assert data["before"]["flows"] == 84
+    assert data["problems"][0] == {
+        "name": "connection_refused",
+        "error_code": -2,
+        "change": "vanished",
+        "before": {"count": 12, "of": 84, "share": 0.142857},
+        "after": {"count": 0, "of": 132, "share": 0.0},
+        "p": pytest.approx(1.4325e-5, rel=1e-4),
+        "clear": True,
+        "called_again": True,
+        "advice": CAUSES["connection_refused"].advice,
+    }
+    assert data["traffic"]["hosts"]["vanished"] == [{"name": "old.example", "count": 1}]
+    done = run("compare", before, before, "--json")
+    assert not json.loads(done.stdout)["different"]
+
+
+def test_a_log_with_itself(tmp_path: Path) -> None:
+    before, _ = write_logs(tmp_path, BEFORE, AFTER)
+    side = "84 flows, 12 failed (14.3 %), 4 with status 400 and up, over 59.0 s"
+    assert run("compare", before, before).stdout == (
+        "No difference. Failures 14.3 % → 14.3 % of flows. "
+        "Status 400 and up 4.8 % → 4.8 % of flows.\n\n"
+        f"Before: {side}\nAfter:  {side}\n"
+    )
+
+
+def test_nothing_to_compare() -> None:
+    assert text(compare(tally(*BEFORE), Tally()))[0] == (
+        "Nothing came through after the change: there is nothing to compare."
+    )
+
+
+def test_a_session_that_did_not_end_cleanly_is_said(tmp_path: Path) -> None:
+    before, after = write_logs(tmp_path, BEFORE, AFTER)
+    after.write_bytes(lines(start(), *AFTER) + b"{")
+    done = run("compare", before, after)
+    assert (done.returncode, done.stdout) == (0, COMPARED)
+    assert done.stderr.splitlines() == [
+        f"{after}, line {len(AFTER) + 2}: torn line; skipped",
+        "1 unreadable line skipped",
+        "Session 00000001 did not end cleanly, or is still running",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("- -", "flowtally: BEFORE and AFTER cannot both be standard input\n"),
+        ("{log}", "Error: Missing argument 'AFTER'.\n"),
+        ("{log} {none}", "flowtally: {none}: No such file or directory\n"),
+        ("{none} {log}", "flowtally: {none}: No such file or directory\n"),
+        ("{log} /dev/null", "flowtally: no flowtally session in /dev/null\n"),
+        ("{log} -", "flowtally: no flowtally session in -\n"),
+        ("{log} {log} {log}", "Error: Got unexpected extra argument"),
+    ],
+)
+def test_bad_usage(tmp_path: Path, words: str, message: str) -> None:
+    log, _ = write_logs(tmp_path, BEFORE, AFTER)
+    none = tmp_path / "none"
+    done = run("compare", *(word.format(log=log, none=none) for word in words.split()))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message.format(none=none) in done.stderr
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_hostile_log(width: int) -> None:
+    evil: Any = {
+        "host": HOSTILE,
+        "method": HOSTILE,
+        "url": f"http://{HOSTILE}/{'x' * 200}",
+        "detail": HOSTILE,
+    }
+    records = [
+        *(answered(299, **evil | {"description": HOSTILE, "duration_ms": 99.0}) for _ in range(30)),
+        answered(500, **evil | {"description": HOSTILE}),
+        failed(**evil),
+        event(**evil) | {"cause": HOSTILE},
+    ]
+    for sides in ((records, []), ([], records), (records, BEFORE), (BEFORE, records)):
+        comparison = compare(*(tally(*side) for side in sides))
+        for line in text(comparison, width):
+            assert line.isprintable()
+            assert len(line) <= width
+        json.dumps(comparison.to_data()).encode()
+
+
+def test_long_lists_are_cut() -> None:
+    many = [
+        answered(400 + number, url=f"http://h{number}/", host=f"h{number}") for number in range(30)
+    ]
+    found = text(compare(tally(*BEFORE), tally(*BEFORE, *many)))
+    assert "  and 19 more problems" in found
+    assert "  and 20 more hosts" in found
+    assert len(found) < 70
