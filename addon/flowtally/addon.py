@@ -62,6 +62,8 @@ from .mark import KEY
 from .mark import mark
 from .redirects import Redirects
 from .report import text
+from .report.layout import WIDTH
+from .report.paint import paint_for
 from .tally import Tally
 from .times import timestamp
 from .unclaimed import Failure
@@ -249,8 +251,9 @@ class Flowtally:
         # mitmdump -q sets the log's verbosity to error; the console has no such option.
         if "termlog_verbosity" in ctx.options and ctx.options.termlog_verbosity != "error":
             session.tally.dropped = session.journal.missing
-            width = shutil.get_terminal_size(fallback=(text.WIDTH, 24)).columns
-            lines = [*text.summary(session.tally, width), "", f"Session log: {session.path}"]
+            width = shutil.get_terminal_size(fallback=(WIDTH, 24)).columns
+            summary = text.summary(session.tally, width, paint_for(sys.stderr))
+            lines = [*summary, "", f"Session log: {session.path}"]
             try:
                 print("", *lines, sep="\n", file=sys.stderr, flush=True)
             except (OSError, UnicodeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,7 +10,9 @@ import sys
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,14 +33,19 @@ from .output import write
 from .redaction import printable
 from .report import budgets_text
 from .report import comparison_text
+from .report import data
 from .report import sessions_text
 from .report import text
 from .report.junit import is_ours as is_junit
 from .report.junit import junit as junit_xml
+from .report.layout import WIDTH
+from .report.paint import paint_for
 from .report.sessions_text import Listed
 
 DEFAULT_CONFDIR = "~/.mitmproxy"
 """mitmproxy's own default, mitmproxy/options.py CONF_DIR."""
+SHOW_PROGRESS = 32 * 1024 * 1024
+"""From so many bytes on, progress is shown."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,35 +64,50 @@ def script() -> None:
 
 @main.command()
 @click.argument("logs", nargs=-1, metavar="[LOG]...")
-def report(logs: tuple[str, ...]) -> None:
-    """Print what session logs hold.
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a web page.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--force", is_flag=True, help="Overwrite FILE even if flowtally did not write it.")
+def report(
+    logs: tuple[str, ...], html: Path | None, as_json: bool, as_csv: bool, force: bool
+) -> None:
+    """Say what session logs hold: as text, or as --html, --json or --csv.
 
     LOG is a session log, or - for standard input; several are merged. Without one: the newest log
     in the default folder.
     """
-    found = Logs()
-    sources = logs or (_newest(),)
-    for source in sources:
-        try:
-            if source == "-":
-                found.read(sys.stdin.buffer, "standard input")
-            else:
-                found.read_file(Path(source), source)
-        except OSError as error:
-            _stop(f"{source}: {error.strerror or error}")
-    for problem in found.problems:
-        click.echo(f"{problem.source}, line {problem.line}: {problem.reason}; skipped", err=True)
-    if found.unreadable:
-        lines = "line" if found.unreadable == 1 else "lines"
-        click.echo(f"{found.unreadable} unreadable {lines} skipped", err=True)
-    if not found.sessions:
-        _stop(f"no flowtally session in {', '.join(sources)}")
-    width = shutil.get_terminal_size(fallback=(text.WIDTH, 24)).columns
-    click.echo("\n".join(text.report(found.merged(), width)))
-    click.echo()
-    for session in found.sessions.values():
-        end = "" if session.final else "; it did not end cleanly, or is still running"
-        click.echo(printable(f"Session {session.id:.40}, begun {session.time}{end}"))
+    if (html is not None) + as_json + as_csv > 1:
+        _stop("--html, --json and --csv: one of them at a time")
+    found = _read(logs or (_newest(),))
+    tally = found.merged()
+    if html is not None:
+        from .report import html as html_report  # Jinja2 takes a while to load
+
+        notes = [f"{found.unreadable} unreadable lines skipped"] if found.unreadable else []
+        notes += [f"{p.source}, line {p.line}: {p.reason}; skipped" for p in found.problems]
+        about = html_report.About(_sessions(found), notes)
+        content = html_report.page(tally, about).encode("utf-8", "replace")
+        _write(html, content, html_report.is_ours, force)
+    elif as_json:
+        _note_unclean(found)
+        click.echo(json.dumps(data.report(found, tally), indent=1))
+    elif as_csv:
+        _note_unclean(found)
+        click.echo(data.csv_text(tally), nl=False)
+    else:
+        click.echo("\n".join(text.report(tally, _width(), paint_for(sys.stdout))), color=True)
+        click.echo()
+        for line in _sessions(found):
+            click.echo(printable(line))
+
+
+def _sessions(found: Logs) -> list[str]:
+    """A sentence on each session."""
+    return [
+        f"Session {session.id:.40}, begun {session.time}"
+        + ("" if session.final else "; it did not end cleanly, or is still running")
+        for session in found.sessions.values()
+    ]
 
 
 @main.command()
@@ -221,14 +244,18 @@ def _read(sources: Sequence[str]) -> Logs:
     """The logs of that name, - being standard input. Says what could not be read; ends the program
     if there is no session."""
     found = Logs()
-    for source in sources:
-        try:
-            if source == "-":
-                found.read(sys.stdin.buffer, "standard input")
-            else:
-                found.read_file(Path(source), source)
-        except OSError as error:
-            _stop(f"{source}: {error.strerror or error}")
+    gc.disable()  # it would look through millions of new objects again and again, and find nothing
+    try:
+        with _progress(sources) as told:
+            for source in sources:
+                if source == "-":
+                    found.read(sys.stdin.buffer, "standard input", told)
+                else:
+                    found.read_file(Path(source), source, told)
+    except OSError as error:
+        _stop(f"{source}: {error.strerror or error}")
+    finally:
+        gc.enable()
     for problem in found.problems:
         where = f"{problem.source}, line {problem.line}"
         click.echo(printable(f"{where}: {problem.reason}; skipped", 4096), err=True)
@@ -238,6 +265,22 @@ def _read(sources: Sequence[str]) -> Logs:
     if not found.sessions:
         _stop(f"no flowtally session in {', '.join(sources)}")
     return found
+
+
+@contextmanager
+def _progress(sources: Sequence[str]) -> Iterator[Callable[[int], None]]:
+    """Shows on a terminal how far the reading is, if there is much to read."""
+    total = 0
+    for source in sources:
+        try:
+            total += Path(source).stat().st_size if source != "-" else 0
+        except OSError:
+            pass  # reading it will say why
+    if total < SHOW_PROGRESS or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=total, label="Reading", file=sys.stderr) as bar:
+        yield bar.update
 
 
 def _note_unclean(logs: Logs) -> None:
@@ -256,7 +299,7 @@ def _write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: 
 
 
 def _width() -> int:
-    return shutil.get_terminal_size(fallback=(text.WIDTH, 24)).columns
+    return shutil.get_terminal_size(fallback=(WIDTH, 24)).columns
 
 
 def _newest() -> str:

@@ -50,9 +50,9 @@ MAX_BUCKETS = 240
 SERIES = (*BANDS, "error", "ok", "unfinished", "event")
 """What the timeline counts."""
 
-# Seconds a bucket of the timeline may span. Each is a multiple of the one before, so that buckets
-# of any two timelines can be merged.
-_WIDTHS = (1, 2, 10, 30, 60, 300, 900, 3600, 10800, 43200, 86400, 604800, 6048000, 604800000)
+WIDTHS = (1, 2, 10, 30, 60, 300, 900, 3600, 10800, 43200, 86400, 604800, 6048000, 604800000)
+"""Seconds that a bucket of the timeline may span. Each is a multiple of the one before, so that
+buckets of any two timelines can be merged."""
 
 _SERIES_INDEX = {name: index for index, name in enumerate(SERIES)}
 
@@ -587,7 +587,7 @@ class Tally:
         if time[:19] == second:
             recent[_SERIES_INDEX[series]] += count
             return
-        width = _WIDTHS[self.width]
+        width = WIDTHS[self.width]
         seconds = int(datetime.fromisoformat(time).timestamp())
         start = seconds - seconds % width
         bucket = self.timeline.get(start)
@@ -604,12 +604,12 @@ class Tally:
 
     def _widen(self, to: int | None = None) -> None:
         """Make the timeline coarser, until it fits its bound or its width is number `to`."""
-        while self.width < (len(_WIDTHS) - 1 if to is None else to):
+        while self.width < (len(WIDTHS) - 1 if to is None else to):
             if to is None and len(self.timeline) <= MAX_BUCKETS:
                 return
             self.width += 1
             self._recent = "", []
-            width = _WIDTHS[self.width]
+            width = WIDTHS[self.width]
             coarse: dict[int, list[int]] = {}
             for start, counts in self.timeline.items():
                 _add_counts(coarse, start - start % width, counts)
@@ -708,7 +708,7 @@ class Tally:
             self.add_slow(slow)
         if other.width > self.width:
             self._widen(other.width)
-        width = _WIDTHS[self.width]
+        width = WIDTHS[self.width]
         for start, series in other.timeline.items():
             _add_counts(self.timeline, start - start % width, series)
         self._widen()
@@ -754,7 +754,7 @@ class Tally:
             "unfinished": self.unfinished.to_data(),
             "slowest": self.slowest,
             "timeline": {
-                "seconds": _WIDTHS[self.width],
+                "seconds": WIDTHS[self.width],
                 "series": list(SERIES),
                 "buckets": {str(start): self.timeline[start] for start in sorted(self.timeline)},
             },
@@ -808,9 +808,9 @@ class Tally:
             _number(slow, "duration_ms", required=True)
             self.add_slow(slow)
         timeline = _mapping(data, "timeline")
-        if timeline.get("seconds") not in _WIDTHS or timeline.get("series") != list(SERIES):
+        if timeline.get("seconds") not in WIDTHS or timeline.get("series") != list(SERIES):
             raise ValueError("the timeline has an unknown width or series")
-        self.width = _WIDTHS.index(timeline["seconds"])
+        self.width = WIDTHS.index(timeline["seconds"])
         for start, counts in _mapping(timeline, "buckets").items():
             if not start.lstrip("-").isdigit() or not isinstance(counts, list):
                 raise ValueError(f"the timeline has an unknown bucket {start!r}")

@@ -6,7 +6,9 @@ Everything that comes from a log passes through `printable` here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from textwrap import wrap
+from typing import Any
 
 from ..redaction import printable
 
@@ -14,7 +16,11 @@ WIDTH = 100
 """Columns that a report fills at most; a narrower terminal gets less."""
 NARROWEST = 80
 
+LEAST = 20
+"""Columns that a name gets at least."""
+
 Cells = tuple[str, ...]
+"""What stands in a row."""
 
 
 def columns(width: int) -> int:
@@ -25,7 +31,11 @@ def columns(width: int) -> int:
 def table(rows: Sequence[Cells], width: int, indent: str = "") -> list[str]:
     """Columns, the first one left-aligned and shortened to fit, the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    room = max(20, width - len(indent) - sum(widths[1:]) - 2 * len(widths[1:]))
+    # On a narrow terminal the last columns are left out.
+    while len(widths) > 2 and width - len(indent) - sum(widths[1:]) - 2 * len(widths[1:]) < LEAST:
+        widths.pop()
+    rows = [row[: len(widths)] for row in rows]
+    room = max(LEAST, width - len(indent) - sum(widths[1:]) - 2 * len(widths[1:]))
     names = [shortened(row[0], room) for row in rows]
     widths[0] = max(map(len, names))
     lines = []
@@ -75,5 +85,25 @@ def span(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     if hours:
-        return f"{hours} h {minute} min"
-    return f"{minute} min {second} s" if minute else f"{seconds:.1f} s"
+        return f"{hours} h {minute} min" if minute else f"{hours} h"
+    if minute:
+        return f"{minute} min {second} s" if second else f"{minute} min"
+    return f"{seconds:.0f} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
+
+
+def size(count: int) -> str:
+    """A number of bytes."""
+    number = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def time_of_day(time: Any) -> str:
+    """Of an RFC 3339 time, the time of day on this machine; "?" of what is none."""
+    try:
+        return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S")
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "?"

@@ -2,242 +2,295 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from textwrap import wrap
+from typing import Any
 
+from ..examples import describe
 from ..redaction import printable
-from ..tally import OTHER
-from ..tally import CauseRow
-from ..tally import Row
 from ..tally import Tally
-from ..vocabulary import CAUSES
-from ..vocabulary import ERRORS
+from ..vocabulary import UNSUCCESSFUL
+from .layout import WIDTH
+from .layout import Cells
+from .layout import indented
+from .layout import ms
+from .layout import s
+from .layout import share
+from .layout import size
+from .layout import span
+from .layout import table
+from .layout import time_of_day
+from .paint import Paint
+from .paint import plain
+from .view import Headline
+from .view import Line
+from .view import Lines
+from .view import Problem
+from .view import View
+from .view import view
 
-WIDTH = 100
-"""Columns that a report fills at most; a narrower terminal gets less."""
-NARROWEST = 80
+NARROWEST = 40
+"""A terminal that is narrower gets lines that are too long."""
 HOSTS = 15
 ENDPOINTS = 10
-HOSTS_OF_A_CAUSE = 3
+SLOTS = 20
+"""Lines of the timeline."""
+EXAMPLES = 3
+"""How many examples of a problem the report shows; the summary shows one."""
+BAR = 24
+"""Columns of the longest bar of the timeline."""
 
-Cells = tuple[str, ...]
 
-
-def summary(tally: Tally, width: int = WIDTH) -> list[str]:
+def summary(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     """What mitmdump prints when it ends: headline, problems, bands. `width`: in columns."""
     width = max(NARROWEST, min(width, WIDTH))
-    return [*_headline(tally, width), *_problems(tally, width), *_bands(tally, width)]
+    shown = view(tally, 0, 0)
+    return [
+        *_headline(shown.headline, width, paint),
+        *_problems(shown, 1, width, paint),
+        *_bands(shown, width, paint),
+        *_dropped(shown),
+    ]
 
 
-def report(tally: Tally, width: int = WIDTH) -> list[str]:
-    """The summary, then the hosts and the failing endpoints."""
-    cells = max(NARROWEST, min(width, WIDTH))
-    return [*summary(tally, width), *_hosts(tally, cells), *_endpoints(tally, cells)]
+def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
+    """All that a terminal shows of a tally."""
+    width = max(NARROWEST, min(width, WIDTH))
+    shown = view(tally, HOSTS, ENDPOINTS, SLOTS)
+    return [
+        *_headline(shown.headline, width, paint),
+        *_problems(shown, EXAMPLES, width, paint),
+        *_bands(shown, width, paint),
+        *_hosts(shown.hosts, width, paint),
+        *_failing(shown.failing, width, paint),
+        *_slowest(shown.slowest, width, paint),
+        *_timeline(shown, width, paint),
+        *_protocols(shown.protocols, width, paint),
+        *_dropped(shown),
+    ]
 
 
-def _headline(tally: Tally, width: int) -> list[str]:
-    words = [f"{tally.flows} flow{_s(tally.flows)}"]
-    if tally.failures:
-        words.append(f"{tally.failures} failed ({_share(tally.failures, tally.flows)})")
-    if unsuccessful := sum(row.count for row in tally.errors.get(-3, {}).values()):
-        words.append(f"{unsuccessful} with status 400 and up")
-    if tally.events:
-        words.append(f"{tally.events} failure{_s(tally.events)} without a flow")
-    for outcome in ("ok", "unfinished"):
-        if tally.outcomes[outcome]:
-            words.append(f"{tally.outcomes[outcome]} {outcome}")
-    if tally.first:
-        first, last = (datetime.fromisoformat(t) for t in (tally.first, tally.last))
-        words.append(f"over {_span((last - first).total_seconds())}")
+def _headline(headline: Headline, width: int, paint: Paint) -> list[str]:
+    words = [f"{headline.flows} flow{s(headline.flows)}"]
+    if headline.failures:
+        words.append(f"{headline.failures} failed ({share(headline.failures, headline.flows)})")
+    if headline.unsuccessful:
+        words.append(f"{headline.unsuccessful} with status 400 and up")
+    if headline.events:
+        words.append(f"{headline.events} failure{s(headline.events)} without a flow")
+    for name, count in (("ok", headline.ok), ("unfinished", headline.unfinished)):
+        if count:
+            words.append(f"{count} {name}")
+    if headline.first:
+        words.append(f"over {span(headline.seconds)}")
     # Broken between the counts only.
     counts = ", ".join(word.replace(" ", "\xa0") for word in words)
     lines = wrap(f"flowtally: {counts}", width, subsequent_indent=" " * 11)
     lines = [line.replace("\xa0", " ") for line in lines]
-    if not tally.flows and not tally.events:
+    if not headline.flows and not headline.events:
         lines.append("Nothing came through: is the client pointed at the proxy?")
-    if tally.dropped:
-        lines.append(f"Records that could not be written to the log: {tally.dropped}")
+    return [paint(line, "title") for line in lines]
+
+
+def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]:
+    if not shown.problems:
+        return ["", paint("No problems", "title")]
+    lines = ["", paint("Problems", "title")]
+    counts = max(len(str(problem.count)) for problem in shown.problems)
+    for problem in shown.problems:
+        start = printable(f"  {problem.count:>{counts}}  {_title(problem)}", width)
+        hosts = _where(problem, width - len(start) - 2)
+        style = "warning" if problem.code == UNSUCCESSFUL else "failure" if problem.code else ""
+        lines.append(paint(start, style) + (f"  {hosts}" if hosts else ""))
+        indent = " " * (counts + 4)
+        if problem.advice:
+            lines += indented(problem.advice, width, indent)
+        for example in problem.examples[:examples]:
+            if line := _example(example, indent, width):
+                lines.append(paint(line, "dim"))
     return lines
 
 
-def _problems(tally: Tally, width: int) -> list[str]:
-    lines = []
-    for code in sorted(tally.errors, reverse=True):
-        causes = tally.errors[code]
-        name = ERRORS[code].name if code in ERRORS else OTHER
-        total = sum(row.count for row in causes.values())
-        lines.append(f"  {code} {name:<34} {total:>6}")
-        for cause, row in sorted(causes.items(), key=lambda item: (-item[1].count, item[0])):
-            start = f"     {_cause(cause, tally):<34} {row.count:>6}  "
-            where = _where(row, width - len(start))
-            lines.append(printable(start + where, width).rstrip())
-            if cause in CAUSES:
-                lines += _indented(CAUSES[cause].advice, width)
-            lines += _latest(row, width)
-    if lines:
-        return ["", "Problems", *lines]
-    if tally.outcomes["unfinished"]:
-        return ["", "No failures; what is unfinished is in the log"]
-    return ["", "No problems"]
+def _title(problem: Problem) -> str:
+    if not problem.code:
+        return problem.cause
+    name = f"{problem.cause} {problem.description}".rstrip()
+    return printable(f"{problem.code} {problem.name}: {name}", 60)
 
 
-def _cause(cause: str, tally: Tally) -> str:
-    description = tally.descriptions.get(cause)
-    return printable(f"{cause} {description}" if description else cause, 34)
-
-
-def _where(row: CauseRow, width: int) -> str:
-    """The hosts with the most of them, as many as there is room for."""
-    hosts = sorted(row.hosts.items(), key=lambda item: (item[0] == OTHER, -item[1], item[0]))
+def _where(problem: Problem, room: int) -> str:
+    """The hosts with the most of it, as many as there is room for."""
+    several = len(problem.hosts) + problem.more_hosts > 1
     shown = [
-        printable(host, max(12, min(40, width - 16))) + (f" ({count})" if len(hosts) > 1 else "")
-        for host, count in hosts[:HOSTS_OF_A_CAUSE]
-        if host and host != OTHER
+        printable(host, max(12, min(40, room - 16))) + (f" ({count})" if several else "")
+        for host, count in problem.hosts
     ]
     while shown:
-        left = len(hosts) - len(shown)
+        left = len(problem.hosts) + problem.more_hosts - len(shown)
         line = ", ".join([*shown, f"{left} more"] if left else shown)
-        if len(line) <= width or len(shown) == 1:
+        if len(line) <= room:
             return line
         shown.pop()
     return ""
 
 
-def _latest(row: CauseRow, width: int) -> list[str]:
-    if not row.examples:
-        return []
-    example = row.examples[-1]
-    what = " ".join(str(example[name]) for name in ("method", "url") if name in example)
-    detail = example.get("detail", "")
-    if not (what or detail):
-        return []
-    line = f"{what} ({detail})" if what and detail else what or str(detail)
-    return [printable(f"       last: {line}", width)]
+def _example(example: Mapping[str, Any], indent: str, width: int) -> str:
+    what = describe(example)
+    return printable(f"{indent}{time_of_day(example.get('time'))}  {what}", width) if what else ""
 
 
-def _indented(sentence: str, width: int) -> list[str]:
-    indent = " " * 7
-    return wrap(
-        sentence,
-        width,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_on_hyphens=False,
+def _bands(shown: View, width: int, paint: Paint) -> list[str]:
+    head = ("Status", "flows", "share", "received", "p50", "p95", "p99", "max")
+    rows: list[Cells] = [head]
+    styles = ["title"]
+    for band in shown.bands:
+        rows.append(_timed(band.band, shown.headline.flows))
+        styles.append(band.band.name)
+        for code in band.codes:
+            rows.append(_timed(code, shown.headline.flows, indent="  "))
+            styles.append("")
+    return _section(rows, width, paint, styles)
+
+
+def _timed(line: Line, flows: int, indent: str = "") -> Cells:
+    return (
+        indent + line.name,
+        str(line.flows),
+        share(line.flows, flows),
+        size(line.response_bytes),
+        *_times(line),
     )
 
 
-def _bands(tally: Tally, width: int) -> list[str]:
-    rows = []
-    for band, total, codes in tally.bands():
-        rows.append(_timed(band, total, tally.flows))
-        for code, row in codes.items():
-            rows.append(_timed(f"  {code} {tally.descriptions[code]}", row, tally.flows))
-    if not rows:
-        return []
-    head = ("Status", "flows", "share", "received", "p50", "p95", "p99", "max")
-    return ["", *_table([head, *rows], width)]
+def _times(line: Line) -> Cells:
+    return tuple(ms(line.duration[p]) if line.duration else "" for p in PERCENTILES)
 
 
-def _timed(name: str, row: Row, flows: int) -> Cells:
-    times: Cells = ("",) * 4
-    if row.duration.count:
-        data = row.duration.to_data()
-        times = (*(_ms(data[p]) for p in ("p50", "p95", "p99")), _ms(data["max"]))
-    return (name, str(row.flows), _share(row.flows, flows), _bytes(row.response_bytes), *times)
+PERCENTILES = ("p50", "p95", "p99", "max")
 
 
-def _hosts(tally: Tally, width: int) -> list[str]:
+def _hosts(hosts: Lines, width: int, paint: Paint) -> list[str]:
+    head = ("Host", "flows", "failed", "400 and up", "without a flow", "received", "p50", "p95")
     rows = [
         (
-            host or "(none)",
-            str(row.flows),
-            str(row.failures),
-            str(row.unsuccessful),
-            str(row.events),
-            _bytes(row.response_bytes),
-            _ms(row.duration.percentiles()["p95"]) if row.duration.count else "",
+            line.name or "(none)",
+            str(line.flows),
+            str(line.failures),
+            str(line.unsuccessful),
+            str(line.events),
+            size(line.response_bytes),
+            *_times(line)[:2],
         )
-        for host, row in _largest(tally.hosts, HOSTS)
+        for line in hosts.rows
     ]
-    head = ("Host", "flows", "failed", "400 and up", "without a flow", "received", "p95")
-    return ["", *_table([head, *rows], width), *_more(tally.hosts, HOSTS, "host")] if rows else []
+    return [*_section([head, *rows], width, paint), *_more(hosts, "host")]
 
 
-def _endpoints(tally: Tally, width: int) -> list[str]:
-    failing = {k: row for k, row in tally.endpoints.items() if row.failures or row.unsuccessful}
+def _failing(endpoints: Lines, width: int, paint: Paint) -> list[str]:
+    head = ("Failing endpoint", "flows", "failed", "400 and up", "p95")
     rows = [
-        (key, str(row.flows), str(row.failures), str(row.unsuccessful))
-        for key, row in _largest(failing, ENDPOINTS, by_problems=True)
+        (
+            line.name,
+            str(line.flows),
+            str(line.failures),
+            str(line.unsuccessful),
+            _times(line)[1],
+        )
+        for line in endpoints.rows
     ]
-    head = ("Failing endpoint", "flows", "failed", "400 and up")
-    if not rows:
+    return [*_section([head, *rows], width, paint), *_more(endpoints, "endpoint")]
+
+
+def _slowest(requests: Sequence[Mapping[str, Any]], width: int, paint: Paint) -> list[str]:
+    head = ("Slowest request", "status", "wait", "took")
+    rows = [
+        (
+            describe(request),
+            printable(str(request.get("status") or request.get("cause", "")), 24),
+            ms(float(request["wait_ms"])) if "wait_ms" in request else "",
+            ms(float(request["duration_ms"])),
+        )
+        for request in requests
+    ]
+    return _section([head, *rows], width, paint)
+
+
+def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
+    timeline = shown.timeline
+    if not timeline.starts:
         return []
-    return ["", *_table([head, *rows], width), *_more(failing, ENDPOINTS, "endpoint")]
+    failures, unsuccessful, flows = [], [], []
+    for number in range(len(timeline.starts)):
+        counts = {name: column[number] for name, column in timeline.series.items()}
+        events = counts.pop("event", 0)
+        failures.append(counts.get("error", 0) + events)
+        unsuccessful.append(counts.get("Client error", 0) + counts.get("Server error", 0))
+        flows.append(sum(counts.values()))
+    most = max(map(sum, zip(flows, failures, strict=True)))
+    days = {_start(start)[:10] for start in timeline.starts}
+    rows: list[Cells] = [(f"Time ({span(timeline.seconds)} each)", "flows", "failed", "400 and up")]
+    bars = [""]
+    for start, count, failed, wrong in zip(
+        timeline.starts, flows, failures, unsuccessful, strict=True
+    ):
+        moment = _start(start)
+        rows.append((moment if len(days) > 1 else moment[11:], str(count), str(failed), str(wrong)))
+        length = -(-BAR * count // most) if count else 0
+        bad = min(length, -(-BAR * (failed + wrong) // most)) if count else 0
+        bars.append("█" * (length - bad) + paint("▒" * bad, "failure"))
+    if width < 80:
+        rows, bars = [row[:3] for row in rows], [""] * len(rows)
+    lines = table(rows, width)
+    widest = max(map(len, lines))
+    painted = [paint(lines[0], "title"), *lines[1:]]
+    padded = zip(painted, lines, bars, strict=True)
+    return [
+        "",
+        *(f"{out}{' ' * (widest - len(line))}  {bar}".rstrip() for out, line, bar in padded),
+    ]
 
 
-def _largest(
-    rows: dict[str, Row], count: int, by_problems: bool = False
-) -> Iterable[tuple[str, Row]]:
-    def order(item: tuple[str, Row]) -> tuple[bool, int, str]:
-        key, row = item
-        size = row.failures + row.unsuccessful if by_problems else row.flows + row.events
-        return key == OTHER, -size, key
-
-    return sorted(rows.items(), key=order)[:count]
+def _start(second: int) -> str:
+    try:
+        return datetime.fromtimestamp(second).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return "?"
 
 
-def _more(rows: dict[str, Row], shown: int, what: str) -> list[str]:
-    left = len(rows) - shown
-    return [f"  and {left} more {what}{_s(left)}"] if left > 0 else []
+def _protocols(protocols: Sequence[Line], width: int, paint: Paint) -> list[str]:
+    head = ("Other protocols", "flows", "failed", "sent", "received", "p50", "p95")
+    rows = [
+        (
+            f"{line.name}: {line.note}" if line.note else line.name,
+            str(line.flows),
+            str(line.failures),
+            size(line.request_bytes),
+            size(line.response_bytes),
+            *_times(line)[:2],
+        )
+        for line in protocols
+    ]
+    return _section([head, *rows], width, paint)
 
 
-def _table(rows: list[Cells], width: int) -> list[str]:
-    """Columns, the first one left-aligned and shortened to fit, the others right-aligned."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    room = max(20, width - sum(widths[1:]) - 2 * len(widths[1:]))
-    names = [_shortened(row[0], room) for row in rows]
-    widths[0] = max(map(len, names))
-    lines = []
-    for name, (_, *cells) in zip(names, rows, strict=True):
-        numbers = [cell.rjust(size) for cell, size in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([name.ljust(widths[0]), *numbers]).rstrip())
-    return lines
+def _dropped(shown: View) -> list[str]:
+    if not shown.dropped:
+        return []
+    return ["", f"Records that could not be written to the log: {shown.dropped}"]
 
 
-def _shortened(name: str, room: int) -> str:
-    """A name in at most `room` columns; the middle says least of a URL or a host."""
-    name = printable(name, 1000)
-    if len(name) <= room:
-        return name
-    end = room // 2
-    return f"{name[: room - end - 1]}…{name[-end:]}"
+def _section(
+    rows: Sequence[Cells], width: int, paint: Paint, styles: Sequence[str] = ()
+) -> list[str]:
+    """A table below its head; nothing if there is no row but the head."""
+    if len(rows) < 2:
+        return []
+    lines = table(rows, width)
+    styles = styles or ["title", *[""] * (len(rows) - 1)]
+    return ["", *(paint(line, style) for line, style in zip(lines, styles, strict=True))]
 
 
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else ""
-
-
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def _ms(value: float) -> str:
-    return f"{value / 1000:.1f} s" if value >= 10_000 else f"{value:.0f} ms"
-
-
-def _span(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minute} min"
-    return f"{minute} min {second} s" if minute else f"{seconds:.1f} s"
+def _more(lines: Lines, what: str) -> list[str]:
+    return [f"  and {lines.more} more {what}{s(lines.more)}"] if lines.more else []
