@@ -15,13 +15,17 @@ import shutil
 import sys
 import time
 from collections import deque
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from typing import NamedTuple
 from typing import cast
 
+import mitmproxy.types
+from mitmproxy import command
 from mitmproxy import connection
 from mitmproxy import ctx
 from mitmproxy import dns
@@ -34,6 +38,7 @@ from mitmproxy import tls
 from mitmproxy import udp
 from mitmproxy import version as mitmproxy_version
 from mitmproxy.addonmanager import Loader
+from mitmproxy.log import ALERT
 from mitmproxy.log import LegacyLogEvents
 from mitmproxy.proxy import server_hooks
 from mitmproxy.utils import human
@@ -41,6 +46,7 @@ from mitmproxy.utils import human
 from . import __version__
 from . import internals
 from . import journal
+from . import page
 from . import record
 from . import redaction
 from . import settings
@@ -60,10 +66,16 @@ from .classify import with_redirect_limit
 from .encoding import encode
 from .mark import KEY
 from .mark import mark
+from .output import OutputError
+from .output import write
+from .page import Page
+from .page import Source
 from .redirects import Redirects
+from .report import data
 from .report import text
 from .report.layout import WIDTH
 from .report.paint import paint_for
+from .report.view import view
 from .tally import Tally
 from .times import timestamp
 from .unclaimed import Failure
@@ -76,6 +88,8 @@ STATS_ROWS = 50
 """How many hosts and endpoints those name; the final one names all."""
 FOLD_AT_ONCE = 200
 """How many records are tallied in one go; a few milliseconds' work."""
+ADDRESS_MODES = ("transparent", "wireguard", "local", "tun", "osproxy")
+"""Modes in which a flow knows its host by the Host header alone."""
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""
 MAX_NOTES = MAX_TOLD = 1000
@@ -92,7 +106,9 @@ class Session:
         self.changed = False
         self._tally = Tally()
         self._unfolded: list[record.Record] = []
+        self._added = 0
         now = time.time()
+        self.begun = timestamp(now)
         self.path = Path(location).expanduser()
         if journal.names_folder(location):
             moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
@@ -102,7 +118,7 @@ class Session:
             {
                 "type": "session_start",
                 "session": self.id,
-                "time": timestamp(now),
+                "time": self.begun,
                 "schema": journal.SCHEMA,
                 "flowtally": __version__,
                 "mitmproxy": mitmproxy_version.VERSION,
@@ -121,6 +137,7 @@ class Session:
         """
         self.journal.write(line)
         self._unfolded.append(entry)
+        self._added += 1
         self.changed = True
         if len(self._unfolded) >= FOLD_AT_ONCE:
             self.fold()
@@ -149,6 +166,22 @@ class Session:
     def _stats(self) -> record.Record:
         self.tally.dropped = self.journal.missing
         return {"type": "stats", "session": self.id, "time": timestamp(time.time())}
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the statistics do."""
+        return f"{self.id}-{self._added}-{self.journal.missing}"
+
+    @property
+    def about(self) -> str:
+        """A sentence."""
+        return f"Session {self.id}, begun {self.begun}; log: {self.path}"
+
+    def data(self) -> dict[str, Any]:
+        """What `flowtally report --json` says, of the session so far."""
+        listed = {"session": self.id, "begun": self.begun, "ended_cleanly": False}
+        self.tally.dropped = self.journal.missing
+        return data.report([listed], 0, self.tally)
 
 
 class Connecting(NamedTuple):
@@ -190,6 +223,7 @@ class Flowtally:
         self._settled: deque[Any] = deque(maxlen=100)
         """Clients that left before mitmproxy told of the failure they waited for."""
         self._redirects = Redirects()
+        self._page: Page | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._undo: list[internals.Undo] = []
         self._stumbled: set[str] = set()
@@ -231,6 +265,15 @@ class Flowtally:
     def running(self) -> None:
         if self._refused:
             return
+        self._page = Page(
+            Source(
+                version=lambda: self._live().version,
+                view=lambda: view(self._live().tally, page.ROWS, page.ROWS),
+                data=lambda: self._live().data(),
+                log=lambda: self._live().path,
+                about=lambda: [self._live().about],
+            )
+        )
         self._undo = [
             internals.watch_log(self._log_line),
             internals.watch_error_responses(self._error_response),
@@ -258,6 +301,61 @@ class Flowtally:
                 print("", *lines, sep="\n", file=sys.stderr, flush=True)
             except (OSError, UnicodeError):
                 pass  # nobody there to read it
+
+    def _live(self) -> Session:
+        """The session that runs."""
+        if self.session is None:
+            raise exceptions.CommandError("no session is running")
+        return self.session
+
+    # --- the live page, commands ---
+
+    @property
+    def _host(self) -> str:
+        """Where the live page is; "" if it is nowhere."""
+        host: str = self._values["flowtally_host"]
+        return host
+
+    def _is_own(self, flow: http.HTTPFlow) -> bool:
+        """Whether a request is for the live page.
+
+        What a reverse proxy serves is for others, and its clients choose the Host header freely.
+        """
+        host = self._host
+        if not host:
+            return False
+        kind = flow.client_conn.proxy_mode.type_name
+        if kind in ADDRESS_MODES:
+            return flow.request.pretty_host.lower() == host
+        return flow.request.data.host.lower() == host and kind != "reverse"
+
+    @command.command("flowtally.summary")
+    def command_summary(self) -> Sequence[str]:
+        """Show what became of the flows of this session so far."""
+        return text.summary(self._live().tally)
+
+    @command.command("flowtally.report")
+    def command_report(self, path: mitmproxy.types.Path) -> None:
+        """Write a report on this session so far to an HTML file. An existing file is overwritten
+        only if it is such a report."""
+        from .report import html  # Jinja2 takes a while to load
+
+        session = self._live()
+        content = html.page(session.tally, html.About([session.about]))
+        try:
+            write(Path(path), content.encode("utf-8", "replace"), html.is_ours, force=False)
+        except OutputError as error:
+            raise exceptions.CommandError(str(error)) from None
+        logger.log(ALERT, f"flowtally: report written to {path}")
+
+    @command.command("flowtally.new")
+    def command_new(self) -> None:
+        """End this session and begin another one. What is still open is unfinished in the one and
+        ends in the other."""
+        self._live()
+        self._end_session()
+        self._begin_session()
+        logger.log(ALERT, f"flowtally: a new session began; log: {self._live().path}")
 
     def _location(self) -> str:
         """Where the log is to go: a file, or a folder."""
@@ -299,13 +397,31 @@ class Flowtally:
     # --- HTTP ---
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
+        if self._is_own(flow):
+            return
         self._open[flow.id] = flow
         if self._told_in_response:
             self._told_in_response.discard(flow.id)
 
+    def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
+        # Almost no flow is for the live page, and to wait for nothing would cost all of them.
+        if flow.id not in self._open and flow.live and self._is_own(flow):
+            return self._serve(flow)
+        return None
+
+    async def _serve(self, flow: http.HTTPFlow) -> None:
+        if flow.response or flow.error or self._page is None:
+            return
+        try:
+            flow.response = await self._page.answer(flow.request)
+        except Exception as problem:
+            self._stumble("page", problem)
+            flow.response = http.Response.make(500, b"flowtally cannot show this.\n")
+
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         # A server's response has no end yet when its head is there; one that an addon made, has.
-        if flow.live and flow.response and flow.response.timestamp_end is not None:
+        made = flow.response is not None and flow.response.timestamp_end is not None
+        if made and flow.live and flow.id in self._open:
             self._by_proxy.add(flow.id)
 
     def response(self, flow: http.HTTPFlow) -> None:
@@ -331,6 +447,10 @@ class Flowtally:
         self._guard(self._finish, flow)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
+        if self._is_own(flow):
+            # There is no server to connect to.
+            flow.response = flow.response or http.Response.make(200, b"")
+            return
         self._open[flow.id] = flow
         if flow.error:
             self._guard(self._finish, flow)  # killed: no other hook follows
@@ -338,8 +458,13 @@ class Flowtally:
     def http_connected(self, flow: http.HTTPFlow) -> None:
         self._open.pop(flow.id, None)
 
+    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+        server = data.context.server
+        if self._host and server.address and server.address[0].lower() == self._host:
+            server.tls = False  # or else mitmproxy would look for it (addons/tlsconfig.py)
+
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
-        if flow.server_conn.error is None:
+        if flow.id in self._open and flow.server_conn.error is None:
             self._by_proxy.add(flow.id)
         self._guard(self._finish, flow)
 
@@ -509,6 +634,8 @@ class Flowtally:
         # A flow from before the addon was loaded is not known, and is recorded all the same.
         if self.session is None or not (known or flow.timestamp_created < self._loaded):
             return
+        if not known and isinstance(flow, http.HTTPFlow) and self._is_own(flow):
+            return
         client = flow.client_conn.peername
         note = self._notes.get(client) if self._notes else None
         if tag is None:
@@ -594,7 +721,7 @@ class Flowtally:
             self._warn(tag, where, flow.client_conn.peername)
 
     def _event(self, failure: Failure) -> None:
-        if self.session is None:
+        if self.session is None or (self._host and failure.host.lower() == self._host):
             return
         wanted: flowfilter.TFilter | None = self._values["flowtally_filter"]
         if wanted is not None and not flowfilter.match(wanted, _stand_in(failure)):

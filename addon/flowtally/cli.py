@@ -90,7 +90,11 @@ def report(
         _write(html, content, html_report.is_ours, force)
     elif as_json:
         _note_unclean(found)
-        click.echo(json.dumps(data.report(found, tally), indent=1))
+        listed = [
+            {"session": session.id, "begun": session.time, "ended_cleanly": session.final}
+            for session in found.sessions.values()
+        ]
+        click.echo(json.dumps(data.report(listed, found.unreadable, tally), indent=1))
     elif as_csv:
         _note_unclean(found)
         click.echo(data.csv_text(tally), nl=False)

@@ -6,6 +6,7 @@ the option are put in front of it by the caller.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
@@ -20,10 +21,10 @@ from . import vocabulary
 from .redaction import Urls
 from .vocabulary import Tag
 
-RESERVED = ("flowtally_host",)
-"""Options of the interface that belong to parts that this version does not have."""
-
 _TYPES = {str: "a text", int: "a whole number from 0", bool: "true or false"}
+
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")  # RFC 1123 §2.1
 
 URLS = ("full", "redacted", "origin")
 
@@ -49,7 +50,7 @@ def refuse(name: str, given: Any) -> str:
     """
     option = next((option for option in OPTIONS if option.name == name), None)
     if option is None:
-        if not name.startswith("flowtally_") or name in RESERVED:
+        if not name.startswith("flowtally_"):
             return ""
         return f"{name}: no such option; flowtally has {', '.join(o.name for o in OPTIONS)}"
     try:
@@ -142,6 +143,13 @@ def catalog(value: str) -> dict[int, Tag]:
     return vocabulary.read_catalogue(Path(value).expanduser())
 
 
+def host(value: str) -> str:
+    """`flowtally_host`."""
+    if value and not _HOST.fullmatch(value):
+        raise ValueError("allowed is a host name such as flowtally.test, or nothing")
+    return value.lower()
+
+
 OPTIONS = (
     Option(
         "flowtally_log",
@@ -196,5 +204,13 @@ OPTIONS = (
         "",
         "A TOML file with more status codes or other descriptions.",
         catalog,
+    ),
+    Option(
+        "flowtally_host",
+        str,
+        "flowtally.test",
+        "Host name of flowtally's live page inside the proxy: http://flowtally.test/. Empty: no "
+        "live page.",
+        host,
     ),
 )

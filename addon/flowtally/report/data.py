@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import __version__
-from ..logs import Logs
+from ..journal import SCHEMA
 from ..redaction import printable
 from ..tally import CauseRow
 from ..tally import Row
@@ -33,16 +33,14 @@ COLUMNS = (
 endpoints and kinds. `count` is that of error codes and causes; all others have flows."""
 
 
-def report(logs: Logs, tally: Tally) -> dict[str, Any]:
-    """What `flowtally report --json` prints. `statistics` is the body of a `stats` record."""
+def report(sessions: list[dict[str, Any]], unreadable: int, tally: Tally) -> dict[str, Any]:
+    """What `flowtally report --json` prints. `sessions`: id, begin and whether it ended cleanly.
+    `statistics` is the body of a `stats` record."""
     return {
         "flowtally": __version__,
-        "schema": 1,
-        "sessions": [
-            {"session": session.id, "begun": session.time, "ended_cleanly": session.final}
-            for session in logs.sessions.values()
-        ],
-        "unreadable": logs.unreadable,
+        "schema": SCHEMA,
+        "sessions": sessions,
+        "unreadable": unreadable,
         "statistics": tally.to_data(),
     }
 

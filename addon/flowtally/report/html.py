@@ -80,12 +80,16 @@ def is_ours(head: bytes) -> bool:
     return _GENERATOR in head
 
 
-def page(tally: Tally, about: About, live: bool = False, rows: int = HOSTS) -> str:
-    """A report on a tally. `live`: one that refreshes itself. `rows`: hosts and endpoints at
-    most."""
-    shown = view(tally, rows, min(rows, ENDPOINTS))
+def page(tally: Tally, about: About) -> str:
+    """A report on a tally."""
+    return render(view(tally, HOSTS, ENDPOINTS), about)
+
+
+def render(shown: View, about: About, live: bool = False) -> str:
+    """A report. `live`: one that refreshes itself."""
     timeline = _stacked(shown.timeline)
-    moment = datetime.fromisoformat(tally.first).astimezone() if _fits(tally.first) else None
+    first = shown.headline.first
+    moment = datetime.fromisoformat(first).astimezone() if _fits(first) else None
     offset = moment.utcoffset() if moment else None
     data = {
         "traffic": {
@@ -98,11 +102,11 @@ def page(tally: Tally, about: About, live: bool = False, rows: int = HOSTS) -> s
             "bars": [[round(b.start, 3), round(b.end, 3), b.count] for b in shown.durations]
         },
     }
-    parts = _parts(tally)
+    parts = _parts(shown)
     return _template().render(
         version=__version__,
         live=live,
-        policy=_policy(live),
+        policy=policy(live),
         style=Markup(_style()),
         script=Markup(_script()),
         uplot=Markup(_uplot()),
@@ -172,23 +176,23 @@ def _totals(shown: View) -> list[dict[str, Any]]:
     return [t for t in totals if t["value"] or t["key"] not in ("ok", "unfinished")]
 
 
-def _parts(tally: Tally) -> list[dict[str, Any]]:
+def _parts(shown: View) -> list[dict[str, Any]]:
     """What became of the flows, as parts of a bar of 1000."""
-    counts = {band: total.flows for band, total, _ in tally.bands()}
-    counts |= {"ok": tally.outcomes["ok"], "unfinished": tally.outcomes["unfinished"]}
-    counts["Failed"] = tally.failures
+    headline = shown.headline
+    counts = {lines.band.name: lines.band.flows for lines in shown.bands}
+    counts |= {"ok": headline.ok, "unfinished": headline.unfinished, "Failed": headline.failures}
     start = 0.0
     parts = []
     for name in _STACK:
         count = counts.get(name, 0)
         if count:
-            width = 1000 * count / max(1, tally.flows)
+            width = 1000 * count / max(1, headline.flows)
             parts.append(
                 {
                     "name": name,
                     "kind": KINDS[name],
                     "count": count,
-                    "share": count / max(1, tally.flows),
+                    "share": count / max(1, headline.flows),
                     "start": round(start, 2),
                     "width": round(width, 2),
                 }
@@ -260,7 +264,8 @@ def _read(name: str) -> str:
 
 
 @cache
-def _policy(live: bool) -> str:
+def policy(live: bool = False) -> str:
+    """The Content-Security-Policy of a page."""
     scripts = " ".join(_hash(script) for script in (_uplot(), _script()))
     rules = [
         "default-src 'none'",

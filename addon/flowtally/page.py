@@ -1,0 +1,144 @@
+"""The live page: the report on the session that runs, answered inside the proxy.
+
+Only a client of the proxy can ask for it, for its host exists nowhere else. What asks from another
+site gets nothing: no answer allows cross-origin reads, and browsers are told to hand it to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import http
+
+from .report.view import View
+
+EVERY = 1.0
+"""Seconds between two renderings, at the least."""
+SHARE = 0.02
+"""The part of the time that may be spent on rendering."""
+ROWS = 50
+"""How many hosts and endpoints the page shows."""
+MAX_LOG = 64 * 1024 * 1024
+"""The largest log that is handed out, in bytes: mitmproxy keeps answers in memory."""
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""What every answer has; Fetch standard, HTML standard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the page gets its contents."""
+
+    version: Callable[[], str]
+    """Changes whenever the statistics do."""
+    view: Callable[[], View]
+    """The statistics, sorted. What it holds does not change any more."""
+    data: Callable[[], dict[str, Any]]
+    """What `report.json` says."""
+    log: Callable[[], Path]
+    about: Callable[[], list[str]]
+    """What the page says of the session."""
+
+
+class Page:
+    """Answers requests for the live page."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._lock = asyncio.Lock()
+        self._rendered = b""
+        self._version = ""
+        """Of what is rendered."""
+        self._next = 0.0
+        """When it may be rendered again; time.monotonic."""
+
+    async def answer(self, request: http.Request) -> http.Response:
+        """The answer to a request for the page's host."""
+        path = request.path.partition("?")[0]
+        if request.method not in ("GET", "HEAD"):
+            return _refuse(405, "Only GET and HEAD are allowed here.", Allow="GET, HEAD")
+        if not _asked_by_itself(request, path):
+            return _refuse(403, "Another site asked for this.")
+        if path in ("/", "/report.html"):
+            return await self._html(request)
+        if path == "/report.json":
+            body = await asyncio.to_thread(_encode, self._source.data())
+            name = "flowtally-report.json"
+            return _respond(body, "application/json", _download(name))
+        if path == "/session.jsonl":
+            return await self._log()
+        return _refuse(404, "There is nothing here; the live page is at /.")
+
+    async def _html(self, request: http.Request) -> http.Response:
+        from .report import html  # Jinja2 takes a while to load
+
+        async with self._lock:  # several tabs wait for the same rendering
+            version = self._source.version()
+            now = time.monotonic()
+            if version != self._version and now >= self._next:
+                shown = self._source.view()
+                about = html.About(self._source.about())
+                rendered = await asyncio.to_thread(html.render, shown, about, live=True)
+                self._rendered = rendered.encode("utf-8", "replace")
+                self._version = version
+                took = time.monotonic() - now
+                self._next = time.monotonic() + max(EVERY, took / SHARE)
+        etag = f'"{self._version}"'
+        if request.headers.get("If-None-Match") == etag:
+            return http.Response.make(304, b"", {**HEADERS, "ETag": etag})
+        policy = f"{html.policy(live=True)}; frame-ancestors 'none'"
+        headers = {"ETag": etag, "Content-Security-Policy": policy}
+        return _respond(self._rendered, "text/html; charset=utf-8", headers)
+
+    async def _log(self) -> http.Response:
+        path = self._source.log()
+        try:
+            if path.stat().st_size > MAX_LOG:
+                return _refuse(413, f"The log is too large to be sent; it is {path}.")
+            body = await asyncio.to_thread(path.read_bytes)
+        except OSError as error:
+            return _refuse(503, f"The log cannot be read: {error.strerror or error}")
+        return _respond(body, "application/jsonl", _download("flowtally-session.jsonl"))
+
+
+def _asked_by_itself(request: http.Request, path: str) -> bool:
+    """Whether the page, or a person, asks. A browser tells of others (Fetch Metadata, Fetch
+    standard §3.2); a link from anywhere may lead to the page."""
+    headers = request.headers
+    origin = headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.pretty_host:
+        return False
+    if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
+        return True
+    return path == "/" and headers.get("Sec-Fetch-Dest") == "document"
+
+
+def _encode(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, indent=1).encode()
+
+
+def _download(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
+
+
+def _respond(body: bytes, kind: str, headers: dict[str, str]) -> http.Response:
+    return http.Response.make(200, body, {**HEADERS, "Content-Type": kind, **headers})
+
+
+def _refuse(status: int, reason: str, **headers: str) -> http.Response:
+    kind = "text/plain; charset=utf-8"
+    body = f"{reason}\n".encode("utf-8", "replace")
+    return http.Response.make(status, body, {**HEADERS, "Content-Type": kind, **headers})
