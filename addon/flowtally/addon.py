@@ -336,8 +336,7 @@ class Flowtally:
 
     @command.command("flowtally.report")
     def command_report(self, path: mitmproxy.types.Path) -> None:
-        """Write a report on this session so far to an HTML file. An existing file is overwritten
-        only if it is such a report."""
+        """Write a report on this session so far to an HTML file."""
         from .report import html  # Jinja2 takes a while to load
 
         session = self._live()
@@ -350,8 +349,7 @@ class Flowtally:
 
     @command.command("flowtally.new")
     def command_new(self) -> None:
-        """End this session and begin another one. What is still open is unfinished in the one and
-        ends in the other."""
+        """End this session and begin another one, with a log of its own in a folder of logs."""
         self._live()
         self._end_session()
         self._begin_session()

@@ -28,6 +28,7 @@ from .comparison import compare as compare_tallies
 from .journal import SUFFIX
 from .journal import default_folder
 from .logs import Logs
+from .output import ForeignFileError
 from .output import OutputError
 from .output import write
 from .redaction import printable
@@ -170,8 +171,10 @@ def _budgets(
 @main.command()
 @click.argument("before", metavar="BEFORE")
 @click.argument("after", metavar="AFTER")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a web page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def compare(before: str, after: str, as_json: bool) -> None:
+@click.option("--force", is_flag=True, help="Overwrite FILE even if flowtally did not write it.")
+def compare(before: str, after: str, html: Path | None, as_json: bool, force: bool) -> None:
     """Print what differs between two session logs: what a change mended, and what it broke.
 
     One of them may be - for standard input. Shares of flows are compared, and what may be chance is
@@ -179,11 +182,19 @@ def compare(before: str, after: str, as_json: bool) -> None:
     """
     if before == after == "-":
         _stop("BEFORE and AFTER cannot both be standard input")
+    if html is not None and as_json:
+        _stop("--html and --json: one of them at a time")
     both = [_read([source]) for source in (before, after)]
     for logs in both:
         _note_unclean(logs)
     comparison = compare_tallies(*(logs.merged() for logs in both))
-    if as_json:
+    if html is not None:
+        from .report import comparison_html  # Jinja2 takes a while to load
+        from .report.html import is_ours
+
+        content = comparison_html.page(comparison, before, after).encode("utf-8", "replace")
+        _write(html, content, is_ours, force)
+    elif as_json:
         click.echo(json.dumps(comparison.to_data(), indent=2))
     else:
         click.echo("\n".join(comparison_text.text(comparison, _width())))
@@ -298,6 +309,8 @@ def _write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: 
     """Write a file; ends the program if that fails."""
     try:
         write(path, content, is_ours, force)
+    except ForeignFileError as error:
+        _stop(f"{error}; --force overwrites it")
     except OutputError as error:
         _stop(str(error))
 

@@ -16,6 +16,10 @@ class OutputError(ValueError):
     """A file that cannot be written; the message names it and says why."""
 
 
+class ForeignFileError(OutputError):
+    """A file that is there and not flowtally's."""
+
+
 def write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: bool) -> None:
     """Make `content` what `path` holds.
 
@@ -61,9 +65,7 @@ def _write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: 
             _write_all(file.fileno(), content)
     else:
         if not force and old.st_size and not _is_ours(path, is_ours):
-            raise OutputError(
-                f"{path}: exists, and flowtally did not write it; --force overwrites it"
-            )
+            raise ForeignFileError(f"{path}: exists, and flowtally did not write it")
         if not os.access(path, os.W_OK):
             raise OutputError(f"{path}: cannot be written: it is read-only")
         _replace(Path(os.path.realpath(path)), content, old)

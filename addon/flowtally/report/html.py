@@ -103,13 +103,10 @@ def render(shown: View, about: About, live: bool = False) -> str:
         },
     }
     parts = _parts(shown)
-    return _template().render(
-        version=__version__,
+    return fill(
+        "page.html.j2",
+        live,
         live=live,
-        policy=policy(live),
-        style=Markup(_style()),
-        script=Markup(_script()),
-        uplot=Markup(_uplot()),
         title=f"flowtally: {_title(shown)}",
         when=_when(shown),
         view=shown,
@@ -219,8 +216,24 @@ def _notes(shown: View) -> list[str]:
 # --- the page's parts ---
 
 
+def fill(template: str, live_policy: bool = False, **values: Any) -> str:
+    """A page from a template, which is given `values` and what every page has."""
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            version=__version__,
+            policy=policy(live_policy),
+            style=Markup(_style()),
+            script=Markup(_script()),
+            uplot=Markup(_uplot()),
+            **values,
+        )
+    )
+
+
 @cache
-def _template() -> jinja2.Template:
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -241,7 +254,7 @@ def _template() -> jinja2.Template:
         "band_kind": KINDS.get,
         "more": _more,
     }
-    return environment.get_template("page.html.j2")
+    return environment
 
 
 @cache

@@ -1,0 +1,63 @@
+"""A comparison as one HTML page, made as `html.py` makes a report."""
+
+from __future__ import annotations
+
+from ..comparison import Change
+from ..comparison import Comparison
+from ..tally import band_of_key
+from ..vocabulary import UNSUCCESSFUL
+from .comparison_text import verdict
+from .html import KINDS
+from .html import fill
+
+ROWS = 200
+"""How many rows a table has at most."""
+
+
+def page(comparison: Comparison, before: str, after: str) -> str:
+    """What differs between two sessions; `before` and `after` are the names of their logs."""
+    problems = comparison.problems
+    gone = [change for change in problems if change.direction == "vanished"]
+
+    def moved(direction: str) -> list[Change]:
+        return [change for change in problems if change.direction == direction]
+
+    hosts, endpoints = comparison.traffic_hosts, comparison.traffic_endpoints
+    return fill(
+        "comparison.html.j2",
+        change_kind=_kind,
+        verdict=verdict(comparison),
+        sides=[(f"Before: {before}", comparison.before), (f"After: {after}", comparison.after)],
+        problems=[
+            ("new", "New", moved("appeared")),
+            ("worse", "Worse", moved("more")),
+            ("fixed", "Fixed", [change for change in gone if change.called]),
+            ("better", "Better", moved("fewer")),
+            ("gone", "Gone, but not called again", [c for c in gone if not c.called]),
+        ],
+        failing=[
+            ("endpoints", "Endpoints", comparison.endpoints[:ROWS]),
+            ("hosts", "Hosts", comparison.hosts[:ROWS]),
+        ],
+        codes=[
+            ("error-codes", "Error codes", comparison.error_codes),
+            ("status-codes", "Status codes", comparison.status_codes),
+        ],
+        durations=comparison.durations[:ROWS],
+        traffic=[
+            ("hosts-after", "Hosts only after", hosts.appeared[:ROWS]),
+            ("hosts-before", "Hosts only before", hosts.vanished[:ROWS]),
+            ("endpoints-after", "Endpoints only after", endpoints.appeared[:ROWS]),
+            ("endpoints-before", "Endpoints only before", endpoints.vanished[:ROWS]),
+        ],
+        complete=hosts.complete and endpoints.complete,
+    )
+
+
+def _kind(change: Change) -> str:
+    """The class that gives a problem its colour."""
+    if change.direction in ("vanished", "fewer"):
+        return "success"
+    if change.error_code == UNSUCCESSFUL:
+        return KINDS.get(band_of_key(change.name), "server")
+    return "failure"
