@@ -309,7 +309,9 @@ def demonstrate(arguments: list[str]) -> list[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
     report = [Path(sys.executable).with_name("flowtally"), "report", log]
-    print(f"\nThe same again, from the log:\n  {shlex.join(map(str, report))}\n", flush=True)
+    command = shlex.join(map(str, report))
+    print(f"\nThe same again, from the log:\n  {command}", flush=True)
+    print(f"As a page:\n  {command} --html report.html\n", flush=True)
     return [str(wanted) for wanted in [*BANDS, *ERROR_CODES] if wanted not in seen]
 
 

@@ -14,8 +14,6 @@ STYLES = {
     "title": "1",
     "dim": "2",
     "failure": "1;31",
-    "warning": "33",
-    "better": "32",
     "Informational": "36",
     "Success": "32",
     "Redirection": "34",

@@ -11,7 +11,6 @@ from typing import Any
 from ..examples import describe
 from ..redaction import printable
 from ..tally import Tally
-from ..vocabulary import UNSUCCESSFUL
 from .layout import WIDTH
 from .layout import Cells
 from .layout import indented
@@ -102,7 +101,7 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
     for problem in shown.problems:
         start = printable(f"  {problem.count:>{counts}}  {_title(problem)}", width)
         hosts = _where(problem, width - len(start) - 2)
-        style = "warning" if problem.code == UNSUCCESSFUL else "failure" if problem.code else ""
+        style = problem.band or ("failure" if problem.code else "")
         lines.append(paint(start, style) + (f"  {hosts}" if hosts else ""))
         indent = " " * (counts + 4)
         if problem.advice:
