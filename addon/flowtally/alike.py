@@ -25,18 +25,21 @@ from .tally import Histogram
 from .tally import Row
 from .tally import Tally
 from .tally import endpoint_name
+from .tally import fold_many
 from .tally import place as place_of
 from .valid import check
 from .vocabulary import UNSUCCESSFUL
 
 MAX_KNOWN = 30_000
-"""How many URLs are known at a time; a new one has to be looked at."""
+"""How many endpoints are known at a time; a new one has to be looked at."""
 MAX_HELD = 100_000
 """How many lines are held back before they are counted."""
 
 PlainLine = tuple[bytes, ...]
 """What PLAIN_LINE finds in a line."""
 Record = dict[str, Any]
+_TARGET = '","url":"'
+"""What stands between method and URL."""
 
 
 class Times:
@@ -87,7 +90,7 @@ class Alike:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._targets: dict[bytes, tuple[Row, str]] = {}
-        """Method with URL → the endpoint's row, and the method."""
+        """Method with folded URL → the endpoint's row, and the method."""
         self._groups: dict[tuple[bytes, bytes], Group] = {}
         """Tag, host and port → lines."""
         self._held = 0
@@ -178,7 +181,7 @@ class Alike:
             if position in expected:
                 self._tally.expect(expected[position])
             if (target := unknown.get(position)) is not None:
-                method, url = _target(target)
+                method, _, url = target.decode().partition(_TARGET)
                 if method not in known:
                     known.add(method)
                     self._tally.methods("http").count(method, 0)
@@ -205,7 +208,7 @@ class Columns:
         """Raises: ValueError, if one is not what it seems."""
         self._lines = lines
         columns = zip(*lines, strict=True)
-        _, self._times, self.targets, places, sent, received, waits, durations, tags, _ = columns
+        _, self._times, targets, places, sent, received, waits, durations, tags, _ = columns
         seconds = [time[:19] for time in self._times]
         for second in set(seconds):
             datetime.fromisoformat(second.decode())
@@ -225,9 +228,12 @@ class Columns:
         """Tag → number of its first line."""
         for (tag, _), numbers in self.groups.items():
             self.first.setdefault(tag, numbers[0])
-        for target in self.targets:
+        self.targets = fold_many(targets)
+        """Method with URL, folded."""
+        for number, target in enumerate(targets):
             if b"\\" in target:
-                _target(target)
+                data = _data(b'"method":"%b"' % target)
+                self.targets[number] = _TARGET.join((data["method"], data["url"])).encode()
 
     def record(self, number: int) -> Record:
         """A line's record, as far as it is counted. Raises: ValueError."""
@@ -283,15 +289,6 @@ class Columns:
 def _is_plain(record: Record, tag: bytes) -> bool:
     """Whether a line is what it looks like: a foreign tag may name other fields again."""
     return not check(record) and PLAIN_FIELDS.isdisjoint(_data(tag))
-
-
-def _target(fields: bytes) -> tuple[str, str]:
-    """Method and URL. Raises: ValueError."""
-    if b"\\" in fields:
-        data = _data(b'"method":"%b"' % fields)
-        return data["method"], data["url"]
-    method, _, url = fields.decode().partition('","url":"')
-    return method, url
 
 
 def _data(fields: bytes) -> Record:

@@ -823,9 +823,15 @@ class Tally:
 # --- endpoints ---
 
 _MAX_ENDPOINT = 200
-_ID = re.compile(r"/(?:\d+|(?=[^/]*[0-9])(?:[0-9a-fA-F-]{16,}|\w{20,}))(?![^/])")
+_ID = (
+    r"/(?<![:/]/)(?:[0-9]++"
+    r"|(?=[^/\n]{16})(?=[^/\n]*[0-9])(?:[0-9a-fA-F-]{16,}+|[0-9A-Za-z_]{20,}+))(?![^/\n])"
+)
 """A path segment that names one thing of many: a number; a UUID, a hash, an object id; random text
-such as a base64url token."""
+such as a base64url token. Not what stands after `//`."""
+_ID_IN_TEXT = re.compile(_ID)
+_ID_IN_BYTES = re.compile(_ID.encode())
+_QUERY_IN_BYTES = re.compile(rb"\?[^\n]*")
 
 
 def endpoint(record: Mapping[str, Any]) -> str:
@@ -840,15 +846,14 @@ def endpoint(record: Mapping[str, Any]) -> str:
 
 def endpoint_name(method: str, url: str) -> str:
     """The endpoint of a URL: `GET http://host/users/{id}`."""
-    return f"{method} {_fold(url)}"
+    url = _ID_IN_TEXT.sub("/{id}", url.partition("?")[0])
+    return f"{method} {url if len(url) <= _MAX_ENDPOINT else f'{url[: _MAX_ENDPOINT - 1]}…'}"
 
 
-def _fold(url: str) -> str:
-    url = url.partition("?")[0]
-    path = url.find("/", url.find("://") + 3)
-    if path >= 0:
-        url = url[:path] + _ID.sub("/{id}", url[path:])
-    return url if len(url) <= _MAX_ENDPOINT else f"{url[: _MAX_ENDPOINT - 1]}…"
+def fold_many(urls: Sequence[bytes]) -> list[bytes]:
+    """URLs, without line ends, with queries cut off and ids folded."""
+    path = _QUERY_IN_BYTES.sub(b"", b"\n".join(urls))
+    return _ID_IN_BYTES.sub(b"/{id}", path).split(b"\n")
 
 
 def band_of_key(key: str) -> str:
