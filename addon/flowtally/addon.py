@@ -280,6 +280,8 @@ class Flowtally:
         ]
         self._begin_session()
         self._schedule()
+        if self._host and ctx.options.server and not all(map(_is_reverse, ctx.options.mode)):
+            logger.info(f"flowtally: live page, through the proxy, at http://{self._host}/")
 
     def done(self) -> None:
         for undo in self._undo:
@@ -802,6 +804,10 @@ def _log_is_read() -> bool:
         handler.level <= logging.WARNING and not isinstance(handler, LegacyLogEvents)
         for handler in logging.getLogger().handlers
     )
+
+
+def _is_reverse(mode: str) -> bool:
+    return mode.startswith("reverse:")
 
 
 def _readable(conn: connection.Connection) -> bool:

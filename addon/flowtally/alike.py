@@ -282,13 +282,15 @@ class Columns:
         )
 
     def latest(self, numbers: Iterable[int], count: int) -> list[int]:
-        """Of some lines, the numbers of the latest."""
-        return nlargest(count, numbers, key=self._times.__getitem__)
+        """Of some lines, the numbers of the latest; of the same time, the last ones."""
+        latest = nlargest(count, [(self._times[number], number) for number in numbers])
+        return sorted(number for _, number in latest)
 
 
 def _is_plain(record: Record, tag: bytes) -> bool:
-    """Whether a line is what it looks like: a foreign tag may name other fields again."""
-    return not check(record) and PLAIN_FIELDS.isdisjoint(_data(tag))
+    """Whether a line is what it looks like: a foreign tag may name a field twice."""
+    seems = record["outcome"] == "status" and PLAIN_FIELDS.isdisjoint(_data(tag))
+    return seems and not check(record)
 
 
 def _data(fields: bytes) -> Record:

@@ -86,7 +86,8 @@ def report(
 
         notes = [f"{found.unreadable} unreadable lines skipped"] if found.unreadable else []
         notes += [f"{p.source}, line {p.line}: {p.reason}; skipped" for p in found.problems]
-        about = html_report.About(_sessions(found), notes)
+        unclean = sum(not session.final for session in found.sessions.values())
+        about = html_report.About(_sessions(found), notes, unclean)
         content = html_report.page(tally, about).encode("utf-8", "replace")
         _write(html, content, html_report.is_ours, force)
     elif as_json:

@@ -34,16 +34,17 @@ PLAIN = (
 PLAIN_FIELDS = frozenset(re.findall(r'"(\w+)":', PLAIN))
 
 # What is looked at must be read as JSON, which knows escapes; what is not must have none.
-_TEXT, _PLAIN_TEXT = rb'[^"]*+', rb'[^"\\]*+'
+_TEXT, _PLAIN_TEXT = rb'[^"\n]*+', rb'[^"\\\n]*+'
+_COUNT, _TIME = rb"(0|[1-9]\d{0,14})", rb"((?:0|[1-9]\d{0,8})\.\d{3})"
 PLAIN_LINE = re.compile(
     rb'\{"type":"flow","session":"(' + _TEXT + rb')",'
     rb'"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z","flow":"' + _PLAIN_TEXT + rb')",'
     rb'"kind":"http","client":"' + _PLAIN_TEXT + rb'",'
     rb'"method":"(' + _TEXT + rb'","url":"' + _TEXT + rb')",'
     rb'("host":"' + _TEXT + rb'","port":\d{1,5}),"http_version":"' + _PLAIN_TEXT + rb'",'
-    rb'"request_bytes":(\d{1,15}),"response_bytes":(\d{1,15}),'
-    rb'"wait_ms":(\d{1,9}\.\d{3}),"duration_ms":(\d{1,9}\.\d{3}),'
-    rb'("outcome":"status",[^{}]*+)\}\n'
+    rb'"request_bytes":' + _COUNT + rb',"response_bytes":' + _COUNT + rb","
+    rb'"wait_ms":' + _TIME + rb',"duration_ms":' + _TIME + rb","
+    rb'("outcome":"status",[^{}\n]*+)\}\n'
     rb"|([^\n]++\n?|\n)"
 )
 """Each line of a log: of those that `PLAIN` makes, session, time with flow, method with URL, the

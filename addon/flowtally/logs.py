@@ -148,11 +148,14 @@ class Logs:
         utf8 = _is_utf8(block)
         others: dict[int, Record] = {}
         start = 0
+        texts: list[bytes] = []
+        named = len(self.problems)
 
         def count(end: int) -> None:
             """Count the lines from `start` on."""
-            if not (utf8 and self._count_alike(lines, start, end, others)):
-                texts = block.split(b"\n")
+            if start < end and not (utf8 and self._count_alike(lines, start, end, others)):
+                if not texts:
+                    texts.extend(block.split(b"\n"))
                 for index in range(start, end):
                     record = others.get(index)
                     if not lines[index][-1]:
@@ -174,6 +177,8 @@ class Logs:
             if reason := self._take(record):
                 self._problem(source, number + index + 1, reason)
         count(len(lines))
+        self.problems[named:] = sorted(self.problems[named:], key=attrgetter("line"))
+        del self.problems[MAX_PROBLEMS:]
         return number + len(lines)
 
     def _flush(self) -> None:
@@ -192,9 +197,9 @@ class Logs:
         if len(sessions) != 1:
             return False
         name = sessions.pop()
-        if any(record["session"].encode() != name for record in others.values()):
-            return False
         try:
+            if any(record["session"].encode() != name for record in others.values()):
+                return False
             alike = self._alike.get(name)
             if alike is None:
                 early = others and min(others) < positions[0]

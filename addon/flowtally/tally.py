@@ -85,7 +85,7 @@ class Table(dict[str, Value], Generic[Value]):
     def part(self, table: Table[Value]) -> Table[Value]:
         """Make `table`, of the same kind, know the keys that are known here; see `Tally.part`."""
         for key in self:
-            table[key] = self.make()
+            table[key] = table.make()
         if len(self) >= self.limit:
             table.limit = 0
         return table
@@ -530,7 +530,7 @@ class Tally:
                 self._code(record["status"], record["description"])
             elif record["outcome"] == "unfinished":
                 self.unfinished.hosts.count(place(record), 0)
-            if (code := get("close_code")) is not None:
+            if record["kind"] != "http" and (code := get("close_code")) is not None:
                 self.close_codes.count(str(code), 0)
         if (errors := self.cause_of(record)) is not None:
             errors.hosts.count(place(record), 0)

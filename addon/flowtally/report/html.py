@@ -11,7 +11,6 @@ from base64 import b64encode
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
@@ -30,6 +29,7 @@ from .layout import ms
 from .layout import size
 from .layout import span
 from .layout import time_of_day
+from .view import Headline
 from .view import Lines
 from .view import Problem
 from .view import Timeline
@@ -71,8 +71,10 @@ class About:
 
     sessions: Sequence[str] = ()
     """A sentence on each session."""
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
     """What could not be read, and so on."""
+    unclean: int = 0
+    """How many sessions did not end cleanly, or still run; the live page's does not count."""
 
 
 def is_ours(head: bytes) -> bool:
@@ -108,7 +110,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
         live,
         live=live,
         title=f"flowtally: {_title(shown)}",
-        when=_when(shown),
+        when=_when(shown, about),
         view=shown,
         totals=_totals(shown),
         parts=parts,
@@ -131,8 +133,16 @@ def _title(shown: View) -> str:
     return f"{headline.flows} flows, {headline.failures + headline.events} failed"
 
 
-def _when(shown: View) -> str:
-    headline = shown.headline
+def _when(shown: View, about: About) -> str:
+    parts = [_span(shown.headline)]
+    if about.unclean:
+        every = len(about.sessions) == about.unclean
+        which = "" if every else f"{about.unclean} of {len(about.sessions)} sessions "
+        parts.append(f"{which}did not end cleanly, or still running")
+    return "; ".join(filter(None, parts))
+
+
+def _span(headline: Headline) -> str:
     if not _fits(headline.first) or not _fits(headline.last):
         return ""
     first, last = (
