@@ -9,7 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from lab.laboratory import Laboratory
+
+# How long an example takes says something about the machine only.
+settings.register_profile("flowtally", deadline=None)
+settings.load_profile("flowtally")
 
 # On a build machine a missing tool is a fault of the machine, not a reason to test less.
 CI = bool(os.environ.get("CI"))
@@ -22,15 +27,16 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
 
 
 @pytest.fixture(scope="session")
-def tool() -> Callable[[str], Path]:
-    """Finds a program; without it the test is skipped, or fails when CI is set."""
+def tool() -> Callable[..., Path]:
+    """Finds a program by its names; without it the test is skipped, or fails when CI is set."""
 
-    def find(name: str) -> Path:
-        path = shutil.which(name)
-        if path is not None:
-            return Path(path)
+    def find(*names: str) -> Path:
+        for name in names:
+            path = shutil.which(name)
+            if path is not None:
+                return Path(path)
         if CI:
-            pytest.fail(f"{name} is not installed")
-        pytest.skip(f"{name} is not installed")
+            pytest.fail(f"{names[0]} is not installed")
+        pytest.skip(f"{names[0]} is not installed")
 
     return find

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Coroutine
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from typing import cast
 
+import mitmproxy.types
 import pytest
+from flowtally import logs
 from flowtally import record
 from flowtally.addon import Flowtally
 from flowtally.classify import Rules
@@ -33,6 +38,7 @@ from mitmproxy import exceptions
 from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy import tls
+from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy import server_hooks
 from mitmproxy.proxy.context import Context
 from mitmproxy.test import taddons
@@ -458,6 +464,27 @@ def test_a_client_that_mitmproxy_refuses(tmp_path: Path) -> None:
     )
 
 
+BAD_HOSTS = [
+    "http://flowtally.test/",
+    "flowtally.test/",
+    "flowtally.test:80",
+    "flowtally.test.",
+    ".test",
+    "a..b",
+    "-a.test",
+    "a-.test",
+    "flow_tally.test",
+    "flow tally.test",
+    " flowtally.test",
+    "flowtally.test\n",
+    "büro.test",
+    "[::1]",
+    "*",
+    "a" * 64,
+    ".".join(["a" * 60] * 5),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
@@ -469,6 +496,7 @@ def test_a_client_that_mitmproxy_refuses(tmp_path: Path) -> None:
         ("flowtally_filter", "~q ~nonsense (", "a mitmproxy filter expression"),
         ("flowtally_catalog", "/nowhere/codes.toml", "cannot be read"),
         ("flowtally_log", "/dev/null/log", "no folder"),
+        *(("flowtally_host", host, "a host name such as flowtally.test") for host in BAD_HOSTS),
     ],
 )
 def test_bad_values_are_refused(tmp_path: Path, name: str, value: Any, allowed: str) -> None:
@@ -531,3 +559,415 @@ def test_statistics_are_the_fold_of_the_records(tmp_path: Path) -> None:
 )
 def test_what_people_read(tag: dict[str, Any], says: str) -> None:
     assert status_of(tag) == says
+
+
+# --- the live page ---
+
+OWN = "flowtally.test"
+
+
+def request_for(host: str, mode: str = "regular", header: bytes | None = None) -> http.HTTPFlow:
+    """A live request that arrived just now."""
+    flow = tflow.tflow()
+    flow.live = True
+    flow.timestamp_created = time.time()
+    flow.client_conn.proxy_mode = mode_specs.ProxyMode.parse(mode)
+    flow.request.path = "/"
+    flow.request.data.host = host
+    flow.request.data.headers = http.Headers(
+        ((b"Host", host.encode() if header is None else header),)
+    )
+    return flow
+
+
+def serve(addon: Flowtally, flow: http.HTTPFlow) -> None:
+    """The hooks of a request, as far as it goes."""
+    addon.requestheaders(flow)
+    if not flow.error:
+        waiting = addon.request(flow)
+        if waiting is not None:
+            asyncio.run(cast(Coroutine[Any, Any, None], waiting))
+    if flow.response and not flow.error:
+        addon.responseheaders(flow)
+        addon.response(flow)
+    elif flow.error:
+        addon.error(flow)
+
+
+def tables(addon: Flowtally) -> list[Any]:
+    """What the addon keeps of flows and connections that have not ended; empty ones left out."""
+    kept = (
+        addon._open,
+        addon._by_proxy,
+        addon._told_in_response,
+        addon._unclaimed,
+        addon._notes,
+        addon._connecting,
+    )
+    return [table for table in kept if table]
+
+
+@pytest.mark.parametrize(
+    ("mode", "host", "header", "own"),
+    [
+        ("regular", OWN, None, True),
+        ("regular", "FlowTally.TEST", None, True),
+        ("regular", "other.test", OWN.encode(), False),  # it goes to other.test
+        ("regular", OWN, b"other.test", True),
+        ("regular", f"{OWN}.", None, False),
+        ("regular", f"a.{OWN}", None, False),
+        ("upstream:http://127.0.0.1:9", OWN, None, True),
+        ("upstream:http://127.0.0.1:9", "other.test", OWN.encode(), False),
+        ("socks5", OWN, None, True),
+        ("socks5", "192.0.2.1", OWN.encode(), False),
+        ("transparent", "192.0.2.1", OWN.encode(), True),
+        ("transparent", OWN, b"other.test", False),
+        ("wireguard", "192.0.2.1", OWN.encode(), True),
+        ("local", "192.0.2.1", OWN.encode(), True),
+        ("reverse:http://192.0.2.1", "192.0.2.1", OWN.encode(), False),
+        ("reverse:http://192.0.2.1", OWN, OWN.encode(), False),
+    ],
+)
+def test_whose_requests_get_the_live_page(
+    tmp_path: Path, mode: str, host: str, header: bytes | None, own: bool
+) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = request_for(host, mode, header)
+        serve(addon, flow)
+        assert (flow.response is not None) == own
+        assert (flow.id in addon._open) == (not own)
+    assert records(tmp_path / "log")[-1]["flows"] == (not own)
+
+
+@pytest.mark.parametrize(
+    ("header", "own"),
+    [
+        (b"FLOWTALLY.test", True),
+        (b"flowtally.test:80", True),
+        (b"flowtally.test:8080", True),
+        (b"", False),
+        (b"flowtally.test.", False),
+        (b" flowtally.test", False),
+        (b"flowtally.test ", False),
+        (b"flowtally.test\0", False),
+        (b"flowtally.test, evil.test", False),
+        (b"flowtally.test/", False),
+        (b"user@flowtally.test", False),
+        (b"flowtally.test:port", False),
+        (b"flowtally.test:99999999", False),
+        (b"[flowtally.test]", True),
+        (b"evil-flowtally.test", False),
+        (b"flowtally.test.evil.test", False),
+        (b"\xff\xfe", False),
+        (b"xn--\xff", False),
+    ],
+)
+def test_spellings_of_the_host_header(tmp_path: Path, header: bytes, own: bool) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = request_for("192.0.2.1", "transparent", header)
+        serve(addon, flow)
+        assert (flow.response is not None) == own
+
+
+@given(header=BYTES | st.binary(max_size=4).map(lambda end: OWN.encode() + end))
+@settings(deadline=None)
+def test_any_host_header(tmp_path_factory: pytest.TempPathFactory, header: bytes) -> None:
+    with running(tmp_path_factory.mktemp("log") / "log") as addon:
+        flow = request_for("192.0.2.1", "transparent", header)
+        serve(addon, flow)
+        assert (flow.response is None) == (flow.id in addon._open)
+
+
+def test_its_own_requests_leave_no_trace(tmp_path: Path) -> None:
+    served, killed, failed, refused, late = (request_for(OWN) for _ in range(5))
+    with running(tmp_path / "log") as addon:
+        serve(addon, served)
+        assert served.response
+        assert b"<title>flowtally" in (served.response.content or b"")
+        # Another addon kills it before flowtally sees it, or answers it (proxyauth).
+        killed.kill()
+        serve(addon, killed)
+        assert killed.response is None
+        refused.response = http.Response.make(407)
+        serve(addon, refused)
+        assert refused.response.status_code == 407
+        # The client went away.
+        failed.error = mflow.Error("Client disconnected.")
+        serve(addon, failed)
+        # An addon killed the answer; no `error` follows.
+        serve(addon, late)
+        late.error = mflow.Error(mflow.Error.KILLED_MESSAGE)
+        addon.response(late)
+        assert tables(addon) == []
+    found = records(tmp_path / "log")
+    assert [record["type"] for record in found] == ["session_start", "stats"]
+    assert [flow.comment for flow in (served, killed, failed, refused, late)] == [""] * 5
+
+
+@pytest.mark.parametrize("ending", ["answered", "error", "killed", "407"])
+def test_its_own_tunnels_leave_no_trace(tmp_path: Path, ending: str) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = request_for(OWN)
+        flow.request.method, flow.request.port = "CONNECT", 443
+        if ending == "killed":
+            flow.kill()
+        if ending == "407":
+            flow.response = http.Response.make(407)
+        addon.http_connect(flow)
+        if ending == "answered":
+            assert flow.response
+            assert flow.response.status_code == 200
+            addon.http_connected(flow)
+        elif ending != "killed":
+            flow.error = mflow.Error("x") if ending == "error" else None
+            addon.http_connect_error(flow)
+            assert flow.response
+            assert flow.response.status_code == (407 if ending == "407" else 200)
+        assert tables(addon) == []
+    assert [r["type"] for r in records(tmp_path / "log")] == ["session_start", "stats"]
+
+
+@pytest.mark.parametrize("ending", ["response", "error", "both"])
+def test_its_own_requests_from_a_file_are_not_counted(tmp_path: Path, ending: str) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(resp=ending != "error", err=ending != "response")
+        flow.live = False
+        flow.request.host = OWN
+        replay(addon, flow)
+        assert tables(addon) == []
+        assert "flowtally" not in flow.metadata
+        theirs = tflow.tflow(resp=True)
+        theirs.live = False
+        replay(addon, theirs)
+    assert records(tmp_path / "log")[-1]["flows"] == 1
+
+
+def test_failures_that_concern_the_live_page_are_no_events(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        for host in ("FLOWTALLY.test", "other.test"):
+            client = tflow.tclient_conn()
+            client.timestamp_end = None
+            client.sni = host
+            client.error = f"The client does not trust the proxy's certificate for {host} (x)"
+            addon.tls_failed_client(tls.TlsData(client, Context(client, addon_options())))
+            data = server_failure(client, "[Errno -2] Name or service not known")
+            data.server.address = (host, 443)
+            addon.server_connect(data)
+            addon.server_connect_error(data)
+            client.timestamp_end = time.time()
+            addon.client_disconnected(client)
+        assert tables(addon) == []
+    events = [record["host"] for record in records(tmp_path / "log") if record["type"] == "event"]
+    assert events == ["other.test"] * 2
+
+
+@pytest.mark.parametrize(
+    ("host", "tls_wanted"),
+    [("flowtally.test", False), ("FLOWTALLY.TEST", False), ("other.test", True), (None, True)],
+)
+def test_no_server_is_looked_for(tmp_path: Path, host: str | None, tls_wanted: bool) -> None:
+    with running(tmp_path / "log") as addon:
+        context = Context(tflow.tclient_conn(), addon_options())
+        context.server.address = (host, 443) if host else None
+        context.server.tls = True
+        addon.tls_clienthello(tls.ClientHelloData(context, cast(Any, None)))
+        assert context.server.tls == tls_wanted
+
+
+def test_the_host_of_the_live_page_can_be_changed_and_switched_off(tmp_path: Path) -> None:
+    def served(addon: Flowtally, host: str) -> bool:
+        flow = request_for(host)
+        serve(addon, flow)
+        if flow.response is None:
+            flow.response = http.Response.make(404)
+            addon.response(flow)
+            return False
+        return True
+
+    with running(tmp_path / "log", flowtally_host="Stats.Test") as addon:
+        assert served(addon, "stats.test")
+        assert not served(addon, OWN)
+        addon_options().update(flowtally_host=OWN)
+        assert served(addon, OWN)
+        assert not served(addon, "stats.test")
+        addon_options().update(flowtally_host="")
+        assert not served(addon, OWN)
+        assert not served(addon, "")
+        # What was begun as somebody else's flow ends as one, and the other way round.
+        theirs = request_for(OWN)
+        addon.requestheaders(theirs)
+        addon_options().update(flowtally_host=OWN)
+        assert addon.request(theirs) is None
+        mine = request_for(OWN)
+        addon.requestheaders(mine)
+        addon_options().update(flowtally_host="")
+        assert addon.request(mine) is None
+        for flow in (theirs, mine):
+            flow.error = mflow.Error("[Errno -2] Name or service not known")
+            addon.error(flow)
+        assert tables(addon) == []
+    found = records(tmp_path / "log")
+    assert [r.get("host", "") for r in found if r["type"] == "flow"] == [
+        OWN,
+        "stats.test",
+        OWN,
+        "",
+        OWN,
+    ]
+
+
+def test_a_live_page_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tmp_path / "log") as addon:
+        monkeypatch.setattr("flowtally.addon.view", None)
+        flow = request_for(OWN)
+        serve(addon, flow)
+        assert flow.response
+        assert flow.response.status_code == 500
+        assert flow.response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "flowtally: defect in page: " in caplog.text
+
+
+def test_the_live_page_tells_of_the_session(tmp_path: Path) -> None:
+    def get(addon: Flowtally, path: str) -> bytes:
+        flow = request_for(OWN)
+        flow.request.path = path
+        serve(addon, flow)
+        assert flow.response
+        return flow.response.content or b""
+
+    log = tmp_path / "log"
+    with running(log) as addon:
+        replay(addon, tflow.tflow(resp=http.Response.make(404)))
+        page = get(addon, "/").decode()
+        assert "<title>flowtally: 1 flows, 0 failed</title>" in page
+        assert f"log: {log}</li>" in page
+        report = json.loads(get(addon, "/report.json"))
+        assert report["statistics"]["bands"]["Client error"]["flows"] == 1
+        assert report["sessions"][0]["ended_cleanly"] is False
+        assert get(addon, "/session.jsonl") == log.read_bytes()
+
+
+def test_what_could_not_be_written_is_said_at_once(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        assert addon.session
+        addon.session.journal.dropped = 7
+        assert "Records that could not be written to the log: 7" in call("flowtally.summary")
+        flow = request_for(OWN)
+        serve(addon, flow)
+        assert flow.response
+        assert b"could not be written to the log: 7" in (flow.response.content or b"")
+
+
+# --- commands ---
+
+
+def call(name: str, *arguments: str) -> Any:
+    """As the console and mitmweb call a command."""
+    return ctx.master.commands.call_strings(name, list(arguments))
+
+
+def test_summary(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        assert call("flowtally.summary")[0] == "flowtally: 0 flows"
+        replay(addon, tflow.tflow(resp=True))
+        replay(addon, tflow.tflow(err=True))
+        summary = call("flowtally.summary")
+    assert summary[0].startswith("flowtally: 2 flows, 1 failed (50.0 %), over ")
+    assert summary[2] == "Problems"
+    assert not any("\x1b" in line or "\n" in line for line in summary)
+
+
+def test_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    page = tmp_path / "page.html"
+    with running(tmp_path / "log") as addon:
+        assert call("flowtally.report", str(page)) is None
+        assert "<title>flowtally: 0 flows" in page.read_text("utf-8")
+        replay(addon, tflow.tflow(resp=True))
+        call("flowtally.report", str(page))
+        assert "<title>flowtally: 1 flows" in page.read_text("utf-8")
+        assert f"flowtally: report written to {page}" in caplog.text
+        for name, content, reason in (
+            ("mine", b"mine", "exists, and flowtally did not write it"),
+            ("log", None, "exists, and flowtally did not write it"),
+            ("none/page.html", None, f"cannot be written: there is no folder {tmp_path}/none"),
+            (".", None, "is a folder; name a file in it"),
+        ):
+            path = tmp_path / name
+            if content is not None:
+                path.write_bytes(content)
+            with pytest.raises(exceptions.CommandError) as caught:
+                call("flowtally.report", str(path))
+            assert str(caught.value) == f"{path}: {reason}"
+        assert (tmp_path / "mine").read_bytes() == b"mine"
+        with pytest.raises(exceptions.CommandError):
+            call("flowtally.report")
+    assert len(records(tmp_path / "log")) == 3
+
+
+def test_report_into_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with running(tmp_path / "log"):
+        call("flowtally.report", "~/page.html")
+    assert (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_new(tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    location = tmp_path / "log"
+    if place == "folder":
+        location.mkdir()
+    with running(location) as addon:
+        assert addon.session
+        first = addon.session.path
+        replay(addon, tflow.tflow(resp=True))
+        pending = request_for("slow.test")
+        addon.requestheaders(pending)
+        call("flowtally.new")
+        assert addon.session
+        second = addon.session.path
+        assert caplog.text.count(f"flowtally: a new session began; log: {second}") == 1
+        assert call("flowtally.summary")[0] == "flowtally: 0 flows"
+        pending.response = http.Response.make(404)
+        addon.response(pending)
+    assert (first == second) == (place == "file")
+    found = records(first) + (records(second) if place == "folder" else [])
+    assert [record["type"] for record in found] == [
+        *("session_start", "flow", "flow", "stats"),
+        *("session_start", "flow", "stats"),
+    ]
+    assert [record.get("outcome") for record in found if record["type"] == "flow"] == [
+        "status",
+        "unfinished",
+        "status",
+    ]
+    assert [record["final"] for record in found if record["type"] == "stats"] == [True, True]
+    # Each says how much of the file is its own, so that neither needs to be read.
+    with first.open("rb") as file:
+        settled, rest = logs._settled(file)
+    assert len(settled) == (2 if place == "file" else 1)
+    assert rest == 0
+    read = logs.Logs()
+    for path in {first, second}:
+        read.read_file(path, path.name)
+    assert [session.final for session in read.sessions.values()] == [True, True]
+    assert read.merged().flows == 3
+
+
+@pytest.mark.parametrize("name", ["flowtally.summary", "flowtally.report", "flowtally.new"])
+def test_commands_explain_themselves(tmp_path: Path, name: str) -> None:
+    with running(tmp_path / "log") as addon:
+        known = ctx.master.commands.commands[name]
+        assert known.help
+        assert known.help[0].isupper()
+        assert known.help.endswith(".")
+        types = [parameter.type for parameter in known.parameters]
+        assert types == ([mitmproxy.types.Path] if name == "flowtally.report" else [])
+        addon.done()
+        arguments = [str(tmp_path / "page.html")] * len(types)
+        with pytest.raises(exceptions.CommandError, match="no session is running"):
+            call(name, *arguments)
+    assert not (tmp_path / "page.html").exists()

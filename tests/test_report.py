@@ -1,139 +1,266 @@
-"""The plain text report and the command line, as people see them."""
+"""The report as text, JSON, CSV and HTML, and the command line, as people and programs see them."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
+from flowtally.report import data
 from flowtally.report import text
+from flowtally.report.paint import coloured
+from flowtally.report.paint import paint_for
+from flowtally.report.paint import plain
 from flowtally.tally import Tally
+from flowtally.vocabulary import KNOWN
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from lab.cli import HOSTILE
+from lab.cli import Record
+from lab.cli import answered
+from lab.cli import event
+from lab.cli import failed
+from lab.cli import final
+from lab.cli import lines
+from lab.cli import on_terminal
+from lab.cli import run
+from lab.cli import start
+from lab.cli import tally
 
-START = {
-    "type": "session_start",
-    "session": "00000001",
-    "time": "2026-01-02T03:04:05.000Z",
-}
-
-
-def flow(second: int, **fields: Any) -> dict[str, Any]:
-    return {
-        "type": "flow",
-        "session": "00000001",
-        "time": f"2026-01-02T03:04:{second:02}.000Z",
-        "flow": str(second),
-        "kind": "http",
-        "method": "GET",
-        "url": "http://shop.example/cart/17",
-        "host": "shop.example",
-        "request_bytes": 0,
-        "response_bytes": 1500,
-        "wait_ms": 20.0,
-        "duration_ms": 25.0,
-        **fields,
-    }
+FLOWTALLY = (sys.executable, "-m", "flowtally")
 
 
-def answered(second: int, status: int, band: str, description: str) -> dict[str, Any]:
-    tag = {"outcome": "status", "status": status, "band": band, "description": description}
-    if status >= 400:
-        tag |= {"error_code": -3, "error_name": "HTTPError"}
-    return flow(second, **tag)
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Times are told in the time zone of the machine."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
+
+def other(kind: str, second: int, **fields: Any) -> Record:
+    """A flow that is not HTTP."""
+    record = {**answered(second=second), "kind": kind, "outcome": "ok", **fields}
+    return {k: v for k, v in record.items() if k not in ("status", "band", "description", "url")}
+
+
+def unfinished(second: int, **fields: Any) -> Record:
+    record = {**answered(second=second), "outcome": "unfinished", **fields}
+    gone = ("status", "band", "description", "wait_ms", "duration_ms")
+    return {name: value for name, value in record.items() if name not in gone}
+
+
+SHOP = "http://shop.example"
+API = "https://api.example:8443"
 
 RECORDS = [
-    START,
-    answered(10, 200, "Success", "OK"),
-    answered(11, 200, "Success", "OK"),
-    answered(12, 404, "Client error", "Not found"),
-    flow(
-        13,
-        outcome="error",
-        error_code=-2,
-        error_name="ConnectionErr",
-        cause="connection_refused",
-        side="server",
-        port=8000,
-        detail="no one there",
-    ),
-    {
-        "type": "event",
-        "session": "00000001",
-        "time": "2026-01-02T03:04:20.000Z",
-        "host": "pinned.example",
-        "port": 443,
-        "error_code": -2,
-        "error_name": "ConnectionErr",
-        "cause": "client_tls_rejected",
-        "side": "client",
-    },
+    start(),
+    answered(200, 0, duration_ms=12.0),
+    answered(200, 1),
+    answered(101, 2, kind="websocket", url=f"{SHOP}/live", close_code=1000),
+    answered(304, 3, response_bytes=0, duration_ms=5.0),
+    answered(404, 4, url=f"{SHOP}/logo.png", duration_ms=31.0),
+    answered(503, 5, url=f"{SHOP}/pay", method="POST", duration_ms=12_345.0),
+    failed(second=6, host="127.0.0.1", port=9, url="http://127.0.0.1:9/", detail="no one there"),
+    failed(second=7, host="127.0.0.1", port=9, url="http://127.0.0.1:9/a"),
+    failed(second=7, host="127.0.0.1", port=9, url="http://127.0.0.1:9/b"),
+    failed(second=8, host="api.example", port=8443, url=f"{API}/v1"),
+    event(second=30),
+    other("dns", 31, method="A"),
+    unfinished(40, url="http://slow.example/", host="slow.example"),
+    {**start(second=41), "type": "gap", "dropped": 3, "reason": "No space left on device"},
 ]
 
 REPORT = """\
-flowtally: 4 flows, 1 failed (25.0 %), 1 with status 400 and up, 1 failure without a flow,
-           over 10.0 s
+flowtally: 12 flows, 4 failed (33.3 %), 2 with status 400 and up, 1 failure without a flow, 1 ok,
+           1 unfinished, over 40.0 s
 
 Problems
-  -2 ConnectionErr                           2
-     client_tls_rejected                     1  pinned.example
-       Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
-       certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
-     connection_refused                      1  shop.example:8000
-       Nothing listens on that port: check that the server is running, and the port number.
-       last: GET http://shop.example/cart/17 (no one there)
-  -3 HTTPError                               1
-     404 Not found                           1  shop.example
-       last: GET http://shop.example/cart/17
+  4  -2 ConnectionErr: connection_refused  127.0.0.1:9 (3), api.example:8443 (1)
+     Nothing listens on that port: check that the server is running, and the port number.
+     03:04:13  GET https://api.example:8443/v1
+     03:04:12  GET http://127.0.0.1:9/b
+     03:04:12  GET http://127.0.0.1:9/a
+  1  -2 ConnectionErr: client_tls_rejected  pinned.example
+     Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
+     certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
+     03:04:35  pinned.example
+  1  -3 HTTPError: 404 Not found  shop.example
+     03:04:09  GET http://shop.example/logo.png
+  1  -3 HTTPError: 503 Service unavailable  shop.example
+     03:04:10  POST http://shop.example/pay
+  1  unfinished  slow.example
+     Still open when the session ended: the answer, or its end, had not come yet.
+     03:04:45  GET http://slow.example/
 
-Status           flows   share  received    p50    p95    p99    max
-Success              2  50.0 %    3.0 kB  25 ms  25 ms  25 ms  25 ms
-  200 OK             2  50.0 %    3.0 kB  25 ms  25 ms  25 ms  25 ms
-Client error         1  25.0 %    1.5 kB  25 ms  25 ms  25 ms  25 ms
-  404 Not found      1  25.0 %    1.5 kB  25 ms  25 ms  25 ms  25 ms
+Status                     flows   share  received     p50     p95     p99     max
+Informational                  1   8.3 %    1.5 kB   25 ms   25 ms   25 ms   25 ms
+  101 Switching protocols      1   8.3 %    1.5 kB   25 ms   25 ms   25 ms   25 ms
+Success                        2  16.7 %    3.0 kB   12 ms   25 ms   25 ms   25 ms
+  200 OK                       2  16.7 %    3.0 kB   12 ms   25 ms   25 ms   25 ms
+Redirection                    1   8.3 %       0 B    5 ms    5 ms    5 ms    5 ms
+  304 Not modified             1   8.3 %       0 B    5 ms    5 ms    5 ms    5 ms
+Client error                   1   8.3 %    1.5 kB   31 ms   31 ms   31 ms   31 ms
+  404 Not found                1   8.3 %    1.5 kB   31 ms   31 ms   31 ms   31 ms
+Server error                   1   8.3 %    1.5 kB  12.1 s  12.1 s  12.1 s  12.3 s
+  503 Service unavailable      1   8.3 %    1.5 kB  12.1 s  12.1 s  12.1 s  12.3 s
 
-Host            flows  failed  400 and up  without a flow  received    p95
-shop.example        4       1           1               0    6.0 kB  25 ms
+Host            flows  failed  400 and up  without a flow  received    p50     p95
+shop.example        7       0           2               0    9.0 kB  25 ms  12.1 s
+127.0.0.1           3       3           0               0    4.5 kB  25 ms   25 ms
+api.example         1       1           0               0    1.5 kB  25 ms   25 ms
 pinned.example      0       0           0               1       0 B
+slow.example        1       0           0               0    1.5 kB
 
-Failing endpoint                   flows  failed  400 and up
-GET http://shop.example/cart/{id}      4       1           1
+Failing endpoint                  flows  failed  400 and up     p95
+GET http://127.0.0.1:9/               1       1           0   25 ms
+GET http://127.0.0.1:9/a              1       1           0   25 ms
+GET http://127.0.0.1:9/b              1       1           0   25 ms
+GET http://shop.example/logo.png      1       0           1   31 ms
+GET https://api.example:8443/v1       1       1           0   25 ms
+POST http://shop.example/pay          1       0           1  12.1 s
+
+Slowest request                     took   wait              status
+POST http://shop.example/pay      12.3 s  20 ms                 503
+GET http://shop.example/logo.png   31 ms  20 ms                 404
+GET http://shop.example/cart/17    25 ms  20 ms                 200
+GET http://127.0.0.1:9/            25 ms  20 ms  connection_refused
+GET http://127.0.0.1:9/a           25 ms  20 ms  connection_refused
+GET http://127.0.0.1:9/b           25 ms  20 ms  connection_refused
+GET https://api.example:8443/v1    25 ms  20 ms  connection_refused
+GET http://shop.example/cart/17    12 ms  20 ms                 200
+GET http://shop.example/cart/17     5 ms  20 ms                 304
+
+Time (10 s each)  flows  failed  400 and up
+03:04:00              5       0           1  ███████████████████▒▒▒▒▒
+03:04:10              5       4           1  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒
+03:04:20              0       0           0
+03:04:30              1       1           0  █████▒▒▒▒▒
+03:04:40              1       0           0  █████
+
+Other protocols                  flows  failed   sent  received    p50    p95
+DNS: A (1)                           1       0  100 B    1.5 kB  25 ms  25 ms
+WebSocket: closed with 1000 (1)      1       0  100 B    1.5 kB  25 ms  25 ms
+
+Records that could not be written to the log: 3
 """
 
+NARROW = """\
+flowtally: 2 flows, 1 failed (50.0 %),
+           1 with status 400 and up,
+           1 failure without a flow,
+           over 3.0 s
 
-def lines(*records: Any) -> bytes:
-    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+Problems
+  1  -2 ConnectionErr:
+     client_tls_rejected  pinned.example
+     Install mitmproxy's CA certificate
+     on the client (http://mitm.it); an
+     app that pins its certificate must
+     be rebuilt without pinning, or its
+     host excluded with ignore_hosts.
+     03:04:13  pinned.example
+  1  -2 ConnectionErr:
+     connection_refused
+     api.example:8443
+     Nothing listens on that port: check
+     that the server is running, and the
+     port number.
+     03:04:13  GET https://api.example:…
+  1  -3 HTTPError: 503 Service
+     unavailable  shop.example
+     03:04:10  POST http://shop.example…
+
+Status                     flows   share
+Server error                   1  50.0 %
+  503 Service unavailable      1  50.0 %
+
+Host            flows  failed
+api.example         1       1
+pinned.example      0       0
+shop.example        1       0
+
+Failing endpoint           flows  failed
+GET https://…mple:8443/v1      1       1
+POST http://….example/pay      1       0
+
+Slowest request              took   wait
+POST http://….example/pay  12.3 s  20 ms
+GET https://…mple:8443/v1   25 ms  20 ms
+
+Time (1 s each)  flows  failed
+03:04:10             1       0
+03:04:11             0       0
+03:04:12             0       0
+03:04:13             1       2
+"""
+
+FEW = [RECORDS[6], RECORDS[10], {**event(), "time": RECORDS[10]["time"]}]
+
+UNCLEAN = "; it did not end cleanly, or is still running"
+SESSION = "Session 00000001, begun 2026-01-02T03:04:05.000Z"
 
 
-def run(
-    *arguments: str | Path, stdin: bytes = b"", **environment: str
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flowtally", *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        input=stdin,
-        capture_output=True,
-        check=False,
-        timeout=60,
-        env={**os.environ, "COLUMNS": "100", **environment},
-    )
-    return subprocess.CompletedProcess(
-        command, done.returncode, done.stdout.decode(), done.stderr.decode()
-    )
+def written(tmp_path: Path, *records: Record, name: str = "log.jsonl") -> Path:
+    log = tmp_path / name
+    log.write_bytes(lines(*records))
+    return log
+
+
+# --- text ---
 
 
 def test_the_report() -> None:
-    tally = Tally()
-    for record in RECORDS:
-        tally.add(record)
-    assert "\n".join(text.report(tally)) + "\n" == REPORT
+    assert "\n".join(text.report(tally(*RECORDS))) + "\n" == REPORT
 
 
-def test_nothing_happened() -> None:
-    assert text.report(Tally()) == [
+def test_the_report_on_a_narrow_terminal() -> None:
+    assert "\n".join(text.report(tally(*FEW), 40)) + "\n" == NARROW
+
+
+def test_times_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XXX-05:30")
+    time.tzset()
+    report = text.report(tally(*FEW))
+    assert "     08:34:13  GET https://api.example:8443/v1" in report
+    assert report[-1] == "08:34:13             1       2           0  " + "▒" * 24
+
+
+def test_a_timeline_of_several_days_names_them() -> None:
+    report = text.report(tally(answered(), answered(second=86_400 * 3)))
+    assert report[-8:-4] == [
+        "Time (12 h each)     flows  failed  400 and up",
+        "2026-01-02 00:00:00      1       0           0  ████████████████████████",
+        "2026-01-02 12:00:00      0       0           0",
+        "2026-01-03 00:00:00      0       0           0",
+    ]
+
+
+def test_failures_without_a_flow_have_a_bar_of_their_own() -> None:
+    report = text.report(tally(event(), event(), failed(), answered(404), answered()))
+    assert report[-1] == "03:04:05             3       3           1  ████▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒"
+    report = text.report(tally(event()))
+    assert report[-1] == "03:04:05             0       1           0  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒"
+
+
+@pytest.mark.parametrize("shown", [text.report, text.summary])
+def test_nothing_happened(shown: Any) -> None:
+    assert shown(Tally()) == [
         "flowtally: 0 flows",
         "Nothing came through: is the client pointed at the proxy?",
         "",
@@ -141,70 +268,286 @@ def test_nothing_happened() -> None:
     ]
 
 
-@pytest.mark.parametrize("width", [1, 80, 90, 100, 300])
-def test_nothing_is_wider_than_the_terminal(width: int) -> None:
-    tally = Tally()
+def test_the_summary_is_the_beginning_of_the_report_with_one_example_each() -> None:
+    report = text.report(tally(*RECORDS))
+    report = report[
+        : report.index(
+            "Host            flows  failed  400 and up  without a flow  received    p50     p95"
+        )
+        - 1
+    ]
+    for line in (
+        "     03:04:12  GET http://127.0.0.1:9/b",
+        "     03:04:12  GET http://127.0.0.1:9/a",
+    ):
+        report.remove(line)
+    dropped = ["", "Records that could not be written to the log: 3"]
+    assert text.summary(tally(*RECORDS)) == report + dropped
+
+
+ESSENTIAL = (
+    "12 flows, 4 failed (33.3 %), 2 with status 400 and up, 1 failure without a flow, 1 ok",
+    "4 -2 ConnectionErr: connection_refused",
+    "127.0.0.1:9 (",
+    "Nothing listens on that port: check that the server is running, and the port number.",
+    "1 -2 ConnectionErr: client_tls_rejected pinned.example",
+    "1 -3 HTTPError: 404 Not found shop.example",
+    "1 -3 HTTPError: 503 Service unavailable shop.example",
+    "1 unfinished slow.example",
+    "101 Swit",
+    "503 Serv",
+    "shop.example 7 0",
+    "GET http://127.0.0.1:9/a 1 1",
+    "12.3 s",
+    "03:04:10 5 4",
+    "DNS: A (1) 1 0",
+    "Records that could not be written to the log: 3",
+)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 300])
+def test_a_narrow_terminal_loses_nothing_essential(width: int) -> None:
+    report = text.report(tally(*RECORDS), width)
+    assert max(map(len, report)) <= min(100, width)
+    words = " ".join(" ".join(report).split())
+    assert [essential for essential in ESSENTIAL if essential not in words] == []
+
+
+@pytest.mark.parametrize("width", [1, 40, 60, 80, 90, 100, 300])
+@pytest.mark.parametrize("shown", [text.report, text.summary])
+def test_nothing_is_wider_than_the_terminal(width: int, shown: Any) -> None:
+    found = Tally()
     for number in range(30):
         host = f"{number}.a-long-name-of-a-host-{'x' * 80}.example"
         url = f"http://{host}/a/path/{'y' * 80}/of/some/length"
-        tally.add(RECORDS[4] | {"host": host, "url": url})
-        tally.add(answered(number, 520, "Server error", f"{'z' * 60} (Cloudflare)") | {"url": url})
-    lines = text.report(tally, width)
-    assert max(map(len, lines)) <= min(100, max(80, width))
-    assert any("29 more" in line for line in lines)
+        found.add(failed(host=host, port=8000, url=url, duration_ms=1e14) | {"cause": "z" * 300})
+        found.add(answered(520, number * 1e7, url=url, description=f"{'z' * 60} (Cloudflare)"))
+        found.add(other("tcp", number, method="m" * 200))
+    assert max(map(len, shown(found, width))) <= min(100, max(40, width))
+    found.dropped = 10**30
+    assert max(map(len, shown(found, width))) <= min(100, max(40, width))
+    assert any("29 more" in line for line in shown(found, 100))
 
 
 def test_the_most_frequent_host_comes_first() -> None:
-    tally = Tally()
-    for number in range(30):
-        tally.add(RECORDS[4] | {"host": f"h{number}"})
+    found = tally(*(failed(host=f"h{n}", port=8000) for n in range(30)))
     for _ in range(5):
-        tally.add(RECORDS[4] | {"host": "often"})
-    assert any("often:8000 (5), h0:8000 (1)" in line for line in text.report(tally))
+        found.add(failed(host="often", port=8000))
+    assert any("  often:8000 (5), h0:8000 (1), " in line for line in text.report(found))
 
 
-def test_control_characters_do_not_reach_the_terminal() -> None:
-    tally = Tally()
-    evil = "\x1b]0;owned\x07\x9b31m\u202e"
-    tally.add(flow(1, outcome="ok", host=evil, method=evil, url=f"http://{evil}/"))
-    tally.add(RECORDS[-1] | {"host": evil, "cause": evil})
-    tally.add(RECORDS[-2] | {"host": evil, "url": f"http://{evil}/{evil}"})
-    tally.add(answered(2, 200, "Success", evil))
-    assert all(line.isprintable() for line in text.report(tally))
+def test_tables_say_what_they_leave_out() -> None:
+    found = tally(*(failed(host=f"h{n:02}", url=f"http://h{n:02}/") for n in range(17)))
+    report = text.report(found)
+    assert "  and 2 more hosts" in report
+    assert "  and 7 more endpoints" in report
+    found = tally(*(failed(host=f"h{n:02}", url=f"http://h{n:02}/") for n in range(16)))
+    assert "  and 1 more host" in text.report(found)
+
+
+def hostile() -> Tally:
+    return tally(
+        other("dns", 1, host=HOSTILE, method=HOSTILE),
+        {**event(host=HOSTILE, detail=HOSTILE), "cause": HOSTILE},
+        failed(host=HOSTILE, url=f"http://{HOSTILE}/{HOSTILE}", detail=HOSTILE),
+        answered(200, url=f"http://{HOSTILE}/", method=HOSTILE, description=HOSTILE),
+        answered(418, description=HOSTILE, host=HOSTILE),
+        unfinished(2, host=HOSTILE, url=HOSTILE),
+    )
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_control_characters_do_not_reach_the_terminal(width: int) -> None:
+    report = text.report(hostile(), width)
+    assert all(line.isprintable() for line in report)
+    assert any("\ufffd]0;owned\ufffd" in line for line in report)
+
+
+# --- colours ---
+
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+SHOWS_COLOURS = {"TERM": "xterm", "NO_COLOR": ""}
+
+
+@pytest.mark.parametrize("width", [40, 100])
+@pytest.mark.parametrize(
+    "found", [tally(*RECORDS), Tally(), hostile()], ids=["rich", "", "hostile"]
+)
+def test_without_its_colours_it_is_the_plain_report(found: Tally, width: int) -> None:
+    painted = text.report(found, width, coloured)
+    assert [SGR.sub("", line) for line in painted] == text.report(found, width)
+    assert painted != text.report(found, width)
+    # No colour goes on beyond its line.
+    assert all(
+        len(re.findall(r"\x1b\[[0-9;]*m.*?\x1b\[0m", line)) * 2 == len(SGR.findall(line))
+        for line in painted
+    )
+
+
+def test_what_is_in_which_colour() -> None:
+    painted = text.report(tally(*RECORDS), 100, coloured)
+    begin = "  4  -2 ConnectionErr: connection_refused"
+    assert f"\x1b[1;31m{begin}\x1b[0m  127.0.0.1:9 (3), api.example:8443 (1)" in painted
+    assert "\x1b[33m  1  -3 HTTPError: 404 Not found\x1b[0m  shop.example" in painted
+    assert "\x1b[31m  1  -3 HTTPError: 503 Service unavailable\x1b[0m  shop.example" in painted
+    assert "  1  unfinished  slow.example" in painted
+    assert "\x1b[2m     03:04:35  pinned.example\x1b[0m" in painted
+
+
+class Terminal(io.StringIO):
+    def __init__(self, terminal: bool = True) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal and super().isatty() is not None
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "expected"),
+    [
+        (True, {}, coloured),
+        (True, {"NO_COLOR": ""}, coloured),  # no-color.org: "when present and not an empty string"
+        (True, {"NO_COLOR": "1"}, plain),
+        (True, {"TERM": "dumb"}, plain),
+        (False, {}, plain),
+    ],
+)
+def test_colours_are_for_terminals(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, environment: dict[str, str], expected: Any
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert paint_for(Terminal(terminal)) is expected
+
+
+def test_a_stream_that_is_closed_or_missing_gets_no_colours() -> None:
+    stream = Terminal()
+    stream.close()
+    assert paint_for(stream) is plain
+    assert paint_for(None) is plain  # type: ignore[arg-type]  # sys.stderr of a pythonw
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100, 300])
+def test_a_terminal_gets_colours_and_its_own_width(tmp_path: Path, columns: int) -> None:
+    log = written(tmp_path, *RECORDS)
+    code, shown, _ = on_terminal(
+        *FLOWTALLY, "report", log, columns=columns, environment=SHOWS_COLOURS
+    )
+    assert code == 0
+    assert "\x1b[1;31m" in shown
+    report = SGR.sub("", shown).split("\n")
+    assert report[: len(text.report(tally(*RECORDS), columns))] == text.report(
+        tally(*RECORDS), columns
+    )
+    assert max(map(len, report)) <= columns
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_without_colours(tmp_path: Path, environment: dict[str, str]) -> None:
+    log = written(tmp_path, *RECORDS)
+    code, shown, _ = on_terminal(*FLOWTALLY, "report", log, environment=SHOWS_COLOURS | environment)
+    assert (code, shown) == (0, f"{REPORT}\n{SESSION}{UNCLEAN}\n")
+
+
+# --- the command line ---
 
 
 def test_report_of_a_log(tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
-    log.write_bytes(lines(*RECORDS))
-    done = run("report", log)
+    done = run("report", written(tmp_path, *RECORDS))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{REPORT}\n{SESSION}{UNCLEAN}\n"
+
+
+def test_report_of_a_session_that_ended_cleanly(tmp_path: Path) -> None:
+    done = run("report", written(tmp_path, *RECORDS, final(*RECORDS)))
+    assert done.stdout == f"{REPORT}\n{SESSION}\n"
+
+
+def test_report_of_a_session_without_anything(tmp_path: Path) -> None:
+    done = run("report", written(tmp_path, start(), final()))
     assert done.returncode == 0
-    assert done.stdout.startswith(REPORT)
-    assert done.stdout.endswith(
-        "\nSession 00000001, begun 2026-01-02T03:04:05.000Z; "
-        "it did not end cleanly, or is still running\n"
+    assert done.stdout == dedent(
+        f"""\
+        flowtally: 0 flows
+        Nothing came through: is the client pointed at the proxy?
+
+        No problems
+
+        {SESSION}
+        """
     )
-    assert done.stderr == ""
 
 
-def test_report_of_standard_input_and_several_logs(tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
-    log.write_bytes(lines(*RECORDS))
-    other = [record | {"session": "00000002"} for record in RECORDS]
-    done = run("report", log, "-", stdin=lines(*other))
-    assert done.stdout.startswith("flowtally: 8 flows, 2 failed")
+@pytest.mark.parametrize("option", ["--json", "--csv", "--html"])
+@pytest.mark.parametrize("clean", [True, False])
+def test_every_output_says_whether_the_session_ended_cleanly(
+    tmp_path: Path, option: str, clean: bool
+) -> None:
+    log = written(tmp_path, *RECORDS, *([final(*RECORDS)] if clean else []))
+    page = tmp_path / "page.html"
+    done = run("report", log, option, *([page] if option == "--html" else []))
+    assert done.returncode == 0
+    said = page.read_text("utf-8") if option == "--html" else done.stderr
+    unclean = "Session 00000001" + ("", ", begun 2026-01-02T03:04:05.000Z;")[option == "--html"]
+    unclean += " it"[: 3 * (option == "--html")] + " did not end cleanly, or is still running"
+    assert (unclean in said) == (not clean)
+    if option == "--json":
+        assert json.loads(done.stdout)["sessions"][0]["ended_cleanly"] is clean
+
+
+def test_several_logs_and_standard_input_are_merged(tmp_path: Path) -> None:
+    log = written(tmp_path, *RECORDS)
+    second, third = ([{**record, "session": f"0000000{n}"} for record in RECORDS] for n in (2, 3))
+    done = run("report", log, "-", written(tmp_path, *third, name="3"), stdin=lines(*second))
+    assert done.stdout.startswith("flowtally: 36 flows, 12 failed (33.3 %), 6 with status 400")
+    assert [line[:16] for line in done.stdout.splitlines()[-3:]] == [
+        "Session 00000001",
+        "Session 00000002",
+        "Session 00000003",
+    ]
+
+
+def test_standard_input_alone() -> None:
+    done = run("report", "-", stdin=lines(*RECORDS))
+    assert done.stdout.startswith(REPORT)
 
 
 def test_unreadable_lines_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(lines(*RECORDS[:3]) + b"nonsense\n" + lines(*RECORDS[3:]) + b'{"type":"fl')
+    page = tmp_path / "page.html"
+    for arguments in ([], ["--json"], ["--csv"], ["--html", page]):
+        done = run("report", log, *arguments)
+        assert done.returncode == 0
+        if not arguments:
+            assert done.stdout.startswith(REPORT)
+        assert done.stderr.splitlines()[:3] == [
+            f"{log}, line 4: not JSON; skipped",
+            f"{log}, line 17: torn line; skipped",
+            "2 unreadable lines skipped",
+        ]
+    notes = unescape(page.read_text("utf-8"))
+    assert "<li>2 unreadable lines skipped</li>" in notes
+    assert f"<li>{log}, line 4: not JSON; skipped</li>" in notes
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        failed() | {"cause": ""},
+        event() | {"cause": ""},
+        unfinished(1, error_code=-2),
+        other("dns", 1, error_code=-6, cause=""),
+    ],
+)
+def test_a_failure_without_a_cause_is_skipped(tmp_path: Path, record: Record) -> None:
+    log = written(tmp_path, *RECORDS, record)
     done = run("report", log)
-    assert done.returncode == 0
-    assert done.stdout.startswith(REPORT)
-    assert done.stderr.splitlines() == [
-        f"{log}, line 4: not JSON; skipped",
-        f"{log}, line 8: torn line; skipped",
-        "2 unreadable lines skipped",
-    ]
+    assert (done.returncode, done.stdout) == (0, f"{REPORT}\n{SESSION}{UNCLEAN}\n")
+    assert re.match(rf"{log}, line 16: an? \w+ without a cause; skipped\n", done.stderr)
 
 
 @pytest.mark.parametrize("content", [b"", b"root:x:0:0\n" * 3, b"[]\n", b"\0" * 1000])
@@ -229,11 +572,317 @@ def test_the_newest_log_is_the_default(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == f"flowtally: no session log in {folder}; name one\n"
     folder.mkdir(parents=True)
-    (folder / "flowtally-1.jsonl").write_bytes(lines(*RECORDS))
+    newest = written(folder, *RECORDS, name="flowtally-1.jsonl")
+    older = written(folder, start(), name="flowtally-2.jsonl")
+    os.utime(older, (1, 1))
+    # What is no log cannot be the newest one.
+    (folder / "flowtally-3.jsonl").symlink_to("gone")
+    (folder / "flowtally-4.jsonl").mkdir()
     assert run("report", HOME=str(tmp_path)).stdout.startswith(REPORT)
+    newest.unlink()
+    assert run("report", HOME=str(tmp_path)).stdout.startswith("flowtally: 0 flows\n")
 
 
 def test_script_is_what_mitmproxy_loads() -> None:
     path = Path(run("script").stdout.strip())
     assert path.name == "main.py"
     assert "addons = [" in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--json", "--csv"], ["--html", "FILE", "--json"], ["--csv", "--html", "FILE"]],
+)
+def test_one_output_at_a_time(tmp_path: Path, options: list[str]) -> None:
+    log, file = written(tmp_path, *RECORDS), tmp_path / "FILE"
+    done = run("report", log, *(file if option == "FILE" else option for option in options))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "flowtally: --html, --json and --csv: one of them at a time\n"
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["report"], ["report", "--json"], ["report", "--csv"], ["sessions"]],
+)
+def test_nobody_reads_the_output(tmp_path: Path, arguments: list[str]) -> None:
+    log = written(tmp_path, *RECORDS)
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    with os.fdopen(ours, "wb") as closed:
+        done = subprocess.run(
+            [*FLOWTALLY, *arguments, log],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("arguments", [["report"], ["report", "--csv"], ["sessions"]])
+def test_a_terminal_that_cannot_show_all_characters(
+    tmp_path: Path, arguments: list[str], encoding: str
+) -> None:
+    log = written(tmp_path, *RECORDS, answered(url="http://bücher.example/→/€"))
+    done = subprocess.run(
+        [*FLOWTALLY, *arguments, log],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+# --- progress ---
+
+SMALL = "from flowtally import cli; cli.SHOW_PROGRESS = {}; cli.main()"
+
+
+@pytest.mark.parametrize("log_size", ["large", "small"])
+def test_progress_is_shown_of_large_logs_on_a_terminal(tmp_path: Path, log_size: str) -> None:
+    log = written(tmp_path, *RECORDS)
+    size = log.stat().st_size
+    command = [sys.executable, "-c", SMALL.format(size if log_size == "large" else size + 1)]
+    code, shown, piped = on_terminal(*command, "report", log, streams=["stderr"])
+    assert code == 0
+    assert piped == f"{REPORT}\n{SESSION}{UNCLEAN}\n"
+    assert ("Reading" in shown and "100%" in shown) == (log_size == "large")
+    if log_size == "small":
+        assert shown == ""
+
+
+def test_progress_is_for_terminals_only(tmp_path: Path) -> None:
+    log = written(tmp_path, *RECORDS)
+    script = SMALL.format(0)
+    _, _, piped = on_terminal(sys.executable, "-c", script, "report", log, streams=["stdout"])
+    assert piped == ""
+
+
+# --- JSON ---
+
+
+def test_json(tmp_path: Path) -> None:
+    done = run("report", "--json", written(tmp_path, *RECORDS, final(*RECORDS)))
+    report = json.loads(done.stdout)
+    assert list(report) == ["flowtally", "schema", "sessions", "unreadable", "statistics"]
+    assert report["schema"] == 1
+    assert report["unreadable"] == 0
+    assert report["sessions"] == [
+        {"session": "00000001", "begun": "2026-01-02T03:04:05.000Z", "ended_cleanly": True}
+    ]
+    assert report["statistics"] == tally(*RECORDS).to_data()
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "found", [tally(*RECORDS), Tally(), hostile()], ids=["rich", "", "hostile"]
+)
+def test_json_statistics_are_the_body_of_a_stats_record(found: Tally) -> None:
+    schema = json.loads((KNOWN / "record.schema.json").read_text("utf-8"))
+    report = json.loads(json.dumps(data.report([], 0, found)))
+    record = {"type": "stats", "session": "00000001", "time": "2026-01-02T03:04:05.000Z"}
+    errors = Draft202012Validator(schema).iter_errors({**record, **report["statistics"]})
+    assert [error.message for error in errors] == []
+
+
+# --- CSV ---
+
+
+def table(csv_text: str) -> list[dict[str, str]]:
+    """The lines of a CSV; each must have all columns."""
+    rows = list(csv.reader(io.StringIO(csv_text, newline="")))
+    assert {len(row) for row in rows} == {len(data.COLUMNS)}
+    assert rows[0] == list(data.COLUMNS)
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+
+
+def column(rows: list[dict[str, str]], name: str, of: str) -> int:
+    return sum(int(row[name]) for row in rows if row["table"] == of)
+
+
+def test_csv(tmp_path: Path) -> None:
+    done = run("report", "--csv", written(tmp_path, *RECORDS, final(*RECORDS)))
+    rows = table(done.stdout)
+    names = [(row["table"], row["name"], row["count"] or row["flows"]) for row in rows]
+    assert names == [
+        ("band", "Informational", "1"),
+        ("status", "101", "1"),
+        ("band", "Success", "2"),
+        ("status", "200", "2"),
+        ("band", "Redirection", "1"),
+        ("status", "304", "1"),
+        ("band", "Client error", "1"),
+        ("status", "404", "1"),
+        ("band", "Server error", "1"),
+        ("status", "503", "1"),
+        ("error_code", "-2", "5"),
+        ("cause", "connection_refused", "4"),
+        ("cause", "client_tls_rejected", "1"),
+        ("error_code", "-3", "2"),
+        ("cause", "404", "1"),
+        ("cause", "503", "1"),
+        ("host", "shop.example", "7"),
+        ("host", "127.0.0.1", "3"),
+        ("host", "api.example", "1"),
+        ("host", "slow.example", "1"),
+        ("host", "pinned.example", "0"),
+        ("endpoint", "GET http://shop.example/cart/{id}", "3"),
+        ("endpoint", "A shop.example:80", "1"),
+        ("endpoint", "GET http://127.0.0.1:9/", "1"),
+        ("endpoint", "GET http://127.0.0.1:9/a", "1"),
+        ("endpoint", "GET http://127.0.0.1:9/b", "1"),
+        ("endpoint", "GET http://shop.example/live", "1"),
+        ("endpoint", "GET http://shop.example/logo.png", "1"),
+        ("endpoint", "GET http://slow.example/", "1"),
+        ("endpoint", "GET https://api.example:8443/v1", "1"),
+        ("endpoint", "POST http://shop.example/pay", "1"),
+        ("kind", "dns", "1"),
+        ("kind", "websocket", "1"),
+    ]
+    slow = next(row for row in rows if row["name"] == "503" and row["table"] == "status")
+    assert slow["description"] == "Service unavailable"
+    assert (slow["wait_p50_ms"], slow["duration_max_ms"]) == ("20.0", "12345.0")
+    assert done.stdout.startswith(",".join(data.COLUMNS) + "\r\n")
+
+
+def test_the_sums_of_a_csv() -> None:
+    found = tally(*RECORDS)
+    rows = table(data.csv_text(found))
+    for name in data.COUNTS:
+        assert column(rows, name, "band") == column(rows, name, "status")
+    for name in ("flows", "request_bytes", "response_bytes"):
+        total = getattr(found, name)
+        assert column(rows, name, "host") == column(rows, name, "endpoint") == total
+    assert column(rows, "events", "host") == found.events == 1
+    assert column(rows, "failures", "host") == found.failures == 4
+    assert column(rows, "count", "error_code") == column(rows, "count", "cause") == 7
+
+
+FORMULAS = [
+    "=1+1",
+    "+1+1",
+    "-1+1",
+    "@SUM(1)",
+    "\t=1+1",
+    "\r=1",
+    "\n=1",
+    "=cmd|' /C calc'!A0",
+    '=1","=2',
+]
+
+
+@given(st.sampled_from(FORMULAS) | st.text(min_size=1))
+@settings(max_examples=200, deadline=None)
+def test_a_spreadsheet_computes_nothing(name: str) -> None:
+    found = tally(
+        failed(host=name, url=name, method=name) | {"cause": name},
+        answered(200, description=name, url=name, host=name),
+        other("dns", 1, method=name, host=name),
+    )
+    for row in table(data.csv_text(found)):
+        for cell in row.values():
+            # OWASP, "CSV injection"; a number is none.
+            assert not cell.startswith(("=", "+", "@", "\t", "\r", "\n"))
+            assert not cell.startswith("-") or cell[1:].isdecimal()
+            assert cell.isprintable()
+
+
+# --- HTML ---
+
+FOREIGN = "exists, and flowtally did not write it; --force overwrites it"
+
+
+def test_html(tmp_path: Path) -> None:
+    log, page = written(tmp_path, *RECORDS), tmp_path / "page.html"
+    done = run("report", log, "--html", page)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "<title>flowtally: 12 flows, 5 failed</title>" in page.read_text("utf-8")
+    before = page.stat().st_ino
+    # It knows its own, and writes a new file.
+    assert run("report", written(tmp_path, start()), "--html", page).returncode == 0
+    assert "<title>flowtally: 0 flows, 0 failed</title>" in page.read_text("utf-8")
+    assert page.stat().st_ino != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "page.html"]
+
+
+def test_html_overwrites_a_foreign_file_only_by_force(tmp_path: Path) -> None:
+    log, page = written(tmp_path, *RECORDS), tmp_path / "page.html"
+    page.write_text("<!doctype html><title>mine</title>")
+    done = run("report", log, "--html", page)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"flowtally: {page}: {FOREIGN}\n"
+    assert page.read_text() == "<!doctype html><title>mine</title>"
+    assert run("report", log, "--html", page, "--force").returncode == 0
+    assert "flowtally: 12 flows" in page.read_text("utf-8")
+
+
+def test_html_into_a_log_is_refused(tmp_path: Path) -> None:
+    log = written(tmp_path, *RECORDS)
+    before = log.read_bytes()
+    assert run("report", log, "--html", log).returncode == 2
+    assert log.read_bytes() == before
+
+
+def test_html_where_nothing_can_be_written(tmp_path: Path) -> None:
+    log = written(tmp_path, *RECORDS)
+    for name, reason in (
+        ("none/page.html", f"cannot be written: there is no folder {tmp_path}/none"),
+        (".", "is a folder; name a file in it"),
+        ("log.jsonl/page.html", "cannot be written: Not a directory"),
+    ):
+        path = tmp_path / name
+        done = run("report", log, "--html", path)
+        assert (done.returncode, done.stderr) == (2, f"flowtally: {path}: {reason}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_html_into_a_folder_that_takes_no_files(tmp_path: Path) -> None:
+    done = run("report", written(tmp_path, *RECORDS), "--html", "/proc/self/page.html")
+    assert done.returncode == 2
+    assert done.stderr.startswith("flowtally: /proc/self/page.html: cannot be written: ")
+
+
+# --- hostile logs ---
+
+
+def hostile_log(tmp_path: Path) -> Path:
+    body = hostile().to_data()
+    body["errors"]["-3"]["causes"][f"(other) {HOSTILE}"] = {"count": 1, "hosts": {HOSTILE: 1}}
+    body["timeline"]["buckets"] |= {"0": [1] * 9}
+    stats = {**final(), **body}
+    return written(tmp_path, start(), stats)
+
+
+@pytest.mark.parametrize("option", ["text", "terminal", "--json", "--csv", "--html"])
+def test_hostile_names_do_no_harm(tmp_path: Path, option: str) -> None:
+    log, page = hostile_log(tmp_path), tmp_path / "page.html"
+    if option == "terminal":
+        code, out, _ = on_terminal(*FLOWTALLY, "report", log, environment=SHOWS_COLOURS)
+        assert code == 0
+        assert "owned" in out
+        assert all(line.isprintable() for line in SGR.sub("", out).split("\n"))
+        return
+    arguments: dict[str, list[str | Path]] = {"text": [], "--html": ["--html", page]}
+    done = run("report", log, *arguments.get(option, [option]))
+    assert (done.returncode, done.stderr) == (0, "")
+    if option == "--json":
+        assert HOSTILE in json.loads(done.stdout)["statistics"]["hosts"]
+        return
+    out = page.read_text("utf-8") if option == "--html" else done.stdout
+    assert "owned" in out
+    if option == "--html":
+        assert "<x>" not in out
+        # The script finds its place by keys, which hold the names as they are.
+        shown = re.sub(r'data-key="[^"]*"', "", out)
+        assert not set("\x1b\x07\x9b\u202e\ufffe\x00") & set(shown)
+    else:
+        assert all(line.isprintable() for line in out.splitlines())
+    if option == "--csv":
+        table(out)

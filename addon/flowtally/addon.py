@@ -152,6 +152,7 @@ class Session:
     def tally(self) -> Tally:
         """The statistics so far."""
         self.fold()
+        self._tally.dropped = self.journal.missing
         return self._tally
 
     def write_stats(self) -> None:
@@ -164,7 +165,6 @@ class Session:
         self.journal.close(self._stats() | {"final": True} | self.tally.to_data())
 
     def _stats(self) -> record.Record:
-        self.tally.dropped = self.journal.missing
         return {"type": "stats", "session": self.id, "time": timestamp(time.time())}
 
     @property
@@ -180,7 +180,6 @@ class Session:
     def data(self) -> dict[str, Any]:
         """What `flowtally report --json` says, of the session so far."""
         listed = {"session": self.id, "begun": self.begun, "ended_cleanly": False}
-        self.tally.dropped = self.journal.missing
         return data.report([listed], 0, self.tally)
 
 
@@ -295,7 +294,6 @@ class Flowtally:
         self._end_session()
         # mitmdump -q sets the log's verbosity to error; the console has no such option.
         if "termlog_verbosity" in ctx.options and ctx.options.termlog_verbosity != "error":
-            session.tally.dropped = session.journal.missing
             width = shutil.get_terminal_size(fallback=(WIDTH, 24)).columns
             summary = text.summary(session.tally, width, paint_for(sys.stderr))
             lines = [*summary, "", f"Session log: {session.path}"]
@@ -416,7 +414,7 @@ class Flowtally:
             flow.response = await self._page.answer(flow.request)
         except Exception as problem:
             self._stumble("page", problem)
-            flow.response = http.Response.make(500, b"flowtally cannot show this.\n")
+            flow.response = page.refuse(500, "flowtally cannot show this; the log says why.")
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         # A server's response has no end yet when its head is there; one that an addon made, has.
@@ -427,7 +425,7 @@ class Flowtally:
     def response(self, flow: http.HTTPFlow) -> None:
         if flow.websocket is not None:
             return  # websocket_end follows
-        if flow.error:
+        if flow.error and flow.id in self._open:
             # A flow killed by an addon gets no other hook; one read from a file gets `error` next.
             if len(self._told_in_response) >= MAX_TOLD:
                 self._told_in_response.clear()

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +41,7 @@ from .report import text
 from .report.junit import is_ours as is_junit
 from .report.junit import junit as junit_xml
 from .report.layout import WIDTH
+from .report.layout import indented
 from .report.paint import paint_for
 from .report.sessions_text import Listed
 
@@ -53,6 +55,8 @@ SHOW_PROGRESS = 32 * 1024 * 1024
 @click.version_option(__version__)
 def main() -> None:
     """What became of every flow of a mitmproxy session."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not all can be written in every encoding
 
 
 @main.command()
@@ -101,10 +105,10 @@ def report(
         _note_unclean(found)
         click.echo(data.csv_text(tally), nl=False)
     else:
-        click.echo("\n".join(text.report(tally, _width(), paint_for(sys.stdout))), color=True)
-        click.echo()
+        lines = [*text.report(tally, _width(), paint_for(sys.stdout)), ""]
         for line in _sessions(found):
-            click.echo(printable(line))
+            lines += indented(line, text.columns(_width()), "")
+        click.echo("\n".join(lines), color=True)
 
 
 def _sessions(found: Logs) -> list[str]:
@@ -323,7 +327,8 @@ def _width() -> int:
 def _newest() -> str:
     """The newest log in the default folder."""
     folder = default_folder(DEFAULT_CONFDIR)
-    logs = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    found = (path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
+    logs = sorted(found, key=lambda path: path.stat().st_mtime)
     if not logs:
         _stop(f"no session log in {folder}; name one")
     return os.fspath(logs[-1])

@@ -40,7 +40,7 @@ PLAIN_LINE = re.compile(
     rb'\{"type":"flow","session":"(' + _TEXT + rb')",'
     rb'"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z","flow":"' + _PLAIN_TEXT + rb')",'
     rb'"kind":"http","client":"' + _PLAIN_TEXT + rb'",'
-    rb'"method":"(' + _TEXT + rb'","url":"' + _TEXT + rb')",'
+    rb'"method":"([A-Z]++","url":"' + _TEXT + rb')",'
     rb'("host":"' + _TEXT + rb'","port":\d{1,5}),"http_version":"' + _PLAIN_TEXT + rb'",'
     rb'"request_bytes":' + _COUNT + rb',"response_bytes":' + _COUNT + rb","
     rb'"wait_ms":' + _TIME + rb',"duration_ms":' + _TIME + rb","

@@ -13,14 +13,17 @@ import multiprocessing
 import os
 import stat
 import sys
+from bisect import insort
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from itertools import pairwise
 from multiprocessing.connection import Connection
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from typing import BinaryIO
@@ -41,6 +44,8 @@ HEAD = 8 * 1024 * 1024
 LARGE = 64 * 1024 * 1024
 """From this size on, in bytes, it pays to start another process."""
 MOST_PARTS = 4
+MOST_ALIKE = 8
+"""Of how many sessions plain lines are held back at a time."""
 MAX_LINE = 64 * 1024 * 1024
 """Longest line that is read, in bytes; the longest written is a final `stats` record."""
 MAX_PROBLEMS = 20
@@ -82,6 +87,8 @@ class Logs:
         """The first of the unreadable lines."""
         self.unreadable = 0
         """How many lines were unreadable."""
+        self._earlier = 0
+        """How many of `problems` stand before what is read now."""
         self._alike: dict[bytes, Alike] = {}
         """Session → its plain lines."""
 
@@ -92,7 +99,8 @@ class Logs:
             settled, end = _settled(file)
             processes = min(os.cpu_count() or 1, MOST_PARTS)
             if end is not None and end >= LARGE and processes > 1:
-                self._read_parts(path, source, end, processes, progress)
+                # Elsewhere the working folder, and what /dev/stdin means, may be others.
+                self._read_parts(path.resolve(), source, end, processes, progress)
             else:
                 self._read_range(file, source, 0, end, progress)
         for start, final in settled:
@@ -119,6 +127,7 @@ class Logs:
     ) -> int:
         """Take in the next `size` bytes, or all. `number`: lines before them; returns the number of
         the last line."""
+        self._earlier = len(self.problems)
         left = sys.maxsize if size is None else size
         while left and (block := file.read(min(BLOCK, left))):
             left -= len(block)
@@ -149,7 +158,6 @@ class Logs:
         others: dict[int, Record] = {}
         start = 0
         texts: list[bytes] = []
-        named = len(self.problems)
 
         def count(end: int) -> None:
             """Count the lines from `start` on."""
@@ -177,8 +185,6 @@ class Logs:
             if reason := self._take(record):
                 self._problem(source, number + index + 1, reason)
         count(len(lines))
-        self.problems[named:] = sorted(self.problems[named:], key=attrgetter("line"))
-        del self.problems[MAX_PROBLEMS:]
         return number + len(lines)
 
     def _flush(self) -> None:
@@ -200,14 +206,20 @@ class Logs:
         try:
             if any(record["session"].encode() != name for record in others.values()):
                 return False
-            alike = self._alike.get(name)
-            if alike is None:
-                early = others and min(others) < positions[0]
-                first = others[min(others)] if early else Columns(plain[:1]).record(0)
-                alike = self._alike[name] = Alike(self._session(first).tally)
+            if (alike := self._alike.get(name)) is not None:
+                alike.add(plain, positions, others)
+                return True
+            early = others and min(others) < positions[0]
+            first = others[min(others)] if early else Columns(plain[:1]).record(0)
+            session = self.sessions.get(first["session"]) or self._begun(first)
+            alike = Alike(session.tally)
             alike.add(plain, positions, others)
         except ValueError:
             return False
+        if len(self._alike) >= MOST_ALIKE:
+            self._flush()
+        self._alike[name] = alike
+        self.sessions[session.id] = session
         return True
 
     def _parse(self, text: bytes, source: str, number: int) -> Record | None:
@@ -226,11 +238,14 @@ class Logs:
         return record
 
     def _session(self, record: Record) -> Session:
-        id = record["session"]
-        session = self.sessions.get(id)
+        session = self.sessions.get(record["session"])
         if session is None:
-            session = self.sessions[id] = Session(id, time=record["time"])
+            session = self.sessions[record["session"]] = self._begun(record)
         return session
+
+    def _begun(self, record: Record) -> Session:
+        """The session whose first record this is."""
+        return Session(record["session"], time=record["time"])
 
     def _take(self, record: Record) -> str:
         """Take in a record that was checked; why it cannot be, or ""."""
@@ -252,8 +267,9 @@ class Logs:
 
     def _problem(self, source: str, line: int, reason: str) -> None:
         self.unreadable += 1
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(source, line, reason))
+        # A plain line that is not what it seems is found out after others that follow it.
+        insort(self.problems, Problem(source, line, reason), self._earlier, key=attrgetter("line"))
+        del self.problems[MAX_PROBLEMS:]
 
     # --- parts of a large file ---
 
@@ -271,6 +287,7 @@ class Logs:
                 for part in range(1, processes)
             ]
             file.seek(begin)
+            known = {session.id: session.tally for session in self.sessions.values()}
             with _readers(path, source, [*cuts, end], self._part()) as readers:
                 size = (cuts[0] if readers else end) - begin
 
@@ -280,7 +297,7 @@ class Logs:
                 number = self._read_range(file, source, number, size, told)
                 for reader in readers:
                     part = reader.result(progress)
-                    if part is not None and all(s.tally.exact for s in part.sessions.values()):
+                    if part is not None and self._fits(part, known):
                         self._merge(part, number)
                         number += part.lines
                     else:
@@ -294,6 +311,17 @@ class Logs:
         for session in self.sessions.values():
             part.sessions[session.id] = Session(session.id, session.tally.part())
         return part
+
+    def _fits(self, part: Part, known: Mapping[str, Tally]) -> bool:
+        """Whether to merge a part is to read it. `known`: tallies of which the part was told; final
+        statistics may have put others in their place."""
+        for theirs in part.sessions.values():
+            mine = self.sessions.get(theirs.id)
+            tally = Tally() if mine is None else mine.tally
+            told = known.get(theirs.id, tally)
+            if not theirs.final and not (told is tally and tally.fits(theirs.tally)):
+                return False
+        return True
 
     def _merge(self, part: Part, number: int) -> None:
         """Take in a part; `number` lines are before it."""
@@ -319,11 +347,9 @@ class Part(Logs):
         super().__init__()
         self.lines = 0
 
-    def _session(self, record: Record) -> Session:
-        session = self.sessions.get(record["session"])
-        if session is None:
-            session = super()._session(record)
-            session.tally = Tally().part()
+    def _begun(self, record: Record) -> Session:
+        session = super()._begun(record)
+        session.tally = Tally().part()
         return session
 
 
@@ -444,6 +470,8 @@ def _last_session(file: BinaryIO, end: int) -> tuple[Record, Record, int] | None
     if b'"final":true' not in line[:200]:
         return None
     final = _parsed(line)
+    if final.get("type") != "stats" or not final.get("final"):
+        return None
     first = end - len(line) - final.get("log_bytes", sys.maxsize)
     if first < 0:
         return None

@@ -67,11 +67,17 @@ class Page:
 
     async def answer(self, request: http.Request) -> http.Response:
         """The answer to a request for the page's host."""
+        response = await self._get(request)
+        if request.method == "HEAD":
+            response.raw_content = b""  # mitmproxy would send it
+        return response
+
+    async def _get(self, request: http.Request) -> http.Response:
         path = request.path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
-            return _refuse(405, "Only GET and HEAD are allowed here.", Allow="GET, HEAD")
+            return refuse(405, "Only GET and HEAD are allowed here.", Allow="GET, HEAD")
         if not _asked_by_itself(request, path):
-            return _refuse(403, "Another site asked for this.")
+            return refuse(403, "Another site asked for this.")
         if path in ("/", "/report.html"):
             return await self._html(request)
         if path == "/report.json":
@@ -80,7 +86,7 @@ class Page:
             return _respond(body, "application/json", _download(name))
         if path == "/session.jsonl":
             return await self._log()
-        return _refuse(404, "There is nothing here; the live page is at /.")
+        return refuse(404, "There is nothing here; the live page is at /.")
 
     async def _html(self, request: http.Request) -> http.Response:
         from .report import html  # Jinja2 takes a while to load
@@ -107,10 +113,10 @@ class Page:
         path = self._source.log()
         try:
             if path.stat().st_size > MAX_LOG:
-                return _refuse(413, f"The log is too large to be sent; it is {path}.")
+                return refuse(413, f"The log is too large to be sent; it is {path}.")
             body = await asyncio.to_thread(path.read_bytes)
         except OSError as error:
-            return _refuse(503, f"The log cannot be read: {error.strerror or error}")
+            return refuse(503, f"The log cannot be read: {error.strerror or error}")
         return _respond(body, "application/jsonl", _download("flowtally-session.jsonl"))
 
 
@@ -138,7 +144,8 @@ def _respond(body: bytes, kind: str, headers: dict[str, str]) -> http.Response:
     return http.Response.make(200, body, {**HEADERS, "Content-Type": kind, **headers})
 
 
-def _refuse(status: int, reason: str, **headers: str) -> http.Response:
+def refuse(status: int, reason: str, **headers: str) -> http.Response:
+    """An answer that says why there is none."""
     kind = "text/plain; charset=utf-8"
     body = f"{reason}\n".encode("utf-8", "replace")
     return http.Response.make(status, body, {**HEADERS, "Content-Type": kind, **headers})

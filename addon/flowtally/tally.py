@@ -20,6 +20,7 @@ from datetime import datetime
 from functools import partial
 from itertools import repeat
 from math import ceil
+from math import floor
 from typing import Any
 from typing import ClassVar
 from typing import Generic
@@ -121,7 +122,7 @@ class Histogram:
     """The first bucket holds all up to this many microseconds."""
     GROWTH = 1.04
     SIZE = 530
-    """The last bucket begins at a day."""
+    """The last bucket begins later than a day."""
     STARTS: ClassVar = [FIRST + 1, *(ceil(100 * 1.04**number) for number in range(1, SIZE - 1))]
     """The least time of each bucket but the first, in microseconds."""
     MOST = 2**31
@@ -584,11 +585,11 @@ class Tally:
     def add_time(self, time: str, series: str, count: int = 1) -> None:
         """Count into the timeline what happened at a time, one of SERIES."""
         second, recent = self._recent
-        if time[:19] == second:
+        if time[:19] == second and time.endswith("Z"):
             recent[_SERIES_INDEX[series]] += count
             return
         width = WIDTHS[self.width]
-        seconds = int(datetime.fromisoformat(time).timestamp())
+        seconds = floor(datetime.fromisoformat(time).timestamp())
         start = seconds - seconds % width
         bucket = self.timeline.get(start)
         if bucket is None:
@@ -671,6 +672,17 @@ class Tally:
         tables += [self.unfinished.hosts, *self.errors.values(), *self.kinds.values()]
         tables += [row.hosts for causes in self.errors.values() for row in causes.values()]
         return all(table.exact for table in tables)
+
+    def fits(self, part: Tally) -> bool:
+        """Whether to merge a part is to fold its records."""
+        if not part.exact:
+            return False
+        for code, causes in part.errors.items():
+            # Under `(other)` the hosts of several causes must come in the order of the records.
+            mine = self._causes(code)
+            if causes.limit and len(mine.keys() | causes.keys()) > mine.limit:
+                return False
+        return True
 
     def merge(self, other: Tally) -> None:
         """Add what `other` counted."""

@@ -46,7 +46,7 @@ def check(record: Any) -> str:
     if error_code is not None and (type(error_code) is not int or error_code not in ERRORS):
         return f"unknown error code {error_code!r:.40}"
     if kind == "event":
-        return "" if error_code is not None and "cause" in record else "an event without a cause"
+        return "" if error_code is not None and get("cause") else "an event without a cause"
     if get("outcome") not in OUTCOMES:
         return f"unknown outcome {get('outcome')!r:.40}"
     if get("kind") not in KINDS:
@@ -58,8 +58,9 @@ def check(record: Any) -> str:
             or "description" not in record
         ):
             return f"status is {get('status')!r:.40} in band {get('band')!r:.40}"
-    elif record["outcome"] == "error" and (error_code is None or "cause" not in record):
-        return "a failure without a cause"
+    elif record["outcome"] == "error" or error_code is not None:
+        if error_code is None or not get("cause"):
+            return "a failure without a cause"
     for name in ("request_bytes", "response_bytes"):
         if not _is_count(get(name, 0)):
             return f"{name} is {get(name)!r:.40}, not a count"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
+from collections.abc import Collection
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +123,32 @@ def _failure(cause: str) -> Record:
         "cause": cause,
         "side": CAUSES[cause].side,
     }
+
+
+def on_terminal(
+    *command: str | Path,
+    columns: int = 100,
+    streams: Collection[str] = ("stdout", "stderr"),
+    environment: Mapping[str, str] | None = None,
+) -> tuple[int, str, str]:
+    """Runs a command with some of its streams on a terminal; returns its exit status, what the
+    terminal was sent, and what came on the streams that are pipes."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    inherited = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    ends: Mapping[str, Any] = {
+        name: theirs if name in streams else subprocess.PIPE for name in ("stdout", "stderr")
+    }
+    with subprocess.Popen(
+        list(map(str, command)),
+        stdin=subprocess.DEVNULL,
+        env={**inherited, **(environment or {})},
+        **ends,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123
+            while chunk := terminal.read(65536):  # EIO once nobody has it open any more
+                shown += chunk
+        piped = b"".join(stream.read() for stream in (process.stdout, process.stderr) if stream)
+    return process.returncode, shown.decode().replace("\r\n", "\n"), piped.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
@@ -40,23 +41,30 @@ EXAMPLES = 3
 """How many examples of a problem the report shows; the summary shows one."""
 BAR = 24
 """Columns of the longest bar of the timeline."""
+BESIDE = 30
+"""Columns that the hosts of a problem need beside it; where there are less, they go below."""
+
+
+def columns(width: int) -> int:
+    """The columns to fill of a terminal that has `width`."""
+    return max(NARROWEST, min(width, WIDTH))
 
 
 def summary(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     """What mitmdump prints when it ends: headline, problems, bands. `width`: in columns."""
-    width = max(NARROWEST, min(width, WIDTH))
+    width = columns(width)
     shown = view(tally, 0, 0)
     return [
         *_headline(shown.headline, width, paint),
         *_problems(shown, 1, width, paint),
         *_bands(shown, width, paint),
-        *_dropped(shown),
+        *_dropped(shown, width),
     ]
 
 
 def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     """All that a terminal shows of a tally."""
-    width = max(NARROWEST, min(width, WIDTH))
+    width = columns(width)
     shown = view(tally, HOSTS, ENDPOINTS, SLOTS)
     return [
         *_headline(shown.headline, width, paint),
@@ -67,7 +75,7 @@ def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
         *_slowest(shown.slowest, width, paint),
         *_timeline(shown, width, paint),
         *_protocols(shown.protocols, width, paint),
-        *_dropped(shown),
+        *_dropped(shown, width),
     ]
 
 
@@ -89,7 +97,7 @@ def _headline(headline: Headline, width: int, paint: Paint) -> list[str]:
     lines = wrap(f"flowtally: {counts}", width, subsequent_indent=" " * 11)
     lines = [line.replace("\xa0", " ") for line in lines]
     if not headline.flows and not headline.events:
-        lines.append("Nothing came through: is the client pointed at the proxy?")
+        lines += wrap("Nothing came through: is the client pointed at the proxy?", width)
     return [paint(line, "title") for line in lines]
 
 
@@ -99,11 +107,17 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
     lines = ["", paint("Problems", "title")]
     counts = max(len(str(problem.count)) for problem in shown.problems)
     for problem in shown.problems:
-        start = printable(f"  {problem.count:>{counts}}  {_title(problem)}", width)
-        hosts = _where(problem, width - len(start) - 2)
-        style = problem.band or ("failure" if problem.code else "")
-        lines.append(paint(start, style) + (f"  {hosts}" if hosts else ""))
         indent = " " * (counts + 4)
+        start = f"  {problem.count:>{counts}}  "
+        title = wrap(_title(problem), width, initial_indent=start, subsequent_indent=indent)
+        style = problem.band or ("failure" if problem.code else "")
+        lines += [paint(line, style) for line in title]
+        room = width - len(title[-1]) - 2
+        hosts = _where(problem, room if room >= BESIDE else width - len(indent))
+        if len(hosts) <= room:
+            lines[-1] += f"  {hosts}" if hosts else ""
+        elif hosts:
+            lines.append(indent + hosts)
         if problem.advice:
             lines += indented(problem.advice, width, indent)
         for example in problem.examples[:examples]:
@@ -203,13 +217,13 @@ def _failing(endpoints: Lines, width: int, paint: Paint) -> list[str]:
 
 
 def _slowest(requests: Sequence[Mapping[str, Any]], width: int, paint: Paint) -> list[str]:
-    head = ("Slowest request", "status", "wait", "took")
+    head = ("Slowest request", "took", "wait", "status")
     rows = [
         (
             describe(request),
-            printable(str(request.get("status") or request.get("cause", "")), 24),
-            ms(float(request["wait_ms"])) if "wait_ms" in request else "",
             ms(float(request["duration_ms"])),
+            ms(float(request["wait_ms"])) if "wait_ms" in request else "",
+            printable(str(request.get("status") or request.get("cause", "")), 24),
         )
         for request in requests
     ]
@@ -220,24 +234,19 @@ def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
     timeline = shown.timeline
     if not timeline.starts:
         return []
-    failures, unsuccessful, flows = [], [], []
-    for number in range(len(timeline.starts)):
-        counts = {name: column[number] for name, column in timeline.series.items()}
-        events = counts.pop("event", 0)
-        failures.append(counts.get("error", 0) + events)
-        unsuccessful.append(counts.get("Client error", 0) + counts.get("Server error", 0))
-        flows.append(sum(counts.values()))
-    most = max(map(sum, zip(flows, failures, strict=True)))
+    most = max(map(sum, zip(*timeline.series.values(), strict=True)))
     days = {_start(start)[:10] for start in timeline.starts}
     rows: list[Cells] = [(f"Time ({span(timeline.seconds)} each)", "flows", "failed", "400 and up")]
     bars = [""]
-    for start, count, failed, wrong in zip(
-        timeline.starts, flows, failures, unsuccessful, strict=True
-    ):
+    for number, start in enumerate(timeline.starts):
+        counts = Counter({name: column[number] for name, column in timeline.series.items()})
+        flows = counts.total() - counts["event"]
+        failed = counts["error"] + counts["event"]
+        wrong = counts["Client error"] + counts["Server error"]
         moment = _start(start)
-        rows.append((moment if len(days) > 1 else moment[11:], str(count), str(failed), str(wrong)))
-        length = -(-BAR * count // most) if count else 0
-        bad = min(length, -(-BAR * (failed + wrong) // most)) if count else 0
+        rows.append((moment if len(days) > 1 else moment[11:], str(flows), str(failed), str(wrong)))
+        length = -(-BAR * counts.total() // most)
+        bad = -(-BAR * (failed + wrong) // most)
         bars.append("█" * (length - bad) + paint("▒" * bad, "failure"))
     if width < 80:
         rows, bars = [row[:3] for row in rows], [""] * len(rows)
@@ -274,10 +283,10 @@ def _protocols(protocols: Sequence[Line], width: int, paint: Paint) -> list[str]
     return _section([head, *rows], width, paint)
 
 
-def _dropped(shown: View) -> list[str]:
+def _dropped(shown: View, width: int) -> list[str]:
     if not shown.dropped:
         return []
-    return ["", f"Records that could not be written to the log: {shown.dropped}"]
+    return ["", *wrap(f"Records that could not be written to the log: {shown.dropped}", width)]
 
 
 def _section(

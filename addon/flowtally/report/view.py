@@ -20,6 +20,7 @@ from ..tally import Histogram
 from ..tally import Row
 from ..tally import Tally
 from ..tally import band_of_key
+from ..vocabulary import BANDS
 from ..vocabulary import CAUSES
 from ..vocabulary import ERRORS
 from ..vocabulary import UNSUCCESSFUL
@@ -164,7 +165,8 @@ class View:
 
 
 def view(tally: Tally, hosts: int, endpoints: int, slots: int = MAX_SLOTS) -> View:
-    """Sort a tally. `hosts`, `endpoints`: rows of the tables; `slots`: points of the timeline."""
+    """Sort a tally. `hosts`, `endpoints`: rows of the tables; `slots`: points of the timeline, two
+    at the least."""
     return View(
         headline=_headline(tally),
         problems=_problems(tally),
@@ -235,12 +237,13 @@ def _problem(code: int, cause: str, row: CauseRow, tally: Tally) -> Problem:
     named = [(host, count) for host, count in hosts[:HOSTS_OF_A_PROBLEM] if host and host != OTHER]
     known = CAUSES.get(cause)
     status = code == UNSUCCESSFUL
+    band = band_of_key(cause)
     return Problem(
         code=code,
         name=ERRORS[code].name if code in ERRORS else "",
         cause=cause,
         description=tally.descriptions.get(cause, "") if status else "",
-        band=band_of_key(cause) if status else "",
+        band=band if status and band in BANDS else "",
         side=known.side if known else "",
         advice=known.advice if known else _UNFINISHED if not code else "",
         count=row.count,
@@ -332,6 +335,8 @@ def timeline(tally: Tally, slots: int = MAX_SLOTS) -> Timeline:
     width = next(
         (w for w in WIDTHS[tally.width :] if latest // w - earliest // w < slots), WIDTHS[-1]
     )
+    while latest // width - earliest // width >= slots:  # a log may say anything
+        width *= 2
     first = earliest - earliest % width
     starts = list(range(first, latest + 1, width))
     columns = [[0] * len(starts) for _ in SERIES]

@@ -9,19 +9,21 @@
     "Informational": "informational", "Success": "success", "Redirection": "redirection", "Client error": "client",
     "Server error": "server", "Failed": "failure", "ok": "ok", "unfinished": "unfinished",
   };
-  const charts = [];
+  const charts = []; // what removes each
+  const pointed = new Map(); // chart → where the pointer was when it was drawn anew
   const read = () => JSON.parse(document.getElementById("data").textContent);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-  const count = (value) => (value == null ? "" : value.toLocaleString("en"));
+  const count = (value) => value.toLocaleString("en");
+  const sum = (values) => values.reduce((total, value) => total + value, 0);
   const milliseconds = (value) =>
-    value >= 9950 ? `${+(value / 1000).toPrecision(3)} s` : `${value >= 10 ? Math.round(value) : +value.toPrecision(2)} ms`;
+    value >= 999.5 ? `${+(value / 1000).toPrecision(value >= 9950 ? 3 : 2)} s` : `${value >= 10 ? Math.round(value) : +value.toPrecision(2)} ms`;
 
   function axes(x) {
     const common = { stroke: colour("soft"), font: "11px system-ui, sans-serif", ticks: { show: false } };
     return [
-      { ...common, grid: { show: false }, ...x },
+      { ...common, size: 24, grid: { show: false }, ...x },
       {
-        ...common, size: 48, grid: { stroke: colour("line"), width: 1 },
+        ...common, size: 44, grid: { stroke: colour("line"), width: 1 },
         incrs: [1, 2, 5].flatMap((step) => [...Array(13).keys()].map((power) => step * 10 ** power)).sort((a, b) => a - b),
         values: (_, splits) => splits.map((value) => (value >= 1e4 ? `${value / 1e3}k` : value)),
       },
@@ -35,7 +37,13 @@
       data, box);
     const watch = new ResizeObserver(() => plot.setSize({ width: Math.max(200, box.clientWidth), height }));
     watch.observe(box);
-    charts.push(() => { watch.disconnect(); plot.destroy(); });
+    const { left, top } = pointed.get(box.dataset.chart) ?? {};
+    if (left >= 0) plot.setCursor({ left, top });
+    charts.push(() => {
+      pointed.set(box.dataset.chart, plot.cursor);
+      watch.disconnect();
+      plot.destroy();
+    });
   }
 
   // Stacked: each series is drawn up to the sum of those below it, the topmost first.
@@ -61,7 +69,7 @@
         y: { range: (_, __, most) => [0, Math.max(1, most * 1.05)] },
       },
       axes: axes({
-        space: 90,
+        space: 90, size: days ? 40 : 24,
         values: (_, splits) => splits.map((second, index) => {
           const [day, time] = clock(second).split(" ");
           const fresh = !index || clock(splits[index - 1]).split(" ")[0] !== day;
@@ -69,10 +77,10 @@
         }),
       }),
       series: [
-        { label: "Time", value: (_, second) => (second == null ? "point at the chart for numbers" : clock(second)) },
+        { label: "Time", value: (_, second) => (second == null ? "in all" : clock(second)) },
         ...shown.map(({ name, values }) => ({
           label: name, fill: colour(kinds[name]), width: 0, points: { show: false }, paths: bars,
-          value: (_, __, ___, index) => (index == null ? "" : count(values[index])),
+          value: (_, __, ___, index) => count(index == null ? sum(values) : values[index]),
         })),
       ],
     }, [starts, ...sums]);
@@ -91,8 +99,8 @@
         values: (_, splits) => splits.map((index) => milliseconds(bars[index][0])),
       }),
       series: [
-        { label: "Took", value: (_, index) => (index == null ? "point at the chart for numbers" : `${milliseconds(bars[index][0])} to ${milliseconds(bars[index][1])}`) },
-        { label: "flows", fill: colour("redirection"), width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.9, 60] }), value: (_, value) => count(value) },
+        { label: "Took", value: (_, index) => (index == null ? "in all" : `${milliseconds(bars[index][0])} to ${milliseconds(bars[index][1])}`) },
+        { label: "flows", fill: colour("redirection"), width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.9, 60] }), value: (_, value) => count(value ?? sum(bars.map((bar) => bar[2]))) },
       ],
     }, [numbers, bars.map((bar) => bar[2])]);
   }
@@ -219,7 +227,7 @@
     for (const { name } of [...old.attributes]) {
       if (!fresh.hasAttribute(name) && !["open", "hidden", "aria-sort", "style"].includes(name)) old.removeAttribute(name);
     }
-    if (old.matches("[data-chart], .bar, thead") && old.childElementCount) {
+    if (old.matches("[data-chart], .bar, table.data > thead") && old.childElementCount) {
       const note = old.querySelector(".note"), now = fresh.querySelector(".note");
       if (note && now && note.textContent !== now.textContent) note.textContent = now.textContent;
       return;

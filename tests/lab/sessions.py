@@ -1,0 +1,113 @@
+"""Records of a session in which everything happened that a report can show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from .cli import Record
+from .cli import answered
+from .cli import event
+from .cli import failed
+from .cli import start
+
+SECONDS = 600
+"""How long the session lasted."""
+STATUSES = (200,) * 40 + (201, 204, 301, 302, 304, 304, 400, 401, 404, 404, 429, 500, 503, 504)
+HOSTS = ("shop.example", "api.shop.example", "cdn.example", "id.example", "ads.example")
+PATHS = ("/", "/cart/17", "/users/{}", "/orders/{}/lines", "/search?q=", "/assets/app.js")
+CAUSES = (
+    "connection_refused",
+    "dns_error",
+    "tls_certificate_error",
+    "http_response_incomplete",
+    "client_disconnected",
+    "http_response_timeout",
+    "connection_timeout",
+    "destination_not_found",
+)
+
+
+def everything(flows: int = 300, session: str = "00000001") -> list[Record]:
+    """A session with all bands, all error codes, events, every kind of flow, some unfinished, and
+    traffic over ten minutes; the same each time."""
+    random = Random(flows)
+    found = [start(session)]
+    found += (_ordinary(random, number, flows) for number in range(flows))
+    found += _special()
+    return [{**record, "session": session} for record in found]
+
+
+def _ordinary(random: Random, number: int, flows: int) -> Record:
+    status = random.choice(STATUSES)
+    host = random.choices(HOSTS, (40, 30, 15, 10, 5))[0]
+    path = random.choice(PATHS).format(random.randrange(1000))
+    wait = round(random.lognormvariate(4, 1), 1)
+    return answered(
+        status,
+        SECONDS * number / flows,
+        flow=f"flow {number}",
+        host=host,
+        method=random.choice(("GET", "GET", "GET", "POST")),
+        url=f"http://{host}{path}",
+        wait_ms=wait,
+        duration_ms=round(wait + random.lognormvariate(3, 1), 1),
+        request_bytes=random.randrange(2000),
+        response_bytes=random.randrange(200_000),
+    )
+
+
+def _special() -> Iterator[Record]:
+    yield answered(101, 20, kind="websocket", close_code=1000, duration_ms=61_000.0, flow="ws 1")
+    yield failed("connection_terminated", 30, kind="websocket", close_code=1006, flow="ws 2")
+    for number, cause in enumerate(CAUSES):
+        for again in range(number + 1):
+            yield failed(
+                cause,
+                100 + 20 * number + again,
+                flow=f"{cause} {again}",
+                host=HOSTS[again % len(HOSTS)],
+                port=8443,
+                url=f"https://{HOSTS[again % len(HOSTS)]}:8443/broken/{again}",
+                detail="[Errno 111] what the machine said of it",
+            )
+    tag = {"error_code": -5, "error_name": "TooManyRedirects", "cause": "redirect_loop"}
+    for again in range(3):
+        yield answered(302, 300 + again, flow=f"loop {again}", side="server", **tag)
+    for again in range(2):
+        yield event(second=400 + again, client=f"127.0.0.1:{again}", detail="unknown ca")
+    bad_url = event("invalid_url", 410, detail="http:///foo")
+    yield {name: value for name, value in bad_url.items() if name not in ("host", "port")}
+    yield answered(799, 420, flow="invalid")
+    for number, (kind, fields) in enumerate(_KINDS):
+        yield _other(kind, 430 + number, **fields)
+    yield {**_other("tcp", 440), "outcome": "error", **_fields(failed("connection_terminated"))}
+    for again in range(2):
+        open_flow = answered(200, 590 + again, flow=f"open {again}", url="http://cdn.example/video")
+        for name in ("status", "band", "description", "duration_ms", "wait_ms"):
+            del open_flow[name]
+        yield {**open_flow, "outcome": "unfinished"}
+
+
+_KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("dns", {"method": "A", "host": "shop.example"}),
+    ("dns", {"method": "AAAA", "host": "shop.example"}),
+    ("tcp", {"host": "mail.example", "port": 993}),
+    ("udp", {"host": "time.example", "port": 123}),
+)
+
+
+def _other(kind: str, second: float, **fields: Any) -> Record:
+    """A flow that is not HTTP and went well."""
+    record = answered(200, second, kind=kind, flow=f"{kind} {second}", outcome="ok", **fields)
+    for name in ("status", "band", "description", "url", "wait_ms"):
+        del record[name]
+    if "method" not in fields:
+        del record["method"]
+    return record
+
+
+def _fields(record: Record) -> Record:
+    """What says how a flow failed."""
+    return {name: record[name] for name in ("error_code", "error_name", "cause", "side")}

@@ -1,0 +1,1243 @@
+"""The HTML report and the live page in a real browser: what stands there, what works, and that
+nothing that came through the proxy can run in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+import pytest
+from conftest import CI
+from flowtally.report.html import KINDS
+from flowtally.tally import SERIES
+from lab import browser as lab
+from lab import clients
+from lab import proxy as proxy_module
+from lab import servers
+from lab.cli import Record
+from lab.cli import answered
+from lab.cli import event
+from lab.cli import failed
+from lab.cli import final
+from lab.cli import lines
+from lab.cli import run
+from lab.cli import start
+from lab.cli import tally
+from lab.laboratory import Laboratory
+from lab.laboratory import Setup
+from lab.proxy import WAIT_TIMEOUT
+from lab.proxy import Mitmdump
+from lab.servers import SHORT_BODY
+from lab.servers import Answer
+from lab.servers import AnsweringServer
+from lab.servers import Request
+from lab.servers import redirect
+from lab.sessions import everything
+from lab.websocket import WebSocketServer
+from websockets.sync.client import connect
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page
+
+Data = dict[str, Any]
+Report = Callable[..., str]
+"""Records → the address of the report on them."""
+
+
+@pytest.fixture(scope="module")
+def browser(tool: Callable[..., Path]) -> Iterator[Browser]:
+    if not CI:
+        pytest.importorskip("playwright", reason="Playwright is not installed")
+    with lab.launch(tool(*lab.NAMES)) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def session() -> list[Record]:
+    records = everything()
+    return [*records, final(*records)]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Writes reports."""
+
+    def write(*logs: bytes) -> str:
+        folder = tmp_path_factory.mktemp("report")
+        paths = []
+        for number, log in enumerate(logs):
+            paths.append(folder / f"{number}.jsonl")
+            paths[-1].write_bytes(log)
+        page = folder / "report.html"
+        done = run("report", *paths, "--html", page)
+        assert done.returncode == 0, done.stderr
+        return page.as_uri()
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def report(written: Report, session: list[Record]) -> str:
+    """The report on a session in which everything happened."""
+    return written(lines(*session))
+
+
+@pytest.fixture(scope="module")
+def expected(session: list[Record]) -> Data:
+    """What it has to say."""
+    return tally(*session).to_data()
+
+
+@contextmanager
+def shown(browser: Browser, address: str, *arguments: Any, **settings: Any) -> Iterator[Page]:
+    """An open page; at the end it must have asked for nothing but itself, and must have kept
+    silent."""
+    with lab.opened(browser, *arguments, **settings) as page:
+        watched = lab.watch(page)
+        page.goto(address)
+        yield page
+        assert watched.requests == [address]
+        assert watched.trouble == []
+        assert page.evaluate("window.hacked ?? []") == []
+
+
+# -- what it says
+
+
+def read(page: Page) -> Data:
+    found: Data = page.evaluate(lab.READ)
+    return found
+
+
+def check_numbers(said: Data, data: Data, rows: int = 200) -> None:
+    """What a report says is what the statistics say. `rows`: the most that a table shows."""
+    check_totals(said["totals"], data)
+    check_problems(said["problems"], data)
+    check_bands(said["tables"]["bands"], data)
+    check_hosts(said["tables"].get("hosts"), data, rows)
+    check_endpoints(said["tables"], data, rows)
+    check_charts(said["tables"], data)
+    check_others(said["tables"], data)
+
+
+def check_totals(totals: Data, data: Data) -> None:
+    unsuccessful = data["errors"].get("-3", {"count": 0})["count"]
+    wanted = {
+        "flows": data["flows"],
+        "failures": data["outcomes"]["error"],
+        "unsuccessful": unsuccessful,
+        "events": data["events"],
+        "ok": data["outcomes"]["ok"],
+        "unfinished": data["outcomes"]["unfinished"],
+        "request_bytes": data["request_bytes"],
+        "response_bytes": data["response_bytes"],
+    }
+    assert {name: int(total["value"]) for name, total in totals.items()} == {
+        name: value for name, value in wanted.items() if value or name not in ("ok", "unfinished")
+    }
+    for total in totals.values():
+        assert reads_as(total["text"], float(total["value"])), total
+
+
+def check_problems(problems: Data, data: Data) -> None:
+    wanted = {
+        f"{code}/{cause}": row
+        for code, error in data["errors"].items()
+        for cause, row in error["causes"].items()
+    }
+    if data["unfinished"]["count"]:
+        wanted["0/unfinished"] = data["unfinished"]
+    assert problems.keys() == wanted.keys()
+    for key, row in wanted.items():
+        assert reads_as(problems[key]["text"], row["count"]), key
+        assert int(problems[key]["value"]) == row["count"], key
+        assert problems[key]["examples"] == len(row["examples"]), key
+        named = [host for host in row["hosts"] if host]
+        said = problems[key]["hosts"]
+        assert len(said) == min(len(named), 5) + (len(named) > 5), key
+        assert {host.split(" ")[0] for host in said[:5]} <= set(named), key
+
+
+def check_bands(table: Data, data: Data) -> None:
+    wanted = {}
+    for band, total in data["bands"].items():
+        wanted[band] = total
+        for code, row in total["codes"].items():
+            name = "" if code.startswith("(other)") else f"{code} "
+            wanted[f"{name}{row['description']}"] = row
+    assert [row["key"] for row in table["rows"]] == list(wanted)
+    for row in table["rows"]:
+        of = wanted[row["key"]]
+        assert row["total"] == (row["key"] in data["bands"])
+        numbers = [of["flows"], of["flows"] / data["flows"], of["request_bytes"]]
+        numbers += [of["response_bytes"], *times(of, "wait", "p50", "p95"), *times(of, "duration")]
+        check_cells(row, numbers)
+
+
+def check_hosts(table: Data | None, data: Data, rows: int) -> None:
+    if not data["hosts"]:
+        assert table is None
+        return
+    assert table is not None
+    assert len(table["rows"]) == min(rows, len(data["hosts"]))
+    for row in table["rows"]:
+        of = data["hosts"][row["key"]]
+        numbers = [of[n] for n in ("flows", "failures", "unsuccessful", "events")]
+        numbers += [of["request_bytes"], of["response_bytes"]]
+        check_cells(row, [*numbers, *times(of, "wait", "p50", "p95"), *times(of, "duration")])
+    shown = [row["cells"][1] for row in table["rows"] if row["key"] != "(other)"]
+    flows = [data["hosts"][row["key"]] for row in table["rows"] if row["key"] != "(other)"]
+    assert len(shown) == len(flows)
+    assert [of["flows"] + of["events"] for of in flows] == sorted(
+        (of["flows"] + of["events"] for of in flows), reverse=True
+    )
+
+
+def check_endpoints(tables: Data, data: Data, rows: int) -> None:
+    failing = {
+        name: row
+        for name, row in data["endpoints"].items()
+        if row["failures"] + row["unsuccessful"]
+    }
+    table = tables.get("failing", {"rows": []})
+    assert len(table["rows"]) == min(rows, len(failing))
+    for row in table["rows"]:
+        of = failing[row["key"]]
+        numbers = [of[n] for n in ("flows", "failures", "unsuccessful")]
+        check_cells(row, [*numbers, *times(of, "duration", "p50", "p95", "max")])
+    for row in tables.get("slow-endpoints", {"rows": []})["rows"]:
+        of = data["endpoints"][row["key"]]
+        check_cells(row, [of["flows"], *times(of, "duration")])
+
+
+def check_charts(tables: Data, data: Data) -> None:
+    """The numbers beside the charts add up."""
+    series = dict(
+        zip(SERIES, zip(*data["timeline"]["buckets"].values(), strict=True), strict=False)
+    )
+    sums = {name: sum(counts) for name, counts in series.items()}
+    failed = sums.pop("error", 0) + sums.pop("event", 0)
+    wanted = {name: count for name, count in {**sums, "Failed": failed}.items() if count}
+    traffic = tables["traffic"]
+    names = traffic["head"][1:]
+    found = {
+        name: sum(int(row["cells"][column]["value"]) for row in traffic["rows"])
+        for column, name in enumerate(names, 1)
+    }
+    assert found == wanted
+    assert sum(found.values()) == data["flows"] + data["events"]
+    timed = sum(row.get("duration_ms", {"count": 0})["count"] for row in data["hosts"].values())
+    assert sum(int(row["cells"][2]["value"]) for row in tables["durations"]["rows"]) == timed
+
+
+def check_others(tables: Data, data: Data) -> None:
+    slowest = tables.get("slowest", {"rows": []})["rows"]
+    assert [row["key"] for row in slowest] == [
+        f"{slow['flow']}/{slow['time']}" for slow in data["slowest"]
+    ]
+    for row, slow in zip(slowest, data["slowest"], strict=True):
+        assert float(row["cells"][4]["value"]) == slow["duration_ms"]
+        assert reads_as(row["cells"][4]["text"], slow["duration_ms"])
+    protocols = tables.get("protocols", {"rows": []})["rows"]
+    flows = [row["flows"] for _, row in sorted(data["protocols"].items())]
+    assert [int(row["cells"][1]["value"]) for row in protocols] == flows
+
+
+def times(row: Data, of: str, *names: str) -> list[float]:
+    """Those of a row; -1 stands for none."""
+    found = row.get(f"{of}_ms")
+    return [found[name] if found else -1 for name in names or ("p50", "p95", "p99", "max")]
+
+
+def check_cells(row: Data, numbers: list[float]) -> None:
+    """The cells behind the name of a row."""
+    cells = row["cells"][1:]
+    assert [float(cell["value"]) for cell in cells] == pytest.approx(numbers), row["key"]
+    for cell, number in zip(cells, numbers, strict=True):
+        assert reads_as(cell["text"], number) if number >= 0 else cell["text"] == "", row
+
+
+UNITS = {"": 1, "%": 0.01, "ms": 1, "s": 1000, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+
+
+def reads_as(text: str, value: float) -> bool:
+    """Whether a number as people read it is `value`, within half of its last digit."""
+    match = re.fullmatch(r"([\d,]+)(\.\d+)? ?(\D*)", text)
+    assert match is not None, text
+    whole, decimals, unit = match.groups()
+    last = 0.1 ** (len(decimals) - 1) if decimals else 1
+    number = float(whole.replace(",", "") + (decimals or ""))
+    return abs(number - value / UNITS[unit]) <= last / 2 + 1e-9
+
+
+def test_every_number_is_that_of_the_statistics(
+    browser: Browser, report: str, expected: Data
+) -> None:
+    with shown(browser, report) as page:
+        check_numbers(read(page), expected)
+        assert page.title() == f"flowtally: {expected['flows']} flows, 41 failed"
+
+
+def test_without_scripts_every_number_is_there(
+    browser: Browser, report: str, expected: Data
+) -> None:
+    with lab.opened(browser, java_script_enabled=False) as page:
+        page.goto(report)
+        page.locator("#traffic summary").click()
+        said = read(page)
+        check_numbers(said, expected)
+        assert [row for table in said["tables"].values() for row in table["rows"]]
+        # Where a chart would be is nothing: no box, no hole.
+        for box in page.locator("[data-chart]").all():
+            size = box.bounding_box()
+            assert size is None or size["height"] == 0
+        assert page.locator("input, th button").count() == 0
+        lab.picture(page, "report-no-scripts")
+
+
+def test_a_session_in_which_nothing_happened(browser: Browser, written: Report) -> None:
+    for size in (lab.NARROW, lab.WIDE):
+        with shown(browser, written(lines(start(), final())), size) as page:
+            assert (
+                page.locator("#problems")
+                .inner_text()
+                .endswith("Nothing came through yet: is the client pointed at the proxy?")
+            )
+            check_totals(read(page)["totals"], tally().to_data())
+            assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+            assert page.evaluate(lab.OVERLAPS) == []
+            lab.picture(page, f"report-empty-{size[0]}")
+
+
+def test_a_session_without_problems(browser: Browser, written: Report) -> None:
+    with shown(browser, written(lines(start(), answered()))) as page:
+        assert page.locator("#problems .empty").inner_text() == "No problems."
+
+
+def test_several_logs_are_one_report(browser: Browser, written: Report) -> None:
+    ids = ("00000001", "00000002", "00000003")
+    sessions = [everything(100 * number, session) for number, session in enumerate(ids, 1)]
+    logs = [lines(*records, final(*records, session=records[0]["session"])) for records in sessions]
+    with shown(browser, written(*logs)) as page:
+        said = read(page)
+        check_numbers(said, tally(*(record for log in sessions for record in log)).to_data())
+        assert [note.split(",")[0] for note in said["notes"][:3]] == [
+            f"Session {session}" for session in ids
+        ]
+
+
+def test_a_session_that_was_killed_says_so(browser: Browser, written: Report) -> None:
+    with shown(browser, written(lines(start(), answered()) + b'{"type": "fl')) as page:
+        notes = read(page)["notes"]
+    assert notes[0].endswith("; it did not end cleanly, or is still running")
+    assert "1 unreadable lines skipped" in notes
+
+
+# -- how it looks
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [lab.NARROW, lab.WIDE], ids=["narrow", "wide"])
+def test_layout(browser: Browser, report: str, size: tuple[int, int], scheme: str) -> None:
+    with shown(browser, report, size, color_scheme=scheme) as page:
+        assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+        assert page.evaluate(lab.OVERLAPS) == []
+        # WCAG 2.2, 1.4.3.
+        contrasts = page.evaluate(lab.CONTRASTS)
+        assert len(contrasts) > 100
+        assert {text: ratio for text, ratio in contrasts.items() if ratio < 4.5} == {}
+        lab.picture(page, f"report-{size[0]}-{scheme}")
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+        assert page.evaluate(lab.OVERLAPS) == []
+
+
+def colour(page: Page, selector: str, name: str) -> str:
+    found: str = page.locator(selector).first.evaluate(
+        "(element, name) => getComputedStyle(element)[name]", name
+    )
+    return found
+
+
+def test_a_band_has_one_colour(browser: Browser, report: str) -> None:
+    problem = {kind: f".problem.{kind}" for kind in ("client", "server", "failure", "unfinished")}
+    table = {kind: f"#bands tbody.{kind} th" for kind in ("informational", "success", "client")}
+    grounds = set()
+    for scheme in ("light", "dark"):
+        with shown(browser, report, color_scheme=scheme) as page:
+            grounds.add(colour(page, "body", "backgroundColor"))
+            inks = page.locator("#traffic canvas").evaluate(lab.INK)
+            for kind in KINDS.values():
+                accent = colour(page, f"#totals .swatch.{kind}", "backgroundColor")
+                assert colour(page, f"#totals rect.{kind}", "fill") == accent
+                if kind in problem:
+                    assert colour(page, problem[kind], "borderLeftColor") == accent
+                if kind in table:
+                    assert colour(page, table[kind], "borderLeftColor") == accent
+                assert ",".join(re.findall(r"\d+", accent)) in inks, f"{kind} in the chart"
+    assert len(grounds) == 2
+
+
+def test_print(browser: Browser, report: str) -> None:
+    for scheme in ("light", "dark"):
+        with shown(browser, report, color_scheme=scheme) as page:
+            page.emulate_media(media="print")
+            assert page.locator("input:visible").count() == 0
+            assert colour(page, "html", "backgroundColor") == "rgb(255, 255, 255)"
+            cut = page.evaluate(
+                "() => [...document.querySelectorAll('.scroll')].filter((box) =>"
+                " box.scrollHeight > box.clientHeight + 1"
+                " && getComputedStyle(box).overflowY !== 'visible').length"
+            )
+            assert cut == 0
+            rows = page.locator("table.data tbody tr")
+            assert rows.count() == rows.filter(visible=True).count() > 50
+            assert {k: v for k, v in page.evaluate(lab.CONTRASTS).items() if v < 4.5} == {}
+            lab.picture(page, f"report-print-{scheme}")
+
+
+# -- what one can do with it
+
+
+@pytest.mark.parametrize("chart", ["traffic", "durations"])
+def test_charts(browser: Browser, report: str, chart: str) -> None:
+    with shown(browser, report) as page:
+        section = page.locator(f"#{chart}")
+        assert len(section.locator("canvas").evaluate(lab.INK)) > 2
+        legend = {"traffic": " | ".join, "durations": " | ".join}[chart]
+        values = section.locator(".u-value")
+        table = read(page)["tables"][chart]
+        series = table["head"][1:] if chart == "traffic" else ["flows"]
+        column = {name: table["head"].index(name) for name in series}
+        labels = section.locator(".u-label").all_inner_texts()[1:]
+        assert sorted(labels) == sorted(series)
+        sums = {
+            name: f"{sum(int(row['cells'][column[name]]['value']) for row in table['rows']):,}"
+            for name in series
+        }
+        assert values.all_inner_texts() == ["in all", *(sums[name] for name in labels)]
+
+        over = section.locator(".u-over")
+        width = over.evaluate("(element) => element.clientWidth")
+        for at in (3, len(table["rows"]) // 2, len(table["rows"]) - 2):
+            # In the timeline a bar begins at its point, in the distribution it is around it.
+            share = (at + 0.25) / len(table["rows"])
+            if chart == "durations":
+                share = (at + 0.6) / (len(table["rows"]) + 0.2)
+            over.hover(position={"x": width * share, "y": 50})
+            cells = table["rows"][at]["cells"]
+            said = values.all_inner_texts()
+            assert said[1:] == [f"{int(cells[column[name]]['value']):,}" for name in labels]
+            assert said[0].startswith(cells[0]["text"].split(".")[0]) or chart == "durations"
+            assert legend(said)
+        page.mouse.move(0, 0)
+        assert values.first.inner_text() == "in all"
+
+
+def test_a_chart_fits_the_window_when_that_changes(browser: Browser, report: str) -> None:
+    with shown(browser, report) as page:
+        page.set_viewport_size({"width": lab.NARROW[0], "height": lab.NARROW[1]})
+        page.wait_for_function("document.querySelector('#traffic .uplot').clientWidth < 400")
+        assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+
+
+def column(page: Page, section: str, number: int) -> list[str]:
+    """What stands in a column, from the top to the bottom; without the rows that are sums."""
+    cells = page.locator(f"#{section} tbody tr:not(.total) > :nth-child({number})")
+    found: list[str] = cells.evaluate_all(
+        "(cells) => cells.map((cell) => cell.dataset.value ?? cell.textContent)"
+    )
+    return found
+
+
+def test_sorting(browser: Browser, report: str) -> None:
+    with shown(browser, report) as page:
+        hosts = page.get_by_role("region", name="Hosts")
+        heads = hosts.get_by_role("columnheader")
+        assert heads.evaluate_all("(heads) => heads.some((h) => h.ariaSort)") is False
+        for name, number in (("Received", 7), ("400 and up", 4), ("p95", 11)):
+            button = hosts.get_by_role("button", name=name, exact=True)
+            for direction in ("descending", "ascending", "descending"):
+                button.click()
+                values = [float(value) for value in column(page, "hosts", number)]
+                assert values == sorted(values, reverse=direction == "descending")
+                assert hosts.locator("[aria-sort]").count() == 1
+                assert heads.nth(number - 1).get_attribute("aria-sort") == direction
+        hosts.get_by_role("button", name="Host").click()  # names begin at their beginning
+        names = column(page, "hosts", 1)
+        assert names == sorted(names)
+
+
+def test_sorting_keeps_codes_in_their_bands(browser: Browser, report: str, expected: Data) -> None:
+    with shown(browser, report) as page:
+        for name in ("Flows", "max", "Band and code", "Band and code"):
+            page.locator("#bands").get_by_role("button", name=name, exact=True).click()
+            table = read(page)["tables"]["bands"]
+            groups: dict[str, list[str]] = {}
+            for row in table["rows"]:
+                band = row["key"] if row["total"] else band
+                groups.setdefault(band, []).append(row["key"])
+            for band, of in expected["bands"].items():
+                codes = [f"{code} {row['description']}" for code, row in of["codes"].items()]
+                assert groups[band][0] == band
+                assert sorted(groups[band][1:]) == codes
+            check_bands(
+                {"rows": sorted(table["rows"], key=lambda row: order(row, expected))}, expected
+            )
+        assert list(groups)[0] == "Success"  # the last click reversed the names
+        assert groups["Success"] == ["Success", "204 No content", "201 Created", "200 OK"]
+
+
+def order(row: Data, expected: Data) -> tuple[int, bool, str]:
+    """Where a row of the table of bands stands at first."""
+    for number, (band, of) in enumerate(expected["bands"].items()):
+        names = [f"{code} {code_row['description']}" for code, code_row in of["codes"].items()]
+        if row["key"] in (band, *names):
+            return number, not row["total"], row["key"]
+    raise AssertionError(row["key"])
+
+
+def test_filtering(browser: Browser, report: str) -> None:
+    with shown(browser, report) as page:
+        section = page.locator("#failing")
+        field = section.get_by_role("searchbox", name="Filter Failing endpoints")
+        rows = section.locator("tbody tr")
+        visible = rows.filter(visible=True)
+        everything = rows.count()
+        names = column(page, "failing", 1)
+        for words in (
+            "shop",
+            "SHOP post",
+            "post /search",
+            "{id} cdn.example get",
+            "nothing at all",
+        ):
+            field.fill(words)
+            wanted = [n for n in names if all(w in n.lower() for w in words.lower().split())]
+            assert visible.count() == len(wanted)
+            assert section.locator("output").inner_text() == f"{len(wanted)} of {everything}"
+        section.get_by_role("button", name="Failed").click()
+        assert visible.count() == 0, "sorting keeps the filter"
+        field.fill("")
+        assert visible.count() == everything
+        assert section.locator("output").inner_text() == ""
+
+
+def test_filtering_shows_a_code_with_its_band(browser: Browser, report: str) -> None:
+    with shown(browser, report) as page:
+        field = page.get_by_role("searchbox", name="Filter Status")
+        visible = page.locator("#bands tbody tr").filter(visible=True).locator("th")
+        field.fill("404")
+        assert visible.all_inner_texts() == ["Client error", "404 Not found"]
+        field.fill("redirection")
+        assert visible.all_inner_texts()[0] == "Redirection"
+        assert visible.count() == 4, "a band that is asked for comes with its codes"
+
+
+def test_by_keyboard(browser: Browser, report: str) -> None:
+    with shown(browser, report) as page:
+        page.keyboard.press("Tab")
+        assert focused(page) == "Skip to the problems"
+        page.keyboard.press("Enter")
+        assert page.url.endswith("#problems")
+        page.go_back()
+
+        reached: list[str] = []
+        page.locator("body").focus()
+        wanted = {"SUMMARY 4 earlier", "BUTTON Received", "INPUT Filter Hosts", "DIV Hosts"}
+        while not wanted <= set(reached):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate(FOCUSED))
+            assert len(reached) < 200, reached
+            if reached[-1] == "SUMMARY 4 earlier" and reached.count(reached[-1]) == 1:
+                page.keyboard.press("Enter")
+                assert page.evaluate("document.activeElement.parentElement.open")
+            if reached[-1] == "INPUT Filter Hosts":
+                page.keyboard.type("cdn")
+                assert page.locator("#hosts tbody tr").filter(visible=True).count() == 1
+                page.keyboard.press("Control+A")
+                page.keyboard.press("Delete")
+                assert page.locator("#hosts tbody tr").filter(visible=True).count() > 1
+            if reached[-1] == "BUTTON Received" and page.evaluate(IN_HOSTS):
+                page.keyboard.press("Enter")
+                head = page.locator("#hosts thead th").nth(6)
+                assert head.get_attribute("aria-sort") == "descending"
+                page.keyboard.press("Space")
+                assert head.get_attribute("aria-sort") == "ascending"
+                assert page.evaluate(FOCUSED) == "BUTTON Received", "sorting keeps the focus"
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none", f"{reached[-1]} does not show that it has the focus"
+
+
+def focused(page: Page) -> str:
+    text: str = page.evaluate("document.activeElement.textContent.trim()")
+    return text
+
+
+FOCUSED = """(() => {
+  const element = document.activeElement;
+  const label = element.getAttribute("aria-labelledby");
+  return `${element.tagName} ${element.ariaLabel ??
+    (label ? document.getElementById(label) : element).textContent.trim()}`;
+})()"""
+IN_HOSTS = "!!document.activeElement.closest('#hosts')"
+
+
+def test_accessible_names(browser: Browser, report: str) -> None:
+    with shown(browser, report) as page:
+        page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        tree = page.locator("body").aria_snapshot()
+        for role in ("region", "searchbox", "button", "link", "img"):
+            found = re.findall(rf"^ *- {role}\b(.*)$", tree, re.MULTILINE)
+            assert found, role
+            assert all(rest.startswith(' "') for rest in found), f"{role} without a name"
+        headings = re.findall(r'- heading "(.*?)" \[level=(\d)\]', tree)
+        levels = [int(level) for _, level in headings]
+        assert levels[0] == 1
+        assert set(levels[1:]) == {2}
+        assert [name for name, _ in headings[1:4]] == [
+            "Problems",
+            "Traffic over time",
+            "How long flows took",
+        ]
+        assert tree.count("- table") == page.locator("table:has(thead)").count()
+        for table in page.locator("table:has(thead)").all():
+            heads = table.locator("thead th")
+            assert heads.evaluate_all("(heads) => heads.every((h) => h.scope === 'col')")
+            assert (
+                table.locator("tbody tr > th[scope=row]").count()
+                == table.locator("tbody tr").count()
+            )
+        # The parts bar says in words what it shows in colours.
+        assert page.get_by_role("img", name=re.compile(r"Success \d+\.\d %, .*Failed")).count() == 1
+
+
+# -- hostile names
+
+EVIL = (
+    "<script>hacked.push('script')</script>",
+    "\"><img src=x onerror=hacked.push('img')>",
+    "'><svg onload=hacked.push('svg')>",
+    "</script><script>hacked.push('end')</script>",
+    "</style><style>*{display:none}</style>",
+    "]]><!--<base href=//evil.example/>",
+    "-->\"'`${hacked.push('template')}",
+    "{{ 7*7 }}{% raw %}{# #}",
+    "javascript:hacked.push('url')",
+    "\u202egnirts a si siht\u2066\u200b\ufeff",
+    "nul \x00 bell \x07 escape \x1b]0;owned\x07 line\r\n\u2028\u2029 end",
+    "lone \ud800 and \udfff surrogates",
+    "&lt;b&gt; &amp; &#60;i>",
+    "__proto__",
+    "constructor",
+    "x" * 100_000,
+    "\U0001f4a5\u0301" * 500,
+)
+
+
+def hostile(texts: tuple[str, ...]) -> list[Record]:
+    """A session in which everything that a log can name is one of `texts`."""
+    records = [{**start(session=texts[0][:40]), "modes": list(texts)}]
+    for number, text in enumerate(texts):
+        url = f"http://{text}/{text}"
+        found = [
+            answered(404, number, host=text, method=text, url=url, description=text),
+            answered(599, number + 0.1, host=text, url=text, description=text),
+            failed(
+                second=number + 0.2, cause="connection_refused", host=text, url=url, detail=text
+            ),
+            {**failed(second=number + 0.3), "cause": text, "host": text, "detail": text},
+            event(second=number + 0.4, host=text, detail=text, client=text),
+            answered(101, number + 0.5, kind="websocket", close_code=number, close_reason=text),
+            {**answered(200, number + 0.6, kind="dns", outcome="ok", host=text, method=text)},
+            {**answered(200, number + 0.7, kind="tcp", outcome="unfinished", host=text)},
+            answered(200, number + 0.8, host=text, url=url, flow=text, duration_ms=1e6 + number),
+        ]
+        records += [{**record, "flow": text} for record in found]
+    return [{**record, "session": texts[0]} for record in records]
+
+
+HARMLESS = tuple(f"text{number}" for number in range(len(EVIL)))
+
+
+def test_hostile_names_are_only_text(browser: Browser, written: Report, tmp_path: Path) -> None:
+    pages = [written(lines(*hostile(texts))) for texts in (HARMLESS, EVIL)]
+    counts = []
+    for address in pages:
+        with shown(browser, address) as page:
+            counts.append(page.evaluate(lab.ELEMENTS))
+            assert page.evaluate("({}).polluted === undefined && hacked.length === 0")
+            if address == pages[1]:
+                lab.picture(page, "report-hostile")
+                text = page.locator("main").inner_text()
+    assert counts[1] == counts[0]
+    assert counts[1]["unknown"] == []
+    for evil in EVIL[:9]:
+        assert evil in text
+    assert "49" not in text
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\u200b\x00\x07\x1b\ud800-\udfff]", text)
+    assert len(text) < 2_000_000
+
+
+def test_hostile_names_leave_the_layout_alone(browser: Browser, written: Report) -> None:
+    address = written(lines(*hostile(EVIL)))
+    for size in (lab.NARROW, lab.WIDE):
+        with shown(browser, address, size) as page:
+            page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+            assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+            assert page.evaluate(lab.OVERLAPS) == []
+            lab.picture(page, f"report-hostile-{size[0]}")
+
+
+def test_hostile_names_of_files(browser: Browser, tmp_path: Path) -> None:
+    folder = tmp_path / "<img src=x onerror=hacked.push('folder')>"
+    folder.mkdir()
+    log = folder / "\"'><b>{{7*7}}\u202e&lt;.jsonl"
+    log.write_bytes(lines(start(), answered(), final(answered())) + b"this is no record\n" * 3)
+    page_file = folder / "report <script>.html"
+    assert run("report", log, "--html", page_file).returncode == 0
+    with shown(browser, page_file.as_uri()) as page:
+        assert page.locator("#notes").locator("img, b, script").count() == 0
+        assert "<b>{{7*7}}" in page.locator("#notes").inner_text()
+
+
+# -- the live page
+
+LIVE = "http://flowtally.test/"
+EVERY = 2000
+"""How often the page asks for news, in milliseconds."""
+
+
+def site(request: Request) -> Answer:
+    """A web site with troubles; the path says which."""
+    kind, _, rest = request.path.partition("?")[0].lstrip("/").partition("/")
+    match kind:
+        case "status":
+            return page_answer(int(rest.partition("/")[0]), "<p>as asked")
+        case "truncated":
+            return SHORT_BODY
+        case "moved":
+            return redirect("/")
+        case "favicon.ico":
+            return page_answer(404, "")
+        case _:
+            return page_answer(200, "<!doctype html><title>A site</title><h1>A site</h1>")
+
+
+def page_answer(status: int, body: str) -> Answer:
+    head = f"HTTP/1.1 {status} Whatever\r\nContent-Type: text/html\r\nContent-Length: {len(body)}"
+    return Answer(f"{head}\r\n\r\n{body}".encode())
+
+
+@dataclass
+class Live:
+    """A proxy with the live page, and a site behind it."""
+
+    proxy: Mitmdump
+    ports: Mapping[str, int]
+    """Mode → the port that offers it."""
+    site: AnsweringServer
+    laboratory: Laboratory
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """Settings of a browser profile that uses the proxy."""
+        return lab.through(self.proxy.port)
+
+    def get(self, path: str = "/", times: int = 1) -> None:
+        """Traffic of somebody else's."""
+        for _ in range(times):
+            clients.get(self.proxy, self.site, path)
+
+    def data(self) -> Data:
+        """What the log holds so far, as statistics."""
+        return tally(*self.proxy.records()).to_data()
+
+    def agreeing(self, page: Page) -> tuple[Data, Data]:
+        """What the page says and what the log says, once both speak of as many flows."""
+        deadline = time.monotonic() + WAIT_TIMEOUT
+        while True:
+            data, said = self.data(), read(page)
+            counts = [int(said["totals"][name]["value"]) for name in ("flows", "events")]
+            if counts == [data["flows"], data["events"]]:
+                return said, data
+            assert time.monotonic() < deadline, (counts, self.proxy.output)
+            page.clock.fast_forward(EVERY)
+            page.wait_for_timeout(50)  # an answer is under way
+
+    def raw(self, head: str, port: int | None = None) -> bytes:
+        """Sends a request as it is, one line of its head to a line."""
+        lines = [*head.strip().splitlines(), "Connection: close", "", ""]
+        return clients.exchange(port or self.proxy.port, "\r\n".join(lines).encode())
+
+
+@pytest.fixture(scope="module")
+def live(laboratory: Laboratory) -> Iterator[Live]:
+    with AnsweringServer(site) as server:
+        setup = Setup(
+            modes={
+                "regular": "regular",
+                "upstream": f"upstream:{server.url}",
+                "reverse": f"reverse:{server.url}",
+            }
+        )
+        with laboratory.mitmdump("browser", setup) as proxy:
+            ports = {name: proxy.ports[mode] for name, mode in setup.modes.items()}
+            yield Live(proxy, ports, server, laboratory)
+
+
+@contextmanager
+def watching(browser: Browser, live: Live, **settings: Any) -> Iterator[Page]:
+    """The live page, with a clock that can be put forward."""
+    with lab.opened(browser, **live.profile, **settings) as page:
+        watched = lab.watch(page)
+        page.clock.install()
+        page.goto(LIVE)
+        yield page
+        assert {url for url in watched.requests if url.startswith(LIVE)} <= {
+            LIVE,
+            f"{LIVE}report.html",
+            f"{LIVE}report.json",
+            f"{LIVE}session.jsonl",
+        }
+        assert troubles(watched) == []
+        assert page.evaluate("hacked") == []
+
+
+def troubles(watched: lab.Watched) -> list[str]:
+    """What no live page should do."""
+    expected = ("download", "console: The Cross-Origin-Opener-Policy header has been ignored")
+    return [text for text in watched.trouble if not text.startswith(expected)]
+
+
+TROUBLES = """
+async ([site, dead, expired]) => {
+  const get = (url, settings) => fetch(url, settings).then((answer) => answer.text())
+    .then(() => "fine", () => "failed");
+  return [await get(`${site}/moved`), await get(`${site}/status/404`),
+    await get(`${site}/status/500`), await get(`${site}/truncated`),
+    await get(dead, { mode: "no-cors" }), await get(expired, { mode: "no-cors" })];
+}
+"""
+
+
+def test_live_page_of_a_browser_session(browser: Browser, live: Live) -> None:
+    authority = live.laboratory.authority
+    with (
+        AnsweringServer(servers.OK, tls=authority.expired(), name="localhost") as expired,
+        lab.profile(browser, **live.profile) as context,
+    ):
+        page = context.new_page()
+        page.goto(live.site.url)
+        urls = [live.site.url, live.laboratory.dead.url, expired.url]
+        assert len(page.evaluate(TROUBLES, urls)) == 6
+        for path in ("/status/404", "/status/503"):
+            page.goto(live.site.url + path)
+
+        watched = lab.watch(page)
+        page.clock.install()
+        page.goto(LIVE)
+        said, data = live.agreeing(page)
+        check_numbers(said, data, rows=50)
+        problems = set(said["problems"])
+        assert {"-3/404", "-3/500", "-3/503", "-2/connection_refused"} <= problems
+        assert {"-1/http_response_incomplete", "-2/tls_certificate_error"} <= problems
+        assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+        assert page.evaluate(lab.OVERLAPS) == []
+        lab.picture(page, "live")
+
+        # Its links.
+        statistics = page.evaluate("fetch('report.json').then((answer) => answer.json())")
+        log = page.evaluate("fetch('session.jsonl').then((answer) => answer.text())")
+        records = [json.loads(line) for line in log.splitlines()]
+        assert tally(*records).to_data() == live.data() == data
+        assert statistics["statistics"] == json.loads(json.dumps(data))
+        printed = json.loads(run("report", "--json", live.proxy.log).stdout)
+        assert statistics.keys() == printed.keys()
+        assert statistics["sessions"] == printed["sessions"]
+        for name, content in (("JSON", statistics), ("Log", None)):
+            with page.expect_download() as downloading:
+                page.get_by_role("navigation").get_by_role("link", name=name).click()
+            text = downloading.value.path().read_text("utf-8")
+            assert content is None or json.loads(text) == content
+        assert page.url == LIVE
+        assert troubles(watched) == []
+
+
+KEEP = """
+() => {
+  window.kept = {
+    rows: [...document.querySelectorAll("main tr[data-key], .problem")],
+    input: document.querySelector("#failing input"),
+    y: scrollY, x: scrollX,
+  };
+}
+"""
+IS_KEPT = """
+() => ({
+  rows: kept.rows.every((row) => row.isConnected),
+  focus: document.activeElement === kept.input,
+  selection: [kept.input.selectionStart, kept.input.selectionEnd],
+  scroll: [scrollX - kept.x, scrollY - kept.y],
+  words: kept.input.value,
+})
+"""
+
+
+def test_live_page_keeps_what_the_reader_did(browser: Browser, live: Live) -> None:
+    for path in ("/status/404", "/status/404", "/status/410/7", "/status/500"):
+        live.get(path.removesuffix("/7"))
+    with watching(browser, live) as page:
+        said, data = live.agreeing(page)
+        page.locator("#hosts").get_by_role("button", name="Host", exact=True).click()
+        page.locator("#bands").get_by_role("button", name="Flows", exact=True).click()
+        details = page.locator("[data-key='-3/404'] details")
+        details.locator("summary").click()
+        page.locator("#traffic summary").click()
+        field = page.locator("#failing input")
+        field.fill("status")
+        field.press("ArrowLeft")
+        page.evaluate(KEEP)
+        hidden = page.locator("#failing tbody tr").filter(visible=False).count()
+
+        for path in ("/status/404", "/status/418", "/status/200", "/truncated"):
+            live.get(path)
+        live.proxy.wait_for(lambda _: live.data()["flows"] >= data["flows"] + 4)
+        said, new = live.agreeing(page)
+        assert new["flows"] >= data["flows"] + 4
+        assert page.evaluate(IS_KEPT) == {
+            "rows": True,
+            "focus": True,
+            "selection": [5, 5],
+            "scroll": [0, 0],
+            "words": "status",
+        }
+        assert details.evaluate("(details) => details.open")
+        assert page.locator("#traffic details").evaluate("(details) => details.open")
+        rows = page.locator("#failing tbody tr")
+        shown_rows = rows.filter(visible=True)
+        assert shown_rows.count() == rows.filter(has_text="status").count()
+        assert rows.filter(visible=False).count() >= hidden
+        count = f"{shown_rows.count()} of {rows.count()}"
+        assert page.locator("#failing output").inner_text() == count
+        heads = page.locator("[aria-sort]")
+        assert heads.all_inner_texts() == ["Flows", "Host"]
+        bands = [row for row in said["tables"]["bands"]["rows"] if row["total"]]
+        flows = [int(row["cells"][1]["value"]) for row in bands]
+        assert flows == sorted(flows, reverse=True)
+        names = column(page, "hosts", 1)
+        assert names == sorted(names)
+        check_totals(said["totals"], new)
+        check_problems(said["problems"], new)
+        check_charts(said["tables"], new)
+        # The order of the rows is the reader's now; what stands in them is the statistics'.
+        for row in said["tables"]["failing"]["rows"]:
+            of = new["endpoints"][row["key"]]
+            assert int(row["cells"][1]["value"]) == of["flows"]
+        # The numbers of a chart that was pointed at are still those of that point.
+        over = page.locator("#traffic .u-over")
+        over.hover(position={"x": 100, "y": 50})
+        assert page.locator("#traffic .u-value").first.inner_text() != "in all"
+        live.get()
+        live.proxy.wait_for(lambda _: live.data()["flows"] > new["flows"])
+        live.agreeing(page)
+        assert page.locator("#traffic .u-value").first.inner_text() != "in all"
+
+
+def test_live_page_pauses(browser: Browser, live: Live) -> None:
+    with watching(browser, live) as page:
+        state = page.locator("#live")
+        _, before = live.agreeing(page)
+        assert state.inner_text() == "live"
+        page.get_by_role("button", name="Pause").click()
+        assert state.inner_text() == "paused"
+        watched = lab.watch(page)
+        live.get()
+        live.proxy.wait_for(lambda _: live.data()["flows"] > before["flows"])
+        page.clock.run_for(10 * EVERY)
+        assert watched.requests == []
+        assert int(read(page)["totals"]["flows"]["value"]) == before["flows"]
+        page.get_by_role("button", name="Go on").click()
+        assert state.inner_text() == "live"
+        said, data = live.agreeing(page)
+        check_totals(said["totals"], data)
+
+
+def test_live_page_counts_nothing_of_its_own(browser: Browser, live: Live) -> None:
+    before = live.data()
+    with watching(browser, live) as page:
+        for _ in range(3):
+            with page.expect_response(f"{LIVE}report.html") as answered_with:
+                page.clock.fast_forward(EVERY)
+            assert answered_with.value.status in (200, 304)
+        page.goto(LIVE.replace("http", "https"))
+        assert page.title().startswith("flowtally: ")
+        page.goto(LIVE)
+    statuses = {
+        "GET / HTTP/1.1": 200,
+        "HEAD / HTTP/1.1": 200,
+        "GET /report.html?a=b HTTP/1.1": 200,
+        "GET /favicon.ico HTTP/1.1": 404,
+        "GET /../../etc/passwd HTTP/1.1": 404,
+        "GET /session.jsonl/ HTTP/1.1": 404,
+        "GET /%3Cscript%3E HTTP/1.1": 404,
+        "POST / HTTP/1.1": 405,
+        "PUT /report.json HTTP/1.1": 405,
+        "DELETE /session.jsonl HTTP/1.1": 405,
+        "OPTIONS / HTTP/1.1": 405,
+    }
+    for line, status in statuses.items():
+        method, path, version = line.split(" ")
+        answer = live.raw(f"{method} {LIVE.rstrip('/')}{path} {version}\nHost: flowtally.test")
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (line, answer[:80])
+        assert b"Access-Control" not in answer
+        assert b"script>" not in answer.partition(b"\r\n\r\n")[2] or status == 200
+    live.get("/last")
+    live.proxy.wait_for(lambda rs: any(r.get("url", "").endswith("/last") for r in rs))
+    assert live.data()["flows"] == before["flows"] + 1
+    assert live.data()["events"] == before["events"]
+    assert "flowtally.test" not in json.dumps(live.proxy.outcomes())
+
+
+def test_live_page_in_upstream_mode(browser: Browser, live: Live) -> None:
+    check_mode(browser, live, lab.through(live.ports["upstream"]))
+
+
+def test_live_page_in_socks_mode(browser: Browser, live: Live) -> None:
+    # Or else mitmproxy connects before there is a request, and no such host exists.
+    setup = Setup(modes={"socks5": "socks5"}, options={"connection_strategy": "lazy"})
+    with live.laboratory.mitmdump("browser, socks", setup) as proxy:
+        socks = Live(proxy, {"socks5": proxy.port}, live.site, live.laboratory)
+        check_mode(browser, socks, lab.through(proxy.port, "socks5"))
+
+
+def check_mode(browser: Browser, live: Live, settings: Data) -> None:
+    with lab.opened(browser, **settings) as page:
+        page.goto(f"{live.site.url}/status/404")
+        watched = lab.watch(page)
+        page.clock.install()
+        page.goto(LIVE)
+        said, data = live.agreeing(page)
+        assert data["flows"] > 0
+        check_totals(said["totals"], data)
+        assert page.locator("#live").inner_text() == "live"
+        assert troubles(watched) == []
+    assert "flowtally.test" not in json.dumps(live.proxy.outcomes())
+
+
+def test_live_page_is_not_in_reverse_mode(live: Live) -> None:
+    before = live.data()["flows"]
+    paths = ("/", "/report.json", "/session.jsonl", LIVE)
+    for path in paths:
+        answer = live.raw(f"GET {path} HTTP/1.1\nHost: flowtally.test", live.ports["reverse"])
+        assert answer.endswith(b"<h1>A site</h1>"), answer
+    live.proxy.wait_for(lambda _: live.data()["flows"] == before + len(paths))
+
+
+def test_live_page_is_at_its_host_alone(live: Live) -> None:
+    """The Host header does not decide where a request goes."""
+    before = live.data()["flows"]
+    authority = f"{live.site.host}:{live.site.port}"
+    answer = live.raw(f"GET http://{authority}/ HTTP/1.1\nHost: flowtally.test")
+    assert answer.endswith(b"<h1>A site</h1>")
+    live.proxy.wait_for(lambda _: live.data()["flows"] == before + 1)
+
+
+@pytest.mark.parametrize("host", ["", "other.test"])
+def test_live_page_moves(browser: Browser, laboratory: Laboratory, host: str) -> None:
+    setup = Setup(options={"flowtally_host": host})
+    with laboratory.mitmdump(f"browser at {host or 'nowhere'}", setup) as proxy:
+        with lab.opened(browser, **lab.through(proxy.port)) as page:
+            answer = page.goto(LIVE)
+            assert answer is not None
+            assert answer.status == 502
+            if host:
+                page.goto(f"http://{host}/")
+                assert page.title().startswith("flowtally: ")
+        hosts = {flow["host"] for flow in proxy.flows()}
+        assert hosts == {"flowtally.test"}, "a request like any other"
+
+
+ATTACKS = """
+async (live) => {
+  const paths = ["", "report.html", "report.json", "session.jsonl"];
+  const seen = {};
+  const attempt = (name, act) => new Promise((done) => {
+    setTimeout(() => done("silence"), 1000);
+    act(done);
+  }).then((got) => { seen[name] = got; });
+  const attempts = [];
+  for (const path of paths) {
+    for (const mode of ["cors", "no-cors"]) {
+      attempts.push(attempt(`fetch ${mode} ${path}`, (done) =>
+        fetch(live + path, { mode, credentials: "include" }).then((answer) => answer.text())
+          .then((text) => done(text.slice(0, 40)), () => done("refused"))));
+    }
+    for (const [name, attribute] of
+         [["script", "src"], ["img", "src"], ["link", "href"], ["object", "data"]]) {
+      attempts.push(attempt(`${name} ${path}`, (done) => {
+        const element = document.createElement(name);
+        if (name === "link") element.rel = "stylesheet";
+        element[attribute] = live + path;
+        element.onload = () => done(name === "object" && !element.contentDocument
+          ? "refused" : "loaded");
+        element.onerror = () => done("refused");
+        document.body.append(element);
+      }));
+    }
+    attempts.push(attempt(`iframe ${path}`, (done) => {
+      const frame = document.createElement("iframe");
+      frame.onload = () => {
+        try { done(frame.contentDocument.documentElement.outerHTML); } catch { done("refused"); }
+      };
+      frame.src = live + path;
+      document.body.append(frame);
+    }));
+  }
+  attempts.push(attempt("xhr", (done) => {
+    const request = new XMLHttpRequest();
+    request.onload = () => done(request.responseText);
+    request.onerror = () => done("refused");
+    request.open("GET", live);
+    request.send();
+  }));
+  attempts.push(attempt("websocket", (done) => {
+    const socket = new WebSocket(live.replace("http", "ws"));
+    socket.onopen = () => done("open");
+    socket.onerror = () => done("refused");
+  }));
+  await Promise.all(attempts);
+  return seen;
+}
+"""
+PEEK = """
+(popup) => {
+  const seen = {};
+  for (const name of ["document", "localStorage", "hacked", "name", "uPlot"]) {
+    try { seen[name] = String(window.popup[name]); } catch { seen[name] = "refused"; }
+  }
+  try { seen.href = window.popup.location.href; } catch { seen.href = "refused"; }
+  seen.frames = window.popup.length;
+  return seen;
+}
+"""
+
+
+def test_other_sites_cannot_read_the_live_page(browser: Browser, live: Live) -> None:
+    live.get("/secret-path")
+    with lab.profile(browser, **live.profile) as context:
+        page = context.new_page()
+        page.goto(live.site.url)
+        seen = page.evaluate(ATTACKS, LIVE)
+        # Silence: the answer is a file that the browser would save.
+        allowed = ("refused", "silence", "<html><head></head><body></body></html>")
+        assert {what: got for what, got in seen.items() if got not in allowed} == {}
+        assert seen["fetch cors report.json"] == seen["fetch no-cors report.json"] == "refused"
+        for frame in page.frames[1:]:
+            assert not frame.url.startswith(LIVE)
+        with page.expect_popup() as opening:
+            page.evaluate("(live) => { window.popup = open(live); }", LIVE)
+        popup = opening.value
+        popup.wait_for_load_state()
+        assert popup.title().startswith("flowtally: "), "a link may lead to the page"
+        assert set(page.evaluate(PEEK).values()) <= {"refused", "undefined", "", 0}
+        with page.expect_navigation():
+            page.evaluate(
+                """(live) => {
+                  const form = document.body.appendChild(document.createElement("form"));
+                  form.action = live;
+                  form.method = "post";
+                  form.submit();
+                }""",
+                LIVE,
+            )
+        assert page.locator("body").inner_text().strip() == "Only GET and HEAD are allowed here."
+    assert "flowtally.test" not in json.dumps(live.proxy.outcomes())
+
+
+def test_hostile_traffic_is_only_text_on_the_live_page(browser: Browser, live: Live) -> None:
+    authority = f"{live.site.host}:{live.site.port}"
+    with watching(browser, live) as page:
+        live.agreeing(page)
+        before = page.evaluate(lab.ELEMENTS)
+        dead = live.laboratory.dead
+        for number, text in enumerate(EVIL[:9]):
+            word = text.replace(" ", "\x0b")
+            quoted = text.replace(" ", "%20")
+            for head in (
+                f"GET http://{authority}/{word} HTTP/1.1\nHost: {authority}",
+                f"GET http://{authority}/status/404?{quoted} HTTP/1.1\nHost: {text}",
+                f"{word} http://{authority}/status/404 HTTP/1.1\nHost: {authority}",
+                f"GET http://{word}:{dead.port}/ HTTP/1.1\nHost: {word}",
+                f"GET {word} HTTP/1.1\nHost: {authority}",
+                f"CONNECT {word}:{dead.port} HTTP/1.1\nHost: {word}",
+                f"GET /{word} HTTP/1.1\nHost: {word}",
+                f"{word}",
+            ):
+                live.raw(head)
+            live.raw(f"GET /status/404/{word} HTTP/1.1\nHost: {word}", live.ports["reverse"])
+            tunnel = clients.open_tunnel(live.proxy, live.site)
+            assert tunnel is not None
+            with tunnel:
+                tunnel.sendall(clients.client_hello(f"evil{number}.<img src=x>"))
+        with WebSocketServer() as server:
+            for text in EVIL[:5]:
+                talk_with_reason(live, server, text)
+        live.get("/last-of-all")
+        live.proxy.wait_for(lambda rs: any(r.get("url", "").endswith("/last-of-all") for r in rs))
+        _, data = live.agreeing(page)
+        assert data["flows"] > 20
+        after = page.evaluate(lab.ELEMENTS)
+        # Sections that were not there come with a field and buttons of their own.
+        for name in ("script", "style", "img", "iframe", "base", "meta", "link", "form", "a"):
+            assert after[name] == before[name], name
+        assert after["handlers"] == 0
+        assert after["unknown"] == []
+        for size in (lab.NARROW, lab.WIDE):
+            page.set_viewport_size({"width": size[0], "height": size[1]})
+            assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+            assert page.evaluate(lab.OVERLAPS) == []
+            lab.picture(page, f"live-hostile-{size[0]}")
+
+
+def talk_with_reason(live: Live, server: WebSocketServer, reason: str) -> None:
+    """A WebSocket that the client closes with these words."""
+    with connect(f"{server.url}/1000", proxy=live.proxy.url, compression=None) as connection:
+        assert connection.recv(timeout=WAIT_TIMEOUT) == "hello"
+        connection.close(3000, reason)
+
+
+def test_live_page_says_when_the_proxy_is_gone(
+    browser: Browser, laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = Setup()
+    with laboratory.mitmdump("browser, gone", setup) as first:
+        port = first.port
+        with lab.opened(browser, **lab.through(port)) as page:
+            page.clock.install()
+            page.goto(LIVE)
+            page.evaluate("window.same = true")
+            state = page.locator("#live")
+            assert state.inner_text() == "live"
+            first.kill()
+            page.clock.fast_forward(EVERY)
+            page.locator("#live.gone").wait_for()
+            assert state.inner_text() == "the proxy does not answer"
+            monkeypatch.setattr(proxy_module, "free_port", lambda: port)
+            with laboratory.mitmdump("browser, back", setup) as second:
+                clients.get(second, laboratory.beacon)
+                second.wait_for(lambda _: second.flows())
+                page.clock.fast_forward(EVERY)
+                page.locator("[data-total=flows][data-value='1']").wait_for()
+                assert state.inner_text() == "live"
+                assert page.evaluate("same")

@@ -1,0 +1,347 @@
+"""The live page: who gets what, and how often it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from base64 import b64encode
+from collections.abc import Callable
+from collections.abc import Coroutine
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flowtally import page as module
+from flowtally.page import Page
+from flowtally.page import Source
+from flowtally.report import html
+from flowtally.report.view import view
+from flowtally.tally import Tally
+from lab.cli import answered
+from lab.cli import lines
+from lab.cli import start
+from lab.cli import tally
+from mitmproxy import http
+
+HOST = "flowtally.test"
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+
+class Live:
+    """A session that runs, and its page."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.version = "00000001-0-0"
+        self.tally = Tally()
+        self.rendered = 0
+        self.page = Page(
+            Source(
+                version=lambda: self.version,
+                view=self._view,
+                data=lambda: {"flows": self.tally.flows},
+                log=lambda: self.log,
+                about=lambda: ["Session <00000001>"],
+            )
+        )
+
+    def _view(self) -> Any:
+        self.rendered += 1
+        return view(self.tally, 10, 10)
+
+    def add(self) -> None:
+        self.tally.add(answered())
+        self.version = f"00000001-{self.tally.flows}-0"
+
+    def get(self, path: str = "/", method: str = "GET", **headers: str) -> http.Response:
+        return asyncio.run(self.ask(path, method, **headers))
+
+    def ask(
+        self, path: str = "/", method: str = "GET", **headers: str
+    ) -> Coroutine[Any, Any, http.Response]:
+        return self.page.answer(request(path, method, **headers))
+
+
+def request(path: str = "/", method: str = "GET", **headers: str) -> http.Request:
+    named = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
+    fields = [(b"Host", HOST.encode()), *named]
+    return http.Request.make(method, f"http://{HOST}{path}", b"", fields)
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Live:
+    log = tmp_path / "session.jsonl"
+    log.write_bytes(lines(start()))
+    return Live(log)
+
+
+ALWAYS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+TEXT = "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("path", "status", "kind", "file"),
+    [
+        ("/", 200, "text/html; charset=utf-8", ""),
+        ("/?x=/report.json", 200, "text/html; charset=utf-8", ""),
+        ("/report.html", 200, "text/html; charset=utf-8", ""),
+        ("/report.json", 200, "application/json", "flowtally-report.json"),
+        ("/session.jsonl", 200, "application/jsonl", "flowtally-session.jsonl"),
+        ("/favicon.ico", 404, TEXT, ""),
+        ("//", 404, TEXT, ""),
+        ("/report.json/", 404, TEXT, ""),
+        ("/../session.jsonl", 404, TEXT, ""),
+        ("*", 404, TEXT, ""),
+    ],
+)
+def test_answers(live: Live, path: str, method: str, status: int, kind: str, file: str) -> None:
+    asked = request("/", method)
+    asked.path = path
+    response = asyncio.run(live.page.answer(asked))
+    assert response.status_code == status
+    assert {name: response.headers[name] for name in ALWAYS} == ALWAYS
+    assert response.headers["Content-Type"] == kind
+    disposition = f'attachment; filename="{file}"' if file else None
+    assert response.headers.get("Content-Disposition") == disposition
+    assert not [name for name in response.headers if name.startswith("access-control")]
+    # What a HEAD would have got, without it.
+    asked.method = "GET"
+    whole = asyncio.run(live.page.answer(asked))
+    assert whole.content
+    assert response.headers["Content-Length"] == str(len(whole.content))
+    assert response.raw_content == (b"" if method == "HEAD" else whole.content)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE"])
+@pytest.mark.parametrize("path", ["/", "/session.jsonl", "/nothing"])
+def test_other_methods(live: Live, method: str, path: str) -> None:
+    response = live.get(path, method)
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
+    assert {name: response.headers[name] for name in ALWAYS} == ALWAYS
+    assert live.rendered == 0
+
+
+def test_contents(live: Live) -> None:
+    live.add()
+    assert "<title>flowtally: 1 flows, 0 failed</title>" in live.get().text  # type: ignore[operator]
+    assert "<li>Session &lt;00000001&gt;</li>" in live.get().text  # type: ignore[operator]
+    assert json.loads(live.get("/report.json").content or b"") == {"flows": 1}
+    assert live.get("/session.jsonl").content == lines(start())
+
+
+# --- how often it is made ---
+
+
+def test_etag(live: Live) -> None:
+    first = live.get()
+    etag = first.headers["ETag"]
+    assert etag == '"00000001-0-0"'
+    same = live.get(If_None_Match=etag)
+    assert (same.status_code, same.content) == (304, b"")
+    assert {name: same.headers[name] for name in ALWAYS} == ALWAYS
+    assert same.headers["ETag"] == etag
+    assert live.get(If_None_Match='"another"').status_code == 200
+    assert live.rendered == 1
+
+
+def test_it_is_made_anew_when_something_changed_and_not_too_often(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    old = live.get()
+    live.add()
+    clock.now += module.EVERY - 0.01
+    assert live.get().content == old.content
+    # Who has the old one gets told that it is still the newest.
+    assert live.get(If_None_Match=old.headers["ETag"]).status_code == 304
+    clock.now += 0.01
+    new = live.get(If_None_Match=old.headers["ETag"])
+    assert (new.status_code, new.headers["ETag"]) == (200, '"00000001-1-0"')
+    assert live.rendered == 2
+    clock.now += 1000
+    assert live.get().content == new.content
+    assert live.rendered == 2
+
+
+def test_what_takes_long_is_made_less_often(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    render = html.render
+
+    def slow(*args: Any, **kwargs: Any) -> str:
+        clock.now += 2.0
+        return render(*args, **kwargs)
+
+    monkeypatch.setattr(html, "render", slow)
+    live.get()
+    live.add()
+    clock.now += 2.0 / module.SHARE - 0.1
+    live.get()
+    assert live.rendered == 1
+    clock.now += 0.1
+    live.get()
+    assert live.rendered == 2
+
+
+def test_several_tabs_share_one_rendering(live: Live) -> None:
+    async def ask() -> list[http.Response]:
+        return await asyncio.gather(*(live.ask() for _ in range(20)))
+
+    answers = asyncio.run(ask())
+    assert live.rendered == 1
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert answers[0].content
+
+
+def test_a_rendering_that_fails_is_tried_again(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> str:
+        raise ValueError(args, kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(html, "render", fail)
+        with pytest.raises(ValueError, match="View"):
+            live.get()
+    assert live.get().status_code == 200
+
+
+# --- who may ask ---
+
+SELF, SITE, CROSS = "same-origin", "same-site", "cross-site"
+
+
+@pytest.mark.parametrize(
+    ("headers", "page", "data"),
+    [
+        ({}, 200, 200),  # curl
+        ({"Sec_Fetch_Site": "none", "Sec_Fetch_Dest": "document"}, 200, 200),  # typed
+        ({"Sec_Fetch_Site": SELF, "Sec_Fetch_Dest": "empty"}, 200, 200),  # its script
+        ({"Sec_Fetch_Site": SELF, "Sec_Fetch_Dest": "document"}, 200, 200),  # its link
+        ({"Origin": f"http://{HOST}"}, 200, 200),
+        ({"Origin": f"https://{HOST}"}, 200, 200),
+        ({"Sec_Fetch_Site": CROSS, "Sec_Fetch_Dest": "document"}, 200, 403),  # a link to it
+        ({"Sec_Fetch_Site": SITE, "Sec_Fetch_Dest": "document"}, 200, 403),
+        ({"Sec_Fetch_Site": CROSS, "Sec_Fetch_Dest": "iframe"}, 403, 403),
+        ({"Sec_Fetch_Site": CROSS, "Sec_Fetch_Dest": "script"}, 403, 403),
+        ({"Sec_Fetch_Site": CROSS, "Sec_Fetch_Dest": "image"}, 403, 403),
+        ({"Sec_Fetch_Site": CROSS, "Sec_Fetch_Dest": "empty"}, 403, 403),
+        ({"Sec_Fetch_Site": CROSS}, 403, 403),
+        ({"Sec_Fetch_Site": "nonsense"}, 403, 403),
+        ({"Sec_Fetch_Site": ""}, 403, 403),
+        ({"Origin": "https://evil.example"}, 403, 403),
+        ({"Origin": "null"}, 403, 403),
+        ({"Origin": ""}, 403, 403),
+        ({"Origin": f"http://{HOST}.evil.example"}, 403, 403),
+        ({"Origin": f"http://evil.example/{HOST}"}, 403, 403),
+        ({"Origin": f"http://{HOST}@evil.example"}, 403, 403),
+        (
+            {
+                "Origin": "https://evil.example",
+                "Sec_Fetch_Site": CROSS,
+                "Sec_Fetch_Dest": "document",
+            },
+            403,
+            403,
+        ),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_other_sites_get_nothing(
+    live: Live, headers: dict[str, str], page: int, data: int, method: str
+) -> None:
+    found = {path: live.get(path, method, **headers) for path in PATHS}
+    assert [found[path].status_code for path in PATHS] == [page, data, data, data]
+    for response in found.values():
+        assert {name: response.headers[name] for name in ALWAYS} == ALWAYS
+    assert live.rendered == (page == 200)
+
+
+PATHS = ("/", "/report.html", "/report.json", "/session.jsonl")
+
+
+# --- the log ---
+
+
+def test_a_log_that_is_too_large(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = live.log.stat().st_size
+    monkeypatch.setattr(module, "MAX_LOG", size)
+    assert live.get("/session.jsonl").status_code == 200
+    monkeypatch.setattr(module, "MAX_LOG", size - 1)
+    response = live.get("/session.jsonl")
+    assert (response.status_code, response.text) == (
+        413,
+        f"The log is too large to be sent; it is {live.log}.\n",
+    )
+    assert {name: response.headers[name] for name in ALWAYS} == ALWAYS
+
+
+@pytest.mark.parametrize("there", ["nothing", "folder"])
+def test_a_log_that_cannot_be_read(live: Live, there: str) -> None:
+    live.log.unlink()
+    if there == "folder":
+        live.log.mkdir()
+    response = live.get("/session.jsonl")
+    reason = "Is a directory" if there == "folder" else "No such file or directory"
+    assert (response.status_code, response.text) == (503, f"The log cannot be read: {reason}\n")
+
+
+# --- the policy ---
+
+
+def hashes(page: str, element: str) -> set[str]:
+    """The hashes of what the policy must let run."""
+    found = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+    assert found
+    return {f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in found}
+
+
+def directives(policy: str) -> dict[str, set[str]]:
+    parts = [part.split() for part in policy.split(";")]
+    assert len({name for name, *_ in parts}) == len(parts)
+    return {name: set(values) for name, *values in parts}
+
+
+def page_of_file() -> tuple[str, str]:
+    page = html.page(tally(answered(), answered(404)), html.About())
+    return page, ""
+
+
+def page_of_proxy() -> tuple[str, str]:
+    response = Live(Path("/nowhere")).get()
+    return response.text or "", response.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("made", [page_of_file, page_of_proxy])
+def test_the_policy_lets_its_own_script_and_style_run_and_nothing_else(
+    made: Callable[[], tuple[str, str]],
+) -> None:
+    page, header = made()
+    (meta,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    expected = {
+        "default-src": {"'none'"},
+        "script-src": hashes(page, "script"),
+        "style-src": hashes(page, "style"),
+        "img-src": {"data:"},
+        "base-uri": {"'none'"},
+        "form-action": {"'none'"},
+    }
+    if header:
+        expected |= {"connect-src": {"'self'"}}
+        assert directives(header) == expected | {"frame-ancestors": {"'none'"}}
+    # Jinja2 writes ' as &#39; in an attribute.
+    assert directives(meta.replace("&#39;", "'")) == expected
+    assert not re.search(r"<[^>]* (?:style|on\w+)=", page.split("<script>")[0])
