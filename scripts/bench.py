@@ -1,12 +1,16 @@
 """Measures what flowtally costs, with real mitmdump processes on 127.0.0.1.
 
-    .venv/bin/python scripts/bench.py [--read] [--live] [--memory] [--kills N]
-                                      [--flows N] [--seconds N] [--rounds N] [--json FILE]
+    .venv/bin/python scripts/bench.py [--read] [--live] [--memory] [--kills N] [--report]
+                                      [--flows N] [--records N] [--seconds N] [--rounds N]
+                                      [--json FILE]
 
 --read: CPU time for each flow of a saved file that is read back. --live: requests per second
 through reverse mode, with wrk where it is installed. --memory: what the statistics occupy after a
 million flows to 100,000 hosts. --kills N: flows missing from the log after N times SIGKILL under
-load; anything but 0 ends with exit status 1. Without any of these: --read --live.
+load; anything but 0 ends with exit status 1. --report: time and memory that a log of a million
+flows takes to become an HTML report, with and without its final statistics, beside GoAccess (where
+it is installed) with an access log of the same requests; memory is the sum over all processes, and
+needs psutil. Without any of these: --read --live.
 
 Variants take turns within a round and are compared with the bare mitmdump of the same round, so
 that whatever else the machine does weighs on all of them. Prints Markdown.
@@ -66,6 +70,9 @@ process_context = multiprocessing.get_context("spawn")
 # --- the comparison ---
 
 
+PAGE = "with flowtally, its live page open"
+
+
 def variants(folder: Path, hardump: bool) -> dict[str, list[str]]:
     """What is compared: name → arguments of mitmdump."""
     flowtally = ["-q", "-s", str(ADDON), "--set", f"flowtally_log={folder / 'log.jsonl'}"]
@@ -75,6 +82,12 @@ def variants(folder: Path, hardump: bool) -> dict[str, list[str]]:
         "without -q (mitmproxy's dumper)": [],
         "with -w FILE": ["-q", "-w", str(folder / "saved.flows")],
     }
+    if not hardump:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        # The page is there for clients of the regular proxy beside the reverse one.
+        compared[PAGE] = [*flowtally, "--mode", f"regular@127.0.0.1:{port}"]
     if hardump:
         compared["with hardump"] = ["-q", "--set", f"hardump={folder / 'saved.har'}"]
     return compared
@@ -316,6 +329,35 @@ def load(port: int, seconds: float) -> float:
     return rate
 
 
+@contextmanager
+def tabs(port: int) -> Iterator[None]:
+    """A browser's tab with the live page, which asks every two seconds, and one that asked for the
+    page and never reads it. `port`: of a regular proxy."""
+    request = b"GET http://flowtally.test/report.html HTTP/1.1\r\nHost: flowtally.test\r\n%b\r\n"
+    stop = threading.Event()
+
+    def look() -> None:
+        known = b""
+        while not stop.is_set():
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as tab:
+                tab.sendall(request % (b"If-None-Match: %b\r\nConnection: close\r\n" % known))
+                answer = b""
+                while part := tab.recv(65536):
+                    answer += part
+                known = answer.partition(b"ETag: ")[2].partition(b"\r")[0]
+            stop.wait(2)
+
+    with socket.create_connection(("127.0.0.1", port), 5) as deaf:
+        deaf.sendall(request % b"")
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
 def measure_live(seconds: float, rounds: int) -> Samples:
     """Requests per second through mitmdump."""
     with temporary_folder() as folder, origin() as origin_port:
@@ -323,7 +365,10 @@ def measure_live(seconds: float, rounds: int) -> Samples:
         def measure(arguments: list[str]) -> float:
             with mitmdump(arguments, folder, origin_port) as (_, port):
                 load(port, 1)
-                return load(port, seconds)
+                if "--mode" not in arguments:
+                    return load(port, seconds)
+                with tabs(int(arguments[arguments.index("--mode") + 1].rpartition(":")[2])):
+                    return load(port, seconds)
 
         return interleave(measure, folder, rounds, hardump=False)
 
@@ -434,6 +479,157 @@ def measure_memory() -> dict[str, float]:
     }
 
 
+# --- a report on a large log ---
+
+GOACCESS = "GoAccess"
+BEGIN = 1_700_000_000
+"""Unix time of the first request."""
+
+
+def write_logs(folder: Path, records: int) -> None:
+    """Write a log whose session was killed, one that ended, and an access log, all of the same
+    requests; the lines are those that the addon and a web server write."""
+    sys.path.insert(0, str(ADDON.parent))
+    from flowtally.encoding import PLAIN
+    from flowtally.encoding import encode
+    from flowtally.journal import Journal
+    from flowtally.tally import Tally
+    from flowtally.times import timestamp
+    from flowtally.vocabulary import STATUS_TAGS
+
+    chance = random.Random(1)
+    tally = Tally()
+    session = "0123abcd"
+    start = {"type": "session_start", "session": session, "time": timestamp(BEGIN), "schema": 1}
+    journal = Journal(folder / "ended.jsonl", start)
+    with (folder / "access.log").open("w") as access:
+        for number in range(records):
+            host = f"host{min(int(chance.expovariate(0.1)), 59)}.example"
+            path = chance.choice(
+                [
+                    f"/api/v1/users/{number}",
+                    "/api/v1/search?q=&page=",
+                    f"/static/app.{number % 40}.js",
+                    f"/images/{number % 300}.png",
+                    "/",
+                ]
+            )
+            ended = BEGIN + number * 0.05
+            method = chance.choice(["GET", "GET", "GET", "GET", "POST"])
+            sent = chance.randrange(2000) if method == "POST" else 0
+            received = min(int(chance.lognormvariate(7.5, 1.6)), 200_000)
+            wait = int(chance.lognormvariate(10.8, 1))  # microseconds
+            duration = wait + 2000 + chance.randrange(3000)
+            record: dict[str, Any] = {
+                "type": "flow",
+                "session": session,
+                "time": timestamp(ended),
+                "flow": f"00000000-0000-4000-8000-{number:012}",
+                "kind": "http",
+                "client": f"127.0.0.1:{40000 + number % 20000}",
+                "method": method,
+                "url": f"https://{host}{path}",
+                "host": host,
+                "port": 443,
+                "http_version": "HTTP/1.1",
+                "request_bytes": sent,
+                "duration_ms": duration / 1000,
+            }
+            if number % 50:
+                status = chance.choices(list(STATUSES), list(STATUSES.values()))[0]
+                tag = STATUS_TAGS[status]
+                record |= {"response_bytes": received, "wait_ms": wait / 1000, **tag}
+                address, _, port = record["client"].partition(":")
+                line = PLAIN % (
+                    *(session, record["time"], record["flow"], address, port, method),
+                    *(record["url"], host, 443, "HTTP/1.1", sent, received),
+                    *(*divmod(wait, 1000), *divmod(duration, 1000)),
+                    encode(tag)[1:-2].decode(),
+                )
+                journal.write(line.encode())
+            else:
+                status, received = 502, 0
+                record |= {"outcome": "error", "error_code": -2, "error_name": "ConnectionErr"}
+                record |= {"cause": "connection_terminated", "side": "server"}
+                record |= {"detail": "server closed connection"}
+                journal.write(encode(record))
+            tally.add(record)
+            moment = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(ended))
+            access.write(
+                f'127.0.0.1 - - [{moment}] "{method} {path} HTTP/1.1" {status} {received} '
+                f'"https://{host}/" "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0"\n'
+            )
+    shutil.copyfile(folder / "ended.jsonl", folder / "killed.jsonl")
+    final = {"type": "stats", "session": session, "time": timestamp(ended), "final": True}
+    journal.close(final | tally.to_data())
+
+
+def time_and_memory(command: list[str]) -> tuple[float, float]:
+    """Seconds that a command takes, and the most memory that it and its children occupy together,
+    in MB: proportional set size, which counts what they share once."""
+    import psutil  # of the extra `test`
+
+    started = time.perf_counter()
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    most = 0
+    while process.poll() is None:
+        occupied = 0
+        with suppress(psutil.Error):
+            for one in [process, *process.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    memory = one.memory_full_info()
+                    occupied += getattr(memory, "pss", memory.rss)
+        most = max(most, occupied)
+        time.sleep(0.02)
+    seconds = time.perf_counter() - started
+    if process.returncode != 0:
+        sys.exit(f"{' '.join(command)}: exit status {process.returncode}")
+    return seconds, most / 1e6
+
+
+def measure_report(records: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Name → seconds and megabytes of each round."""
+    results: dict[str, dict[str, list[float]]] = {}
+    with temporary_folder() as folder:
+        write_logs(folder, records)
+        page = str(folder / "report.html")
+        flowtally = [sys.executable, "-m", "flowtally", "report", "--html", page]
+        commands = {
+            "flowtally, session killed": [*flowtally, str(folder / "killed.jsonl")],
+            "flowtally, with final statistics": [*flowtally, str(folder / "ended.jsonl")],
+        }
+        if shutil.which("goaccess"):
+            access, out = str(folder / "access.log"), str(folder / "goaccess.html")
+            options = ["--log-format=COMBINED", "--no-progress", "--no-global-config"]
+            commands = {GOACCESS: ["goaccess", access, *options, "-o", out], **commands}
+        for round_number in range(1, rounds + 1):
+            for name, command in commands.items():
+                seconds, megabytes = time_and_memory(command)
+                found = results.setdefault(name, {"seconds": [], "mb": []})
+                found["seconds"].append(seconds)
+                found["mb"].append(megabytes)
+            print(f"round {round_number} of {rounds} done", file=sys.stderr, flush=True)
+    return results
+
+
+def report_table(records: int, results: dict[str, dict[str, list[float]]]) -> str:
+    """A Markdown table: median and range of each command, and of its ratio to GoAccess."""
+    lines = [f"| A log of {records:,} flows to HTML | s | MB | share of GoAccess's time |"]
+    lines.append("|---|---|---|---|")
+    beside = results.get(GOACCESS, {}).get("seconds")
+    for name, found in results.items():
+        seconds, megabytes = found["seconds"], found["mb"]
+        share = ""
+        if beside is not None and name != GOACCESS:
+            ratios = [mine / theirs for mine, theirs in zip(seconds, beside, strict=True)]
+            share = f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        took = f"{median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f})"
+        lines.append(f"| {name} | {took} | {max(megabytes):.0f} | {share} |")
+    if beside is None:
+        lines.append("\nGoAccess is not installed: nothing to compare with.")
+    return "\n".join(lines)
+
+
 # --- killed outright ---
 
 
@@ -502,12 +698,15 @@ def main() -> None:
     parser.add_argument("--live", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--kills", type=int, default=0, metavar="N")
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--records", type=int, default=1_000_000, metavar="N", help="in the log")
     parser.add_argument("--flows", type=int, default=3000, metavar="N", help="in the saved file")
     parser.add_argument("--seconds", type=float, default=4, metavar="N", help="of each load")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample here")
     arguments = parser.parse_args()
-    if not (arguments.read or arguments.live or arguments.memory or arguments.kills):
+    wanted = (arguments.read, arguments.live, arguments.memory, arguments.kills, arguments.report)
+    if not any(wanted):
         arguments.read = arguments.live = True
 
     machine = (
@@ -516,7 +715,7 @@ def main() -> None:
     )
     results: dict[str, Any] = {"machine": machine}
     print(f"{machine}.\n", flush=True)
-    if arguments.read or arguments.live:
+    if arguments.read or arguments.live or arguments.report:
         print(f"Median (lowest-highest) of {arguments.rounds} rounds.\n", flush=True)
     if arguments.read:
         results["read"] = measure_reading(arguments.flows, arguments.rounds)
@@ -532,6 +731,9 @@ def main() -> None:
         print(f"| memory, at the end | {memory['current_mb']:.1f} MB |")
         print(f"| growth of the process | {memory['rss_growth_mb']:.1f} MB |")
         print(f"| time to fold them | {memory['seconds']:.1f} s |\n", flush=True)
+    if arguments.report:
+        report = results["report"] = measure_report(arguments.records, arguments.rounds)
+        print(report_table(arguments.records, report), end="\n\n", flush=True)
     if arguments.kills:
         kills = results["kills"] = measure_kills(arguments.kills)
         print("| SIGKILL under load | |\n|---|---|")

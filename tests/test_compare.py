@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from hashlib import sha256
+from html import unescape
 from math import comb
 from pathlib import Path
 from random import Random
@@ -562,3 +566,114 @@ def test_long_lists_are_cut() -> None:
     assert "  and 19 more problems" in found
     assert "  and 20 more hosts" in found
     assert len(found) < 70
+
+
+# --- as a page ---
+
+
+def logs(folder: Path, before: list[Record], after: list[Record]) -> tuple[Path, Path]:
+    both = folder / "before.jsonl", folder / "after.jsonl"
+    for path, records in zip(both, (before, after), strict=True):
+        path.write_bytes(lines(start(), *records, final(*records)))
+    return both
+
+
+def text_of(page: str) -> str:
+    """What a person reads of a page."""
+    body = page[page.index("<main") : page.index("</main>")]
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body)).split())
+
+
+def test_html(tmp_path: Path) -> None:
+    before, after = logs(tmp_path, BEFORE, AFTER)
+    page = tmp_path / "page.html"
+    done = run("compare", before, after, "--html", page)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    content = page.read_text("utf-8")
+    assert "<title>flowtally: Fixed: 1 problem gone.</title>" in content
+    said = text_of(content)
+    for expected in (
+        "Fixed: 1 problem gone. Gone: 1 problem, but what had it was not called again. New: 2",
+        f"Before: {before} 84 12 4 0 0 2026-01-02T03:04:05.000Z",
+        f"After: {after} 126 0 4 6 0 2026-01-02T03:04:05.000Z",
+        "New client_tls_rejected -2 0 (0.0 %) → 6 (4.5 %) may be chance Install mitmproxy's CA",
+        "503 Service unavailable -3 0 (0.0 %) → 1 (0.8 %) may be chance GET http://shop.example/pay",
+        "Fixed connection_refused -2 12 (14.3 %) → 0 (0.0 %)",
+        "Gone, but not called again 404 Not found -3 1 (1.2 %) → 0 (0.0 %) may be chance",
+        "GET http://shop.example/pay 12 of 20 1 of 31",
+        "shop.example 15 of 83 4 of 124",
+        "200 OK 68 (81.0 %) 122 (96.8 %)",
+        "All flows p95 26 ms 36 ms",
+        "Hosts only after Name Flows pinned.example 6 new.example 2",
+        "Hosts only before Name Flows old.example 1",
+    ):
+        assert expected in said
+    order = [said.index(title) for title in ("New client_tls", "Fixed connection", "Gone, but")]
+    assert order == sorted(order)
+
+
+def test_html_needs_nothing_else_and_lets_nothing_else_run(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    run("compare", *logs(tmp_path, BEFORE, AFTER), "--html", page)
+    content = page.read_text("utf-8")
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', content)
+    for element in ("script", "style"):
+        for inlined in re.findall(rf"<{element}>(.*?)</{element}>", content, re.DOTALL):
+            digest = b64encode(sha256(inlined.encode()).digest()).decode()
+            assert f"'sha256-{digest}'" in unescape(policy)
+    assert "default-src 'none'" in unescape(policy)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', content.split("<script>")[0])
+
+
+def test_hostile_names_in_a_page(tmp_path: Path) -> None:
+    hostile = [
+        failed(host=HOSTILE, url=f"http://{HOSTILE}/", detail=HOSTILE, method=HOSTILE),
+        answered(418, host=HOSTILE, description=HOSTILE, url=HOSTILE),
+        {**event(host=HOSTILE), "cause": HOSTILE},
+    ]
+    for before, after in ((hostile, BEFORE), (BEFORE, hostile), (hostile, hostile)):
+        page = tmp_path / "<x>&.html"
+        one, two = logs(tmp_path, before, after)
+        named = one.rename(tmp_path / "<script>alert(1)<" if before is hostile else one)
+        done = run("compare", named, two, "--html", page)
+        assert (done.returncode, done.stderr) == (0, "")
+        content = page.read_text("utf-8")
+        assert before is after or "owned" in content
+        assert "<x>" not in content
+        assert "<script>alert" not in content
+        assert not set("\x1b\x07\x9b\u202e\ufffe\x00") & set(content)
+
+
+def test_a_page_is_no_file_of_somebody_elses(tmp_path: Path) -> None:
+    before, after = logs(tmp_path, BEFORE, AFTER)
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    done = run("compare", before, after, "--html", page)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        f"flowtally: {page}: exists, and flowtally did not write it; --force overwrites it\n",
+    )
+    assert page.read_text() == "mine"
+    assert run("compare", before, after, "--html", page, "--force").returncode == 0
+    # A comparison and a report may take each other's place.
+    assert run("report", after, "--html", page).returncode == 0
+    assert run("compare", before, after, "--html", page).returncode == 0
+    assert "<title>flowtally: Fixed: 1 problem gone.</title>" in page.read_text("utf-8")
+    gone = tmp_path / "none" / "page.html"
+    done = run("compare", before, after, "--html", gone)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"flowtally: {gone}: cannot be written: there is no folder {gone.parent}\n",
+    )
+    done = run("compare", before, after, "--html", page, "--json")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "flowtally: --html and --json: one of them at a time\n",
+    )
+
+
+def test_a_page_of_nothing(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    assert run("compare", *logs(tmp_path, [], AFTER), "--html", page).returncode == 0
+    assert "Nothing came through before the change" in text_of(page.read_text("utf-8"))

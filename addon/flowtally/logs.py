@@ -99,7 +99,7 @@ class Logs:
             settled, end = _settled(file)
             processes = min(os.cpu_count() or 1, MOST_PARTS)
             if end is not None and end >= LARGE and processes > 1:
-                # Elsewhere the working folder, and what /dev/stdin means, may be others.
+                # In another process /dev/fd/3 is another file.
                 self._read_parts(path.resolve(), source, end, processes, progress)
             else:
                 self._read_range(file, source, 0, end, progress)

@@ -162,8 +162,9 @@ READ = """
 WIDTHS = """
 () => {
   // Elements inside a box that scrolls may be wider than it.
+  const inside = ".scroll table, svg, .skip, .u-over, .u-under";
   const outside = [...document.body.querySelectorAll("*")].filter((element) =>
-    !element.closest(".scroll table, svg, .skip, .u-over, .u-under") && element.getClientRects().length &&
+    !element.closest(inside) && element.getClientRects().length &&
     element.getBoundingClientRect().right > innerWidth + 0.5);
   return {
     scrolls: document.documentElement.scrollWidth > innerWidth,
@@ -200,7 +201,8 @@ CONTRASTS = """
     return known.get(colour);
   };
   const luminance = ([red, green, blue]) => {
-    const linear = (value) => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const linear = (value) => (value /= 255) <= 0.04045
+      ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
     return 0.2126 * linear(red) + 0.7152 * linear(green) + 0.0722 * linear(blue);
   };
   const behind = (element) => {
@@ -218,7 +220,8 @@ CONTRASTS = """
     if (element.closest("script, style, svg, .skip")) continue;
     const [one, other] = [channels(getComputedStyle(element).color), behind(element)]
       .map(luminance).sort((a, b) => b - a);
-    const name = `${element.tagName} ${element.className} ${texts.currentNode.data.trim().slice(0, 20)}`;
+    const text = texts.currentNode.data.trim().slice(0, 20);
+    const name = `${element.tagName} ${element.className} ${text}`;
     const ratio = Math.round(100 * (one + 0.05) / (other + 0.05)) / 100;
     if (!(name in found) || found[name] > ratio) found[name] = ratio;
   }

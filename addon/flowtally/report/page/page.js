@@ -11,6 +11,9 @@
   };
   const charts = []; // what removes each
   const pointed = new Map(); // chart → where the pointer was when it was drawn anew
+  // Whole seconds; within an hour and a day, parts that people count in.
+  const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200,
+    ...[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].map((days) => days * 86400)];
   const read = () => JSON.parse(document.getElementById("data").textContent);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const count = (value) => value.toLocaleString("en");
@@ -69,7 +72,7 @@
         y: { range: (_, __, most) => [0, Math.max(1, most * 1.05)] },
       },
       axes: axes({
-        space: 90, size: days ? 40 : 24,
+        space: 90, incrs: STEPS, size: days ? 40 : 24,
         values: (_, splits) => splits.map((second, index) => {
           const [day, time] = clock(second).split(" ");
           const fresh = !index || clock(splits[index - 1]).split(" ")[0] !== day;
@@ -289,7 +292,12 @@
   arrangeAll();
   drawAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(true));
-  addEventListener("beforeprint", () => document.querySelectorAll("details:not(.numbers)").forEach((item) => { item.open = true; }));
+  let opened = []; // for the printer
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not(.numbers, [open])")];
+    opened.forEach((item) => { item.open = true; });
+  });
+  addEventListener("afterprint", () => opened.splice(0).forEach((item) => { item.open = false; }));
   if (state) {
     pause.hidden = false;
     pause.addEventListener("click", () => {
