@@ -9,17 +9,18 @@ through reverse mode, with wrk where it is installed. --memory: what the statist
 million flows to 100,000 hosts. --kills N: flows missing from the log after N times SIGKILL under
 load; anything but 0 ends with exit status 1. --report: time and memory that a log of a million
 flows takes to become an HTML report, with and without its final statistics, beside GoAccess (where
-it is installed) with an access log of the same requests; memory is the sum over all processes, and
-needs psutil. Without any of these: --read --live.
+it is installed) with an access log of the same requests; needs psutil. Without any of these: --read
+--live.
 
-Variants take turns within a round and are compared with the bare mitmdump of the same round, so
-that whatever else the machine does weighs on all of them. Prints Markdown.
+Variants take turns within a round and are compared with the bare mitmdump of the same round, or
+with its GoAccess, so that whatever else the machine does weighs on all of them. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -564,31 +565,42 @@ def write_logs(folder: Path, records: int) -> None:
     journal.close(final | tally.to_data())
 
 
-def time_and_memory(command: list[str]) -> tuple[float, float]:
-    """Seconds that a command takes, and the most memory that it and its children occupy together,
-    in MB: proportional set size, which counts what they share once."""
-    import psutil  # of the extra `test`
-
+def seconds_of(command: list[str]) -> float:
+    """Seconds that a command takes."""
     started = time.perf_counter()
-    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    most = 0
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr}")
+    return seconds
+
+
+def memory_of(command: list[str]) -> tuple[float, float]:
+    """The most memory, in MB, that a command and its children occupy together, and that the largest
+    of them does: proportional set size, which counts once what they share, and resident set."""
+    import psutil
+
+    silent = subprocess.DEVNULL
+    process = psutil.Popen(command, stdin=silent, stdout=silent, stderr=silent)
+    most = largest = 0
     while process.poll() is None:
-        occupied = 0
+        together = 0
         with suppress(psutil.Error):
             for one in [process, *process.children(recursive=True)]:
                 with suppress(psutil.Error):
                     memory = one.memory_full_info()
-                    occupied += getattr(memory, "pss", memory.rss)
-        most = max(most, occupied)
+                    together += getattr(memory, "pss", memory.rss)
+                    largest = max(largest, memory.rss)
+        most = max(most, together)
         time.sleep(0.02)
-    seconds = time.perf_counter() - started
-    if process.returncode != 0:
-        sys.exit(f"{' '.join(command)}: exit status {process.returncode}")
-    return seconds, most / 1e6
+    return most / 1e6, largest / 1e6
 
 
 def measure_report(records: int, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Name → seconds and megabytes of each round."""
+    """Name → seconds and megabytes of each round. Time and memory are taken of one run each: to
+    look at a process's memory every 20 ms holds it up."""
+    if importlib.util.find_spec("psutil") is None:
+        sys.exit("--report needs psutil: pip install psutil")
     results: dict[str, dict[str, list[float]]] = {}
     with temporary_folder() as folder:
         write_logs(folder, records)
@@ -604,30 +616,39 @@ def measure_report(records: int, rounds: int) -> dict[str, dict[str, list[float]
             commands = {GOACCESS: ["goaccess", access, *options, "-o", out], **commands}
         for round_number in range(1, rounds + 1):
             for name, command in commands.items():
-                seconds, megabytes = time_and_memory(command)
-                found = results.setdefault(name, {"seconds": [], "mb": []})
-                found["seconds"].append(seconds)
-                found["mb"].append(megabytes)
+                found = results.setdefault(name, {"seconds": [], "mb": [], "largest_mb": []})
+                found["seconds"].append(seconds_of(command))
+                for size, megabytes in zip(("mb", "largest_mb"), memory_of(command), strict=True):
+                    found[size].append(megabytes)
             print(f"round {round_number} of {rounds} done", file=sys.stderr, flush=True)
     return results
 
 
 def report_table(records: int, results: dict[str, dict[str, list[float]]]) -> str:
     """A Markdown table: median and range of each command, and of its ratio to GoAccess."""
-    lines = [f"| A log of {records:,} flows to HTML | s | MB | share of GoAccess's time |"]
-    lines.append("|---|---|---|---|")
-    beside = results.get(GOACCESS, {}).get("seconds")
+    beside = results.get(GOACCESS)
+    title = f"| A log of {records:,} flows to HTML | s | share of GoAccess | MB, all processes "
+    lines = [f"{title}| share of GoAccess | MB, the largest |", "|---|---|---|---|---|---|"]
     for name, found in results.items():
-        seconds, megabytes = found["seconds"], found["mb"]
-        share = ""
-        if beside is not None and name != GOACCESS:
-            ratios = [mine / theirs for mine, theirs in zip(seconds, beside, strict=True)]
-            share = f"{median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        took = f"{median(seconds):.1f} ({min(seconds):.1f}-{max(seconds):.1f})"
-        lines.append(f"| {name} | {took} | {max(megabytes):.0f} | {share} |")
+        cells = []
+        for size, digits in (("seconds", 2), ("mb", 0)):
+            cells.append(spread(found[size], digits))
+            if beside is None:
+                cells.append("")
+            elif found is beside:
+                cells.append("1")
+            else:
+                pairs = zip(found[size], beside[size], strict=True)
+                cells.append(spread([mine / theirs for mine, theirs in pairs], 2))
+        lines.append(f"| {name} | {' | '.join(cells)} | {spread(found['largest_mb'], 0)} |")
     if beside is None:
         lines.append("\nGoAccess is not installed: nothing to compare with.")
     return "\n".join(lines)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Median, lowest and highest."""
+    return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
 # --- killed outright ---

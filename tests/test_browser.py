@@ -314,6 +314,11 @@ def test_a_session_in_which_nothing_happened(browser: Browser, written: Report) 
                 .endswith("Nothing came through yet: is the client pointed at the proxy?")
             )
             check_totals(read(page)["totals"], tally().to_data())
+            # Nothing of what has nothing to show.
+            assert page.locator("main section:visible h2").all_inner_texts() == [
+                "Problems",
+                "About this report",
+            ]
             assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
             assert page.evaluate(lab.OVERLAPS) == []
             lab.picture(page, f"report-empty-{size[0]}")
@@ -789,7 +794,8 @@ class Live:
 
     def agreeing(self, page: Page) -> tuple[Data, Data]:
         """What the page says and what the log says, once both speak of as many flows."""
-        deadline = time.monotonic() + WAIT_TIMEOUT
+        # After a slow rendering the proxy gives itself a long rest.
+        deadline = time.monotonic() + 4 * WAIT_TIMEOUT
         while True:
             data, said = self.data(), read(page)
             counts = [int(said["totals"][name]["value"]) for name in ("flows", "events")]
@@ -996,6 +1002,20 @@ def test_live_page_pauses(browser: Browser, live: Live) -> None:
         assert state.inner_text() == "live"
         said, data = live.agreeing(page)
         check_totals(said["totals"], data)
+
+
+def test_live_page_that_nobody_looks_at_asks_for_nothing(browser: Browser, live: Live) -> None:
+    with watching(browser, live) as page:
+        live.agreeing(page)
+        with page.expect_response(f"{LIVE}report.html"):
+            page.clock.fast_forward(EVERY)
+        page.evaluate("Object.defineProperty(document, 'hidden', { value: true, writable: true })")
+        watched = lab.watch(page)
+        page.clock.run_for(10 * EVERY)
+        assert watched.requests == []
+        page.evaluate("document.hidden = false")
+        with page.expect_response(f"{LIVE}report.html"):
+            page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 def test_live_page_counts_nothing_of_its_own(browser: Browser, live: Live) -> None:
@@ -1251,6 +1271,7 @@ def test_live_page_says_when_the_proxy_is_gone(
         with lab.opened(browser, **lab.through(port)) as page:
             page.clock.install()
             page.goto(LIVE)
+            assert not page.locator("#traffic").is_visible()
             page.evaluate("window.same = true")
             state = page.locator("#live")
             assert state.inner_text() == "live"
@@ -1266,3 +1287,7 @@ def test_live_page_says_when_the_proxy_is_gone(
                 page.locator("[data-total=flows][data-value='1']").wait_for()
                 assert state.inner_text() == "live"
                 assert page.evaluate("same")
+                # The first flow of a session brings what was not there to be shown.
+                for name in ("traffic", "durations"):
+                    assert page.locator(f"#{name} canvas").evaluate(lab.INK)
+                assert page.locator("#bands tbody tr").filter(visible=True).count() == 2

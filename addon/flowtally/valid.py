@@ -58,9 +58,8 @@ def check(record: Any) -> str:
             or "description" not in record
         ):
             return f"status is {get('status')!r:.40} in band {get('band')!r:.40}"
-    elif record["outcome"] == "error" or error_code is not None:
-        if error_code is None or not get("cause"):
-            return "a failure without a cause"
+    elif (error_code or record["outcome"] == "error") and not (error_code and get("cause")):
+        return "a failure without a cause"
     for name in ("request_bytes", "response_bytes"):
         if not _is_count(get(name, 0)):
             return f"{name} is {get(name)!r:.40}, not a count"

@@ -26,6 +26,7 @@ from ..tally import Tally
 from ..tally import place
 from ..vocabulary import UNSUCCESSFUL
 from .layout import ms
+from .layout import s
 from .layout import size
 from .layout import span
 from .layout import time_of_day
@@ -130,7 +131,8 @@ def render(shown: View, about: About, live: bool = False) -> str:
 
 def _title(shown: View) -> str:
     headline = shown.headline
-    return f"{headline.flows} flows, {headline.failures + headline.events} failed"
+    flows = f"{headline.flows} flow{s(headline.flows)}"
+    return f"{flows}, {headline.failures + headline.events} failed"
 
 
 def _when(shown: View, about: About) -> str:
