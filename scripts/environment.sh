@@ -63,10 +63,10 @@ prepare_environment() {
     if [ -e "$folder" ] && [ ! -e "$stamp" ]; then
         fail "$folder is in the way: it is not of this script's making. Move it and run again."
     fi
-    say "installing into $folder with Python $python_version (only once) ..."
-    rm -rf -- "$folder"
+    say "installing into $folder with Python $python_version ..."
     mkdir -p -- "$folder"
     : >"$stamp"
+    find "$folder" -mindepth 1 -maxdepth 1 ! -path "$stamp" -exec rm -rf -- {} +
     "$python" -m venv "$folder" >&2 || fail "could not make $folder"
     (
         cd -- "$repository" &&

@@ -841,7 +841,7 @@ def test_the_live_page_tells_of_the_session(tmp_path: Path) -> None:
     with running(log) as addon:
         replay(addon, tflow.tflow(resp=http.Response.make(404)))
         page = get(addon, "/").decode()
-        assert "<title>flowtally: 1 flows, 0 failed</title>" in page
+        assert "<title>flowtally: 1 flow, 0 failed</title>" in page
         assert f"log: {log}</li>" in page
         report = json.loads(get(addon, "/report.json"))
         assert report["statistics"]["bands"]["Client error"]["flows"] == 1
@@ -887,7 +887,7 @@ def test_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert "<title>flowtally: 0 flows" in page.read_text("utf-8")
         replay(addon, tflow.tflow(resp=True))
         call("flowtally.report", str(page))
-        assert "<title>flowtally: 1 flows" in page.read_text("utf-8")
+        assert "<title>flowtally: 1 flow," in page.read_text("utf-8")
         assert f"flowtally: report written to {page}" in caplog.text
         for name, content, reason in (
             ("mine", b"mine", "exists, and flowtally did not write it"),

@@ -846,8 +846,7 @@ def watching(browser: Browser, live: Live, **settings: Any) -> Iterator[Page]:
 
 def troubles(watched: lab.Watched) -> list[str]:
     """What no live page should do."""
-    expected = ("download", "console: The Cross-Origin-Opener-Policy header has been ignored")
-    return [text for text in watched.trouble if not text.startswith(expected)]
+    return [text for text in watched.trouble if not text.startswith("download")]
 
 
 TROUBLES = """

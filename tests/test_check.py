@@ -164,7 +164,6 @@ def test_what_may_be_among_other_codes_counts_against_a_limit(
         "EXCEEDED  404  at most 1   is 0",
         "  up to 2 more may be among those counted under (other)",
         "  GET http://shop.example/cart/17",
-        "  GET http://shop.example/cart/17",
         "ok        500  at most 0   is 0",
         "MISSED    404  at least 1  is 0",
         "  up to 2 more may be among those counted under (other)",

@@ -62,9 +62,7 @@ def test_a_foreign_file_is_overwritten_only_by_force(tmp_path: Path) -> None:
     file.write_bytes(b"theirs")
     with pytest.raises(OutputError) as caught:
         write(file, NEW, ours, False)
-    assert str(caught.value) == (
-        f"{file}: exists, and flowtally did not write it"
-    )
+    assert str(caught.value) == (f"{file}: exists, and flowtally did not write it")
     assert file.read_bytes() == b"theirs"
     write(file, NEW, ours, True)
     assert file.read_bytes() == NEW

@@ -32,7 +32,12 @@ HOST = "flowtally.test"
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(
+            module, "time", SimpleNamespace(monotonic=self.read, thread_time=self.read)
+        )
+
+    def read(self) -> float:
+        return self.now
 
 
 class Live:
@@ -85,7 +90,6 @@ def live(tmp_path: Path) -> Live:
 
 ALWAYS = {
     "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -139,7 +143,7 @@ def test_other_methods(live: Live, method: str, path: str) -> None:
 
 def test_contents(live: Live) -> None:
     live.add()
-    assert "<title>flowtally: 1 flows, 0 failed</title>" in live.get().text  # type: ignore[operator]
+    assert "<title>flowtally: 1 flow, 0 failed</title>" in live.get().text  # type: ignore[operator]
     assert "<li>Session &lt;00000001&gt;</li>" in live.get().text  # type: ignore[operator]
     assert json.loads(live.get("/report.json").content or b"") == {"flows": 1}
     assert live.get("/session.jsonl").content == lines(start())

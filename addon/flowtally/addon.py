@@ -90,6 +90,8 @@ FOLD_AT_ONCE = 200
 """How many records are tallied in one go; a few milliseconds' work."""
 ADDRESS_MODES = ("transparent", "wireguard", "local", "tun", "osproxy")
 """Modes in which a flow knows its host by the Host header alone."""
+CONSOLE = 80
+"""Columns of the box in which mitmproxy's console shows what a command returns."""
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""
 MAX_NOTES = MAX_TOLD = 1000
@@ -329,10 +331,15 @@ class Flowtally:
             return flow.request.pretty_host.lower() == host
         return flow.request.data.host.lower() == host and kind != "reverse"
 
+    def _is_host(self, server: connection.Server) -> bool:
+        """Whether a connection is to the live page's host."""
+        address = server.address
+        return bool(self._host and address and address[0].lower() == self._host)
+
     @command.command("flowtally.summary")
     def command_summary(self) -> Sequence[str]:
         """Show what became of the flows of this session so far."""
-        return text.summary(self._live().tally)
+        return text.summary(self._live().tally, CONSOLE)
 
     @command.command("flowtally.report")
     def command_report(self, path: mitmproxy.types.Path) -> None:
@@ -458,7 +465,7 @@ class Flowtally:
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         server = data.context.server
-        if self._host and server.address and server.address[0].lower() == self._host:
+        if self._is_host(server):
             server.tls = False  # or else mitmproxy would look for it (addons/tlsconfig.py)
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
@@ -479,6 +486,8 @@ class Flowtally:
         self._guard(self._finish, flow)
 
     def tcp_start(self, flow: tcp.TCPFlow) -> None:
+        if self._is_host(flow.server_conn):
+            return
         self._open[flow.id] = flow
 
     def tcp_end(self, flow: tcp.TCPFlow) -> None:

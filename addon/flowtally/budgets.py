@@ -296,7 +296,14 @@ def _examples(name: str, rows: list[_Row]) -> tuple[str, ...]:
         if name not in ("failures", "events") or ("flow" in example) == (name == "failures")
     ]
     found.sort(key=lambda item: str(item[1].get("time", "")), reverse=True)
-    return tuple(_example(name, cause, example) for cause, example in found[:EXAMPLES])
+    said: dict[str, str] = {}  # example → cause; none says the same again
+    for cause, example in found:
+        said.setdefault(_example(name, cause, example), cause)
+    firsts: dict[str, str] = {}  # one of each cause comes before a second one of any
+    for text, cause in said.items():
+        firsts.setdefault(cause, text)
+    shown = list(firsts.values())
+    return (*shown, *(text for text in said if text not in shown))[:EXAMPLES]
 
 
 def _example(name: str, cause: str, example: Mapping[str, Any]) -> str:

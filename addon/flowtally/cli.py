@@ -100,15 +100,15 @@ def report(
             {"session": session.id, "begun": session.time, "ended_cleanly": session.final}
             for session in found.sessions.values()
         ]
-        click.echo(json.dumps(data.report(listed, found.unreadable, tally), indent=1))
+        _print(json.dumps(data.report(listed, found.unreadable, tally), indent=1))
     elif as_csv:
         _note_unclean(found)
-        click.echo(data.csv_text(tally), nl=False)
+        _print(data.csv_text(tally), end="")
     else:
         lines = [*text.report(tally, _width(), paint_for(sys.stdout)), ""]
         for line in _sessions(found):
             lines += indented(line, text.columns(_width()), "")
-        click.echo("\n".join(lines), color=True)
+        _print("\n".join(lines))
 
 
 def _sessions(found: Logs) -> list[str]:
@@ -156,7 +156,7 @@ def check(
     tally = found.merged()
     results = evaluate(_budgets(maxima, minima, tally.codes), tally, found.unreadable)
     _note_unclean(found)
-    click.echo("\n".join(budgets_text.text(results, _width())))
+    _print("\n".join(budgets_text.text(results, _width())))
     if junit is not None:
         _write(junit, junit_xml(results, sources, found.sessions), is_junit, force)
     sys.exit(0 if all(result.holds for result in results) else 1)
@@ -200,9 +200,9 @@ def compare(before: str, after: str, html: Path | None, as_json: bool, force: bo
         content = comparison_html.page(comparison, before, after).encode("utf-8", "replace")
         _write(html, content, is_ours, force)
     elif as_json:
-        click.echo(json.dumps(comparison.to_data(), indent=2))
+        _print(json.dumps(comparison.to_data(), indent=2))
     else:
-        click.echo("\n".join(comparison_text.text(comparison, _width())))
+        _print("\n".join(comparison_text.text(comparison, _width())))
 
 
 @main.command()
@@ -241,9 +241,9 @@ def sessions(places: tuple[str, ...], as_json: bool) -> None:
         _stop(f"no session log in {', '.join(map(os.fspath, wanted))}; name one")
     found.sort(key=Listed.order, reverse=True)
     if as_json:
-        click.echo(json.dumps([listed.to_data() for listed in found], indent=2))
+        _print(json.dumps([listed.to_data() for listed in found], indent=2))
     else:
-        click.echo("\n".join(sessions_text.text(found, _width())))
+        _print("\n".join(sessions_text.text(found, _width())))
     if unreadable:
         sys.exit(2)
 
@@ -267,7 +267,7 @@ def _read(sources: Sequence[str]) -> Logs:
     gc.disable()  # it would look through millions of new objects again and again, and find nothing
     try:
         with _progress(sources) as told:
-            for source in sources:
+            for source in _once(sources):
                 if source == "-":
                     found.read(sys.stdin.buffer, "standard input", told)
                 else:
@@ -285,6 +285,18 @@ def _read(sources: Sequence[str]) -> Logs:
     if not found.sessions:
         _stop(f"no flowtally session in {', '.join(sources)}")
     return found
+
+
+def _once(sources: Sequence[str]) -> Iterator[str]:
+    """Each file once, by whatever names it is given."""
+    seen = set()
+    for source in sources:
+        real = os.path.realpath(source) if source != "-" else source
+        if real in seen:
+            click.echo(printable(f"{source}: given more than once; read once", 4096), err=True)
+        else:
+            seen.add(real)
+            yield source
 
 
 @contextmanager
@@ -331,9 +343,21 @@ def _newest() -> str:
     logs = sorted(found, key=lambda path: path.stat().st_mtime)
     if not logs:
         _stop(f"no session log in {folder}; name one")
+    click.echo(printable(f"Reading {logs[-1]}", 4096), err=True)
     return os.fspath(logs[-1])
 
 
+def _print(text: str, end: str = "\n") -> None:
+    """Write to standard output; ends the program if that fails."""
+    try:
+        click.echo(text + end, nl=False, color=True)  # whoever made the text saw to colours
+    except BrokenPipeError:
+        raise  # whoever read has seen enough; click ends the program
+    except OSError as error:
+        _stop(f"standard output cannot be written: {error.strerror or error}")
+
+
 def _stop(message: str) -> NoReturn:
-    click.echo(f"flowtally: {message}", err=True)
+    for line in f"flowtally: {message}".split("\n"):
+        click.echo(printable(line, 4096), err=True)
     sys.exit(2)

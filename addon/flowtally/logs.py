@@ -46,8 +46,10 @@ LARGE = 64 * 1024 * 1024
 MOST_PARTS = 4
 MOST_ALIKE = 8
 """Of how many sessions plain lines are held back at a time."""
-MAX_LINE = 64 * 1024 * 1024
+MAX_LINE = 32 * 1024 * 1024
 """Longest line that is read, in bytes; the longest written is a final `stats` record."""
+MAX_SESSIONS = 10_000
+"""Of how many sessions a log is read."""
 MAX_PROBLEMS = 20
 """How many unreadable lines of a log are named; all are counted."""
 
@@ -211,6 +213,8 @@ class Logs:
                 return True
             early = others and min(others) < positions[0]
             first = others[min(others)] if early else Columns(plain[:1]).record(0)
+            if self._is_full(first):
+                return False
             session = self.sessions.get(first["session"]) or self._begun(first)
             alike = Alike(session.tally)
             alike.add(plain, positions, others)
@@ -232,10 +236,16 @@ class Logs:
             torn = not text.endswith(b"\n")
             self._problem(source, number, "torn line" if torn else "not JSON")
             return None
-        if reason := check(record):
+        reason = check(record)
+        if not reason and self._is_full(record):
+            reason = f"of another session than the first {MAX_SESSIONS}"
+        if reason:
             self._problem(source, number, reason)
             return None
         return record
+
+    def _is_full(self, record: Record) -> bool:
+        return len(self.sessions) >= MAX_SESSIONS and record["session"] not in self.sessions
 
     def _session(self, record: Record) -> Session:
         session = self.sessions.get(record["session"])
@@ -411,7 +421,7 @@ def _readers(path: Path, source: str, cuts: Sequence[int], part: Part) -> Iterat
         try:
             for begin, end in pairwise(cuts):
                 readers.append(Reader(path, source, begin, end, part))
-        except OSError:
+        except (OSError, AssertionError):  # AssertionError: this process must not have children
             while readers:
                 readers.pop().stop()
         yield readers
@@ -491,17 +501,21 @@ def _last_session(file: BinaryIO, end: int) -> tuple[Record, Record, int] | None
 
 def _last_line(file: BinaryIO, end: int) -> bytes:
     """The line that ends at `end`; empty if that is within a line."""
-    line = b""
-    while end and len(line) < MAX_LINE:
+    pieces: list[bytes] = []  # from the last to the first
+    length = 0
+    while end and length < MAX_LINE:
         size = min(1 << 18, end)
         end -= size
         file.seek(end)
-        line = file.read(size) + line
-        if not line.endswith(b"\n"):
-            break
-        if (newline := line.rfind(b"\n", 0, min(size, len(line) - 1))) >= 0:
-            return line[newline + 1 :]
-    return line if not end and line.endswith(b"\n") else b""
+        piece = file.read(size)
+        if not pieces and not piece.endswith(b"\n"):
+            return b""
+        newline = piece.rfind(b"\n", 0, size if pieces else size - 1)
+        pieces.append(piece[newline + 1 :])
+        length += size
+        if newline >= 0 or not end:
+            return b"".join(reversed(pieces))
+    return b""
 
 
 def _parsed(line: bytes) -> Record:

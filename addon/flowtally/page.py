@@ -24,12 +24,11 @@ SHARE = 0.02
 """The part of the time that may be spent on rendering."""
 ROWS = 50
 """How many hosts and endpoints the page shows."""
-MAX_LOG = 64 * 1024 * 1024
+MAX_LOG = 16 * 1024 * 1024
 """The largest log that is handed out, in bytes: mitmproxy keeps answers in memory."""
 
 HEADERS = {
     "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -53,17 +52,41 @@ class Source:
     """What the page says of the session."""
 
 
+class Rendering:
+    """Something made of the statistics, seldom enough."""
+
+    def __init__(self, version: Callable[[], str]) -> None:
+        self._newest = version
+        self._lock = asyncio.Lock()
+        self._body = b""
+        self._version = ""
+        """Of what is made."""
+        self._next = 0.0
+        """When it may be made again; time.monotonic."""
+
+    async def get(self, start: Callable[[], Callable[[], bytes]]) -> tuple[bytes, str]:
+        """The newest there is, and its version. `start` looks at the statistics, and returns what
+        makes the rest of it in another thread."""
+        async with self._lock:  # several that ask at once wait for the same one
+            version = self._newest()
+            if version != self._version and time.monotonic() >= self._next:
+                began = time.thread_time()
+                rest = start()
+                took = time.thread_time() - began
+                self._body, seconds = await asyncio.to_thread(_timed, rest)
+                self._version = version
+                self._next = time.monotonic() + max(EVERY, (took + seconds) / SHARE)
+            return self._body, self._version
+
+
 class Page:
     """Answers requests for the live page."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._lock = asyncio.Lock()
-        self._rendered = b""
-        self._version = ""
-        """Of what is rendered."""
-        self._next = 0.0
-        """When it may be rendered again; time.monotonic."""
+        self._html = Rendering(source.version)
+        self._json = Rendering(source.version)
+        self._reading = asyncio.Lock()
 
     async def answer(self, request: http.Request) -> http.Response:
         """The answer to a request for the page's host."""
@@ -79,42 +102,40 @@ class Page:
         if not _asked_by_itself(request, path):
             return refuse(403, "Another site asked for this.")
         if path in ("/", "/report.html"):
-            return await self._html(request)
+            return await self._page(request)
         if path == "/report.json":
-            body = await asyncio.to_thread(_encode, self._source.data())
-            name = "flowtally-report.json"
-            return _respond(body, "application/json", _download(name))
+            body, _ = await self._json.get(self._start_json)
+            return _respond(body, "application/json", _download("flowtally-report.json"))
         if path == "/session.jsonl":
             return await self._log()
         return refuse(404, "There is nothing here; the live page is at /.")
 
-    async def _html(self, request: http.Request) -> http.Response:
+    async def _page(self, request: http.Request) -> http.Response:
         from .report import html  # Jinja2 takes a while to load
 
-        async with self._lock:  # several tabs wait for the same rendering
-            version = self._source.version()
-            now = time.monotonic()
-            if version != self._version and now >= self._next:
-                shown = self._source.view()
-                about = html.About(self._source.about())
-                rendered = await asyncio.to_thread(html.render, shown, about, live=True)
-                self._rendered = rendered.encode("utf-8", "replace")
-                self._version = version
-                took = time.monotonic() - now
-                self._next = time.monotonic() + max(EVERY, took / SHARE)
-        etag = f'"{self._version}"'
+        def start() -> Callable[[], bytes]:
+            shown, about = self._source.view(), html.About(self._source.about())
+            return lambda: html.render(shown, about, live=True).encode("utf-8", "replace")
+
+        body, version = await self._html.get(start)
+        etag = f'"{version}"'
         if request.headers.get("If-None-Match") == etag:
             return http.Response.make(304, b"", {**HEADERS, "ETag": etag})
         policy = f"{html.policy(live=True)}; frame-ancestors 'none'"
         headers = {"ETag": etag, "Content-Security-Policy": policy}
-        return _respond(self._rendered, "text/html; charset=utf-8", headers)
+        return _respond(body, "text/html; charset=utf-8", headers)
+
+    def _start_json(self) -> Callable[[], bytes]:
+        data = self._source.data()
+        return lambda: json.dumps(data, indent=1).encode()
 
     async def _log(self) -> http.Response:
         path = self._source.log()
         try:
             if path.stat().st_size > MAX_LOG:
                 return refuse(413, f"The log is too large to be sent; it is {path}.")
-            body = await asyncio.to_thread(path.read_bytes)
+            async with self._reading:
+                body = await asyncio.to_thread(path.read_bytes)
         except OSError as error:
             return refuse(503, f"The log cannot be read: {error.strerror or error}")
         return _respond(body, "application/jsonl", _download("flowtally-session.jsonl"))
@@ -132,8 +153,11 @@ def _asked_by_itself(request: http.Request, path: str) -> bool:
     return path == "/" and headers.get("Sec-Fetch-Dest") == "document"
 
 
-def _encode(data: dict[str, Any]) -> bytes:
-    return json.dumps(data, indent=1).encode()
+def _timed(make: Callable[[], bytes]) -> tuple[bytes, float]:
+    """What is made, and the seconds of processor time that it took."""
+    began = time.thread_time()
+    body = make()
+    return body, time.thread_time() - began
 
 
 def _download(name: str) -> dict[str, str]:

@@ -351,7 +351,11 @@ class CauseRow:
 
     def to_data(self) -> dict[str, Any]:
         """As plain data."""
-        return {"count": self.count, "hosts": self.hosts, "examples": self.examples}
+        return {
+            "count": self.count,
+            "hosts": dict(self.hosts),
+            "examples": self.examples.copy(),
+        }
 
     @classmethod
     def from_data(cls, data: Any) -> CauseRow:
@@ -726,7 +730,7 @@ class Tally:
         self._widen()
 
     def to_data(self, limit: int | None = None) -> dict[str, Any]:
-        """As plain data, the body of a `stats` record.
+        """As plain data, the body of a `stats` record; what it holds does not change any more.
 
         `limit`: at most this many hosts and endpoints, those with the most flows; the rest is
         merged under `(other)`, so that the sums stay exact.
@@ -739,7 +743,7 @@ class Tally:
             "last": self.last,
             "request_bytes": self.request_bytes,
             "response_bytes": self.response_bytes,
-            "outcomes": self.outcomes,
+            "outcomes": self.outcomes.copy(),
             "bands": {
                 band: {
                     **total.to_data(),
@@ -760,15 +764,17 @@ class Tally:
             },
             "hosts": _rows_to_data(self.hosts, limit),
             "endpoints": _rows_to_data(self.endpoints, limit),
-            "kinds": self.kinds,
+            "kinds": {kind: dict(methods) for kind, methods in self.kinds.items()},
             "protocols": {kind: row.to_data() for kind, row in self.protocols.items()},
-            "close_codes": self.close_codes,
+            "close_codes": dict(self.close_codes),
             "unfinished": self.unfinished.to_data(),
-            "slowest": self.slowest,
+            "slowest": self.slowest.copy(),
             "timeline": {
                 "seconds": WIDTHS[self.width],
                 "series": list(SERIES),
-                "buckets": {str(start): self.timeline[start] for start in sorted(self.timeline)},
+                "buckets": {
+                    str(start): self.timeline[start].copy() for start in sorted(self.timeline)
+                },
             },
         }
 
@@ -783,6 +789,8 @@ class Tally:
             if not isinstance(value, str) or (value and not _is_time(value)):
                 raise ValueError(f"{name!r} must be a time")
             setattr(self, name, value)
+        if bool(self.first) != bool(self.last):
+            raise ValueError("'first' and 'last' go together")
         for outcome, count in _mapping(data, "outcomes").items():
             if outcome not in self.outcomes:
                 raise ValueError(f"unknown outcome {outcome!r}")

@@ -42,6 +42,9 @@ def check(record: Any) -> str:
     for name in _TEXTS:
         if not isinstance(get(name, ""), str):
             return f"{name} is {get(name)!r:.40}, not text"
+    for name in ("port", "close_code"):
+        if type(get(name, 0)) is not int or not 0 <= get(name, 0) < 2**16:
+            return f"{name} is {get(name)!r:.40}, not a number"
     error_code = get("error_code")
     if error_code is not None and (type(error_code) is not int or error_code not in ERRORS):
         return f"unknown error code {error_code!r:.40}"

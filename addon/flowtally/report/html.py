@@ -80,7 +80,7 @@ class About:
 
 def is_ours(head: bytes) -> bool:
     """Whether a file that begins so is a report of flowtally's."""
-    return _GENERATOR in head
+    return head.startswith(b"<!doctype html>") and _GENERATOR in head
 
 
 def page(tally: Tally, about: About) -> str:

@@ -33,6 +33,9 @@ from .view import view
 
 NARROWEST = 40
 """A terminal that is narrower gets lines that are too long."""
+ROOMY = 96
+"""Columns from which on all percentiles are shown."""
+PERCENTILES = ("p50", "p95", "p99", "max")
 HOSTS = 15
 ENDPOINTS = 10
 SLOTS = 20
@@ -155,33 +158,30 @@ def _example(example: Mapping[str, Any], indent: str, width: int) -> str:
 
 
 def _bands(shown: View, width: int, paint: Paint) -> list[str]:
-    head = ("Status", "flows", "share", "received", "p50", "p95", "p99", "max")
-    rows: list[Cells] = [head]
+    percentiles = PERCENTILES if width >= ROOMY else [p for p in PERCENTILES if p != "p99"]
+    rows: list[Cells] = [("Status", "flows", "share", "received", *percentiles)]
     styles = ["title"]
     for band in shown.bands:
-        rows.append(_timed(band.band, shown.headline.flows))
+        rows.append(_timed(band.band, shown.headline.flows, percentiles))
         styles.append(band.band.name)
         for code in band.codes:
-            rows.append(_timed(code, shown.headline.flows, indent="  "))
+            rows.append(_timed(code, shown.headline.flows, percentiles, indent="  "))
             styles.append("")
     return _section(rows, width, paint, styles)
 
 
-def _timed(line: Line, flows: int, indent: str = "") -> Cells:
+def _timed(line: Line, flows: int, percentiles: Sequence[str], indent: str = "") -> Cells:
     return (
         indent + line.name,
         str(line.flows),
         share(line.flows, flows),
         size(line.response_bytes),
-        *_times(line),
+        *_times(line, percentiles),
     )
 
 
-def _times(line: Line) -> Cells:
-    return tuple(ms(line.duration[p]) if line.duration else "" for p in PERCENTILES)
-
-
-PERCENTILES = ("p50", "p95", "p99", "max")
+def _times(line: Line, percentiles: Sequence[str] = PERCENTILES) -> Cells:
+    return tuple(ms(line.duration[p]) if line.duration else "" for p in percentiles)
 
 
 def _hosts(hosts: Lines, width: int, paint: Paint) -> list[str]:

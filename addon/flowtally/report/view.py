@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..examples import describe
 from ..tally import OTHER
 from ..tally import SERIES
 from ..tally import WIDTHS
@@ -20,6 +21,7 @@ from ..tally import Histogram
 from ..tally import Row
 from ..tally import Tally
 from ..tally import band_of_key
+from ..tally import place
 from ..vocabulary import BANDS
 from ..vocabulary import CAUSES
 from ..vocabulary import ERRORS
@@ -249,8 +251,16 @@ def _problem(code: int, cause: str, row: CauseRow, tally: Tally) -> Problem:
         count=row.count,
         hosts=named,
         more_hosts=len([host for host, _ in hosts if host]) - len(named),
-        examples=row.examples[::-1],
+        examples=_distinct(row.examples[::-1]),
     )
+
+
+def _distinct(examples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that do not say the same again at another time."""
+    said: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for example in examples:
+        said.setdefault((describe(example), place(example)), example)
+    return list(said.values())
 
 
 def _line(name: str, row: Row, flows: int, band: str = "", note: str = "") -> Line:

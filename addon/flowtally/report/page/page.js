@@ -207,6 +207,7 @@
     const input = document.createElement("input");
     input.type = "search";
     input.placeholder = "Filter";
+    input.autocomplete = "off";
     input.setAttribute("aria-label", `Filter ${section.querySelector("h2").textContent}`);
     input.addEventListener("input", () => {
       wanted.set(section.id, input.value.toLowerCase().split(/\s+/).filter(Boolean));
