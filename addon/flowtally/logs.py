@@ -37,7 +37,7 @@ from .encoding import decode
 from .tally import Tally
 from .valid import check
 
-BLOCK = 2 * 1024 * 1024
+BLOCK = 4 * 1024 * 1024
 """How much of a log is read at once, in bytes."""
 HEAD = 8 * 1024 * 1024
 """How much of a large log is read before the rest is parted, in bytes."""
