@@ -105,10 +105,11 @@ class Session:
     def __init__(self, location: str, modes: list[str], options: dict[str, Any]):
         self.id = secrets.token_hex(4)
         self.location = location
-        self.changed = False
         self._tally = Tally()
         self._unfolded: list[record.Record] = []
         self._added = 0
+        self._stated = 0
+        """How many records the last statistics told of."""
         now = time.time()
         self.begun = timestamp(now)
         self.path = Path(location).expanduser()
@@ -140,7 +141,6 @@ class Session:
         self.journal.write(line)
         self._unfolded.append(entry)
         self._added += 1
-        self.changed = True
         if len(self._unfolded) >= FOLD_AT_ONCE:
             self.fold()
 
@@ -158,8 +158,10 @@ class Session:
         return self._tally
 
     def write_stats(self) -> None:
-        """Write the statistics so far."""
-        self.changed = False
+        """Write the statistics so far, if they say anything new."""
+        if self._stated == self._added:
+            return
+        self._stated = self._added
         self.journal.write(encode(self._stats() | self.tally.to_data(STATS_ROWS)))
 
     def close(self) -> None:
@@ -395,8 +397,7 @@ class Flowtally:
     def _on_tick(self) -> None:
         self._guard(self._sweep, GRACE)
         if self.session is not None:
-            if self.session.changed:
-                self._guard(self.session.write_stats)
+            self._guard(self.session.write_stats)
             self._schedule()
 
     # --- HTTP ---

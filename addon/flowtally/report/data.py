@@ -45,11 +45,6 @@ def report(sessions: list[dict[str, Any]], unreadable: int, tally: Tally) -> dic
     }
 
 
-def is_ours(head: bytes) -> bool:
-    """Whether a file that begins so is a CSV of flowtally's."""
-    return head.startswith(",".join(COLUMNS).encode())
-
-
 def csv_text(tally: Tally) -> str:
     """The statistics as one CSV (RFC 4180), a line for each band, code, cause and so on."""
     buffer = io.StringIO()

@@ -25,6 +25,7 @@ from ..redaction import printable
 from ..tally import Tally
 from ..tally import place
 from ..vocabulary import UNSUCCESSFUL
+from .layout import local_time
 from .layout import ms
 from .layout import s
 from .layout import size
@@ -99,7 +100,10 @@ def render(shown: View, about: About, live: bool = False) -> str:
             "starts": shown.timeline.starts,
             "seconds": shown.timeline.seconds,
             "offset": int(offset.total_seconds()) if offset else 0,
-            "series": [{"name": name, "values": values} for name, values in timeline.items()],
+            "series": [
+                {"name": name, "kind": KINDS[name], "values": values}
+                for name, values in timeline.items()
+            ],
         },
         "durations": {
             "bars": [[round(b.start, 3), round(b.end, 3), b.count] for b in shown.durations]
@@ -118,7 +122,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
         parts_label=", ".join(f"{part['name']} {_percent(part['share'])}" for part in parts),
         series=list(timeline),
         timeline=[
-            {"start": start, "text": _start(start), "counts": counts}
+            {"start": start, "text": local_time(start), "counts": counts}
             for start, *counts in zip(shown.timeline.starts, *timeline.values(), strict=True)
         ],
         notes=[*about.sessions, *_notes(shown), *about.notes, f"flowtally {__version__}"],
@@ -352,13 +356,6 @@ def _more(lines: Lines, what: str) -> str:
     if not lines.more:
         return ""
     return f"the first {len(lines.rows)}; {lines.more} more {what} are in the JSON and CSV"
-
-
-def _start(second: int) -> str:
-    try:
-        return datetime.fromtimestamp(second).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return str(second)
 
 
 def _fits(time: str) -> bool:

@@ -107,3 +107,11 @@ def time_of_day(time: Any) -> str:
         return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S")
     except (TypeError, ValueError, OverflowError, OSError):
         return "?"
+
+
+def local_time(second: int) -> str:
+    """Unix time → date and time on this machine; "?" of what it cannot show."""
+    try:
+        return datetime.fromtimestamp(second).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError, OSError):
+        return "?"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
-from datetime import datetime
 from textwrap import wrap
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..tally import Tally
 from .layout import WIDTH
 from .layout import Cells
 from .layout import indented
+from .layout import local_time
 from .layout import ms
 from .layout import s
 from .layout import share
@@ -235,7 +235,7 @@ def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
     if not timeline.starts:
         return []
     most = max(map(sum, zip(*timeline.series.values(), strict=True)))
-    days = {_start(start)[:10] for start in timeline.starts}
+    days = {local_time(start)[:10] for start in timeline.starts}
     rows: list[Cells] = [(f"Time ({span(timeline.seconds)} each)", "flows", "failed", "400 and up")]
     bars = [""]
     for number, start in enumerate(timeline.starts):
@@ -243,7 +243,7 @@ def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
         flows = counts.total() - counts["event"]
         failed = counts["error"] + counts["event"]
         wrong = counts["Client error"] + counts["Server error"]
-        moment = _start(start)
+        moment = local_time(start)
         rows.append((moment if len(days) > 1 else moment[11:], str(flows), str(failed), str(wrong)))
         length = -(-BAR * counts.total() // most)
         bad = -(-BAR * (failed + wrong) // most)
@@ -258,13 +258,6 @@ def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
         "",
         *(f"{out}{' ' * (widest - len(line))}  {bar}".rstrip() for out, line, bar in padded),
     ]
-
-
-def _start(second: int) -> str:
-    try:
-        return datetime.fromtimestamp(second).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return "?"
 
 
 def _protocols(protocols: Sequence[Line], width: int, paint: Paint) -> list[str]:

@@ -5,10 +5,6 @@
   // --- charts ---
 
   const main = document.getElementById("report");
-  const kinds = {
-    "Informational": "informational", "Success": "success", "Redirection": "redirection", "Client error": "client",
-    "Server error": "server", "Failed": "failure", "ok": "ok", "unfinished": "unfinished",
-  };
   const charts = []; // what removes each
   const pointed = new Map(); // chart → where the pointer was when it was drawn anew
   // Whole seconds; within an hour and a day, parts that people count in.
@@ -81,8 +77,8 @@
       }),
       series: [
         { label: "Time", value: (_, second) => (second == null ? "in all" : clock(second)) },
-        ...shown.map(({ name, values }) => ({
-          label: name, fill: colour(kinds[name]), width: 0, points: { show: false }, paths: bars,
+        ...shown.map(({ name, kind, values }) => ({
+          label: name, fill: colour(kind), width: 0, points: { show: false }, paths: bars,
           value: (_, __, ___, index) => count(index == null ? sum(values) : values[index]),
         })),
       ],
