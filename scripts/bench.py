@@ -1,16 +1,18 @@
 """Measures what flowtally costs, with real mitmdump processes on 127.0.0.1.
 
     .venv/bin/python scripts/bench.py [--read] [--live] [--memory] [--kills N] [--report]
-                                      [--flows N] [--records N] [--seconds N] [--rounds N]
-                                      [--json FILE]
+                                      [--instructions] [--addon FILE] [--flows N] [--records N]
+                                      [--seconds N] [--rounds N] [--json FILE]
 
 --read: CPU time for each flow of a saved file that is read back. --live: requests per second
 through reverse mode, with wrk where it is installed. --memory: what the statistics occupy after a
 million flows to 100,000 hosts. --kills N: flows missing from the log after N times SIGKILL under
 load; anything but 0 ends with exit status 1. --report: time and memory that a log of a million
 flows takes to become an HTML report, with and without its final statistics, beside GoAccess (where
-it is installed) with an access log of the same requests; needs psutil. Without any of these: --read
---live.
+it is installed) with an access log of the same requests; needs psutil. --instructions: how many
+instructions each flow of a saved file costs, and loading the addon, as valgrind counts them: hardly
+a number of it changes from run to run, whatever else the machine does. --addon FILE: the main.py
+for that, of another version. Without any of these: --read --live.
 
 Variants take turns within a round and are compared with the bare mitmdump of the same round, or
 with its GoAccess, so that whatever else the machine does weighs on all of them. Prints Markdown.
@@ -37,6 +39,7 @@ import tempfile
 import threading
 import time
 import tracemalloc
+import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -651,6 +654,158 @@ def spread(values: list[float], digits: int) -> str:
     return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
 
 
+# --- instructions ---
+
+SHORT = 600
+"""Flows in the short file. Python's first full garbage collection, which costs as much as three
+flows, came within the first 550 flows with 3.11, and after 1,500 with 3.13; in between it would
+weigh on one variant and not on another. Later ones come only to variants that keep every flow."""
+LONG = 1200
+CYCLE = 300
+"""So many flows make the steady file; from then on it has the same requests again."""
+PORTS = {0: ("http", 8080), 1: ("https", 8443), 2: ("http", 80)}
+"""Rest of a flow's number → scheme and port; all others are https on 443."""
+FLOOR = """\
+import json, os
+
+class Floor:
+    def __init__(self):
+        self.file = os.open({path!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def response(self, flow):
+        if flow.error is None:  # mitmproxy calls `error` next
+            self.error(flow)
+
+    def error(self, flow):
+        request, response = flow.request, flow.response
+        line = {{"method": request.method, "url": request.url, "started": request.timestamp_start}}
+        line["sent"] = len(request.raw_content or b"")
+        if response is not None:
+            line["status"], line["ended"] = response.status_code, response.timestamp_end
+            line["received"] = len(response.raw_content or b"")
+        os.write(self.file, (json.dumps(line) + "\\n").encode())
+
+addons = [Floor()]
+"""
+"""The least that an addon does which logs every flow: what flowtally costs beyond it is the price
+of its classification, its statistics and its care."""
+FLOOR_NAME = "floor: one JSON line a flow"
+FLOWTALLY = "with flowtally"
+STEADY, GROWING = "same endpoints", "ever new endpoints"
+
+
+def cycled_flow(number: int, growing: bool) -> mflow.Flow:
+    """Flow `number` of a file that makes the same `CYCLE` requests over and over, with times and
+    ids of their own. `growing`: each to a path that no other flow has."""
+    flow = saved_flow(number % CYCLE, random.Random(number % CYCLE))
+    assert isinstance(flow, http.HTTPFlow)
+    chance = random.Random(number)
+    started = BEGIN + number * 0.05
+    request, response = flow.request, flow.response
+    request.scheme, request.port = PORTS.get(number % 10, ("https", 443))
+    request.timestamp_start, request.timestamp_end = started, started + 0.001
+    if response is not None:
+        response.timestamp_start = started + chance.lognormvariate(-3, 1)
+        response.timestamp_end = response.timestamp_start + 0.002
+    if flow.error is not None:
+        flow.error.timestamp = started + 0.2
+    for one in (flow, flow.client_conn, flow.server_conn):
+        # By themselves they are new each time, and so is the order in which tables hold them.
+        one.id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
+    if growing:
+        # Letters only: flowtally folds what looks like an id.
+        request.path = "/page-" + "".join(chr(97 + number // 26**place % 26) for place in range(4))
+    return flow
+
+
+def write_cycle(path: Path, flows: int, growing: bool = False) -> Path:
+    """Write a file of cycled flows; returns its path."""
+    with path.open("wb") as file:
+        writer = io.FlowWriter(file)
+        for number in range(flows):
+            writer.add(cycled_flow(number, growing))
+    return path
+
+
+def instructions(arguments: list[str], folder: Path) -> int:
+    """How many instructions a whole mitmdump executes."""
+    counts = folder / "counts"
+    command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--branch-sim=no"]
+    command += [f"--cachegrind-out-file={os.devnull}", f"--log-file={counts}"]
+    command += [MITMDUMP, *arguments]
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment)
+    told = counts.read_text()
+    found = re.search(r"I\s+refs:\s+([\d,]+)", told)
+    if done.returncode != 0 or found is None:
+        sys.exit(f"{' '.join(command)}: exit status {done.returncode}\n{told}")
+    return int(found[1].replace(",", ""))
+
+
+def measure_instructions(addon: Path) -> dict[str, Any]:
+    """Instructions that each further flow costs, by kind of file and variant, and those that it
+    takes to start and end, by variant."""
+    costs: dict[str, dict[str, float]] = {STEADY: {}, GROWING: {}}
+    starts: dict[str, int] = {}
+    with temporary_folder() as folder:
+        floor, log = folder / "floor.py", folder / "saved.jsonl"
+        floor.write_text(FLOOR.format(path=str(log)))
+        compared = {
+            BARE: ["-q"],
+            FLOOR_NAME: ["-q", "-s", str(floor)],
+            FLOWTALLY: ["-q", "-s", str(addon), "--set", f"flowtally_log={log}"],
+            "without -q (mitmproxy's dumper)": [],
+            "with hardump": ["-q", "--set", f"hardump={folder / 'saved.har'}"],
+            "with -w FILE": ["-q", "-w", str(folder / "saved.flows")],
+        }
+        files = {
+            (kind, flows): write_cycle(folder / f"{kind}, {flows}", flows, kind == GROWING)
+            for kind in costs
+            for flows in (ALMOST_EMPTY, SHORT, LONG)
+        }
+
+        def count_reading(name: str, kind: str, flows: int) -> int:
+            for left in folder.glob("saved.*"):
+                left.unlink()  # a log that goes on from an earlier one would be more to write
+            read = ["--set", f"confdir={folder}", "-n", "-r", str(files[kind, flows])]
+            counted = instructions([*compared[name], *read], folder)
+            if name in (FLOOR_NAME, FLOWTALLY) and log.read_bytes().count(b"\n") < flows:
+                sys.exit(f"{name}: not every flow was logged")
+            return counted
+
+        for name, arguments in compared.items():
+            # So that Python has compiled what it loads.
+            one = str(files[STEADY, ALMOST_EMPTY])
+            cpu_seconds([*arguments, "--set", f"confdir={folder}", "-n", "-r", one])
+            if name in (BARE, FLOOR_NAME, FLOWTALLY):
+                starts[name] = count_reading(name, STEADY, ALMOST_EMPTY)
+            for kind, of_kind in costs.items():
+                more = count_reading(name, kind, LONG) - count_reading(name, kind, SHORT)
+                of_kind[name] = more / (LONG - SHORT)
+            print(f"{name}: done", file=sys.stderr, flush=True)
+    return {"flow": costs, "start": starts}
+
+
+def instructions_table(results: dict[str, Any]) -> str:
+    """Markdown tables: what a flow costs, for each kind of file, and what loading does."""
+    lines = []
+    for kind, costs in results["flow"].items():
+        bare, floor = costs[BARE], costs[FLOOR_NAME]
+        lines.append(f"| Reading flows, {kind} | instructions a flow (k) | share of bare ")
+        lines[-1] += "| minus the floor, % of bare |"
+        lines.append("|---|---|---|---|")
+        for name, cost in costs.items():
+            beyond = "" if name == BARE else f"{(cost - floor) / bare * 100:+.2f}"
+            lines.append(f"| {name} | {cost / 1000:,.1f} | {cost / bare:.4f} | {beyond} |")
+        lines.append("")
+    starts = results["start"]
+    lines.append("| Starting and ending, one flow | instructions (M) | more than bare (M) |")
+    lines.append("|---|---|---|")
+    for name, cost in starts.items():
+        lines.append(f"| {name} | {cost / 1e6:,.1f} | {(cost - starts[BARE]) / 1e6:+,.1f} |")
+    return "\n".join(lines)
+
+
 # --- killed outright ---
 
 
@@ -720,6 +875,8 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--kills", type=int, default=0, metavar="N")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--addon", type=Path, default=ADDON, metavar="FILE", help="to be counted")
     parser.add_argument("--records", type=int, default=1_000_000, metavar="N", help="in the log")
     parser.add_argument("--flows", type=int, default=3000, metavar="N", help="in the saved file")
     parser.add_argument("--seconds", type=float, default=4, metavar="N", help="of each load")
@@ -727,8 +884,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample here")
     arguments = parser.parse_args()
     wanted = (arguments.read, arguments.live, arguments.memory, arguments.kills, arguments.report)
-    if not any(wanted):
+    if not any((*wanted, arguments.instructions)):
         arguments.read = arguments.live = True
+    if arguments.instructions and shutil.which("valgrind") is None:
+        print("--instructions needs valgrind, and it is not installed", file=sys.stderr)
+        sys.exit(2)
+    if not arguments.addon.is_file():
+        print(f"--addon {arguments.addon}: no such file", file=sys.stderr)
+        sys.exit(2)
 
     machine = (
         f"mitmproxy {version.VERSION}, Python {platform.python_version()}, "
@@ -755,6 +918,9 @@ def main() -> None:
     if arguments.report:
         report = results["report"] = measure_report(arguments.records, arguments.rounds)
         print(report_table(arguments.records, report), end="\n\n", flush=True)
+    if arguments.instructions:
+        counted = results["instructions"] = measure_instructions(arguments.addon)
+        print(instructions_table(counted), end="\n\n", flush=True)
     if arguments.kills:
         kills = results["kills"] = measure_kills(arguments.kills)
         print("| SIGKILL under load | |\n|---|---|")

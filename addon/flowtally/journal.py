@@ -15,17 +15,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .encoding import decode
 from .encoding import encode
 from .times import timestamp
+from .valid import TYPES
+from .valid import other_schema
 
-SCHEMA = 1
-"""Version of the record format, `known/record.schema.json`."""
 SUFFIX = ".jsonl"
-
-logger = logging.getLogger("flowtally")
-
+MAX_LINE = 64 * 1024
+"""Longest line of a log, in bytes."""
 CHECK_INTERVAL = 0.2
 """Seconds between looks whether somebody removed the file."""
+
+logger = logging.getLogger("flowtally")
 
 # --- where logs are ---
 
@@ -52,8 +54,10 @@ def check_location(location: str) -> str:
     path = Path(location)
     try:
         path = path.expanduser()
-        if path.is_file() and not _is_log(path):
-            return "that file exists and is no flowtally log"
+        if path.exists() and not path.is_dir():
+            if not path.is_file():
+                return NOT_REGULAR  # and opening it might wait, or do something
+            return _look(path)
         for parent in path.absolute().parents:
             if parent.exists():
                 if not parent.is_dir():
@@ -69,38 +73,68 @@ def check_location(location: str) -> str:
     return ""
 
 
-def _is_log(path: Path) -> bool:
+NOT_REGULAR = "that is no regular file"
+
+
+def _look(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            first = file.readline(4096)
+            return why_not_a_log(file.fileno())
     except OSError:
-        return True  # it cannot be read; whether it can be written will be seen
-    return not first.strip() or (first.startswith(b"{") and b'"type"' in first)
+        return ""  # it cannot be read; whether it can be written will be seen
+
+
+def why_not_a_log(file: int) -> str:
+    """Why an open file is no session log that can be gone on with; "" if it is one, or empty.
+
+    Its first line decides. Raises: OSError.
+    """
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        return NOT_REGULAR
+    os.lseek(file, 0, os.SEEK_SET)
+    line, newline, _ = os.read(file, MAX_LINE).removeprefix(b"\xef\xbb\xbf").partition(b"\n")
+    if not line.strip():
+        return ""
+    try:
+        record = decode(line)
+    except ValueError:
+        # A process was killed while it wrote the first line of all.
+        torn = not newline and line.startswith(b'{"type":"session_start","session":"')
+        return "" if torn else "that file exists and is no flowtally log"
+    if not isinstance(record, dict) or record.get("type") not in TYPES or "session" not in record:
+        return "that file exists and is no flowtally log"
+    if reason := other_schema(record):
+        return f"that file was {reason}"
+    return ""
 
 
 # --- writing ---
 
 
 class Journal:
-    """Writes one session's records. Never raises, never waits.
+    """Writes one session's records and numbers them. Never raises, never waits.
 
     While the log cannot be written, records are counted instead; as soon as it can be again, a
-    `gap` record says how many are missing and why.
+    `gap` record says how many are missing and why. Their numbers are missing, too.
     """
 
     def __init__(self, path: Path, start: Mapping[str, Any]) -> None:
         """`path`: the file, appended to. `start`: the `session_start` record; written first, and
         again if the file has to be made anew."""
         self.path = path
+        self.seq = 1
+        """Number of the last record; the first one is `start`."""
         self.dropped = 0
         """Records that no `gap` record accounts for yet."""
         self.told = 0
         """Records that `gap` records account for."""
-        self._start = start
+        self.log_bytes = 0
+        """What the session has written into the file that is open."""
+        self._start = encode({**start, "seq": 1})
+        self._session = start["session"]
         self._started = False
         self._file = -1
         self._written = 0
-        self._bytes = 0
         self._torn = False
         self._reason = ""
         self._said = False
@@ -116,20 +150,20 @@ class Journal:
         """All records that are not in the log."""
         return self.told + self.dropped
 
-    def write(self, line: bytes) -> None:
-        """Append an encoded record."""
+    def write(self, record: dict[str, Any]) -> None:
+        """Give a record its number, the field `seq`, and append it."""
         usual = self._started and not self.dropped and time.monotonic() < self._next_check
-        if not ((usual or self._ready()) and self._append(line)):
+        # Before the number is given: a gap record that has to come first gets one, too.
+        ready = usual or self._ready()
+        self.seq += 1
+        record["seq"] = self.seq
+        if not (ready and self._append(encode(record))):
             self.dropped += 1
 
-    def close(self, final: Mapping[str, Any]) -> None:
-        """Write what is outstanding and the final statistics, and close the file.
-
-        These get the field `log_bytes`, what the session wrote into the file before them: a reader
-        can skip it.
-        """
-        if not (self._ready() and self._append(encode({**final, "log_bytes": self._bytes}))):
-            self.dropped += 1
+    def close(self) -> None:
+        """Write what is outstanding, and close the file."""
+        if self.dropped:
+            self._ready()
         self._shut()
 
     def _ready(self) -> bool:
@@ -144,8 +178,11 @@ class Journal:
         if self._file < 0 and not self._open():
             return False
         if not self._started:
-            if not self._append(encode(self._start)):
+            self.log_bytes = 0
+            if not self._append(self._start):
                 return False
+            # Without the line end that a torn line before it may have got: readers look here.
+            self.log_bytes = len(self._start)
             self._started = True
             self._written = 0
         return not self.dropped or self._gap()
@@ -157,20 +194,25 @@ class Journal:
             return True  # a network file system that lost the file
 
     def _open(self) -> bool:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        # Read as well: what stands there decides whether it may be written to.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
         for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):
-            # O_NONBLOCK: a named pipe that nobody reads must not stop the proxy.
+            # O_NONBLOCK: a named pipe must not stop the proxy before it is refused.
             flags |= getattr(os, name, 0)
         try:
             self._file = os.open(self.path, flags, 0o600)
+            reason = why_not_a_log(self._file)
+            self._torn = _ends_torn(self._file) if not reason else False
         except (OSError, ValueError) as error:
             self._fail(error)
+            self._shut()
             return False
         self._started = False
         self._written = 0
-        self._bytes = 0
-        self._torn = _ends_torn(self.path)
-        return True
+        if reason:
+            self._say(reason)
+            self._shut()
+        return not reason
 
     def _append(self, line: bytes) -> bool:
         if self._torn:
@@ -180,7 +222,7 @@ class Journal:
         except OSError as error:
             self._fail(error)
             return False
-        self._bytes += count
+        self.log_bytes += count
         # Half a line: the disk is full. What comes next must not be read as its end.
         self._torn = count < len(line)
         if count < len(line) - 1:
@@ -192,13 +234,15 @@ class Journal:
     def _gap(self) -> bool:
         gap = {
             "type": "gap",
-            "session": self._start["session"],
+            "session": self._session,
+            "seq": self.seq + 1,
             "time": timestamp(time.time()),
             "dropped": self.dropped,
             "reason": self._reason,
         }
         if not self._append(encode(gap)):
             return False
+        self.seq += 1
         self._written -= 1  # it holds the place of others, which are counted already
         self.told += self.dropped
         self.dropped = 0
@@ -229,13 +273,9 @@ class Journal:
                 pass  # nothing is buffered: what was said to be written, was
 
 
-def _ends_torn(path: Path) -> bool:
+def _ends_torn(file: int) -> bool:
     """Whether a file ends within a line, which a killed process or a full disk leaves behind."""
-    try:
-        with path.open("rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or not file.seek(0, os.SEEK_END):
-                return False
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) != b"\n"
-    except OSError:
+    if not os.lseek(file, 0, os.SEEK_END):
         return False
+    os.lseek(file, -1, os.SEEK_END)
+    return os.read(file, 1) != b"\n"

@@ -1,74 +1,55 @@
-"""Session logs, read: leniently, fast, in little memory.
+"""Session logs, read: leniently, in whatever order the lines come, in little memory.
 
-A torn line, a wrong record or a foreign line is named and skipped. Where a session's final
-statistics are there, its records are not read again; of others, plain lines are counted in groups
-(`alike.py`), and a large file in parts by several processes. The outcome is in each case that of a
-fold over the records, one by one.
+A session is its last whole checkpoint and the records after it, in the order of their `seq`; what
+comes twice counts once. So a log is looked through twice: for checkpoints first, then for what came
+after them. What stands before a checkpoint that vouches for it is not even looked at. A torn line,
+a wrong record or a foreign line is named and skipped.
 """
 
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
+import shutil
 import stat
-import sys
-from bisect import insort
+import tempfile
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import ExitStack
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
-from itertools import pairwise
-from multiprocessing.connection import Connection
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from typing import BinaryIO
 from typing import NamedTuple
+from typing import Self
 
-from .alike import Alike
-from .alike import Columns
-from .alike import PlainLine
-from .encoding import PLAIN_LINE
 from .encoding import decode
 from .tally import Tally
 from .valid import check
+from .valid import other_schema
 
-BLOCK = 4 * 1024 * 1024
-"""How much of a log is read at once, in bytes."""
-HEAD = 8 * 1024 * 1024
-"""How much of a large log is read before the rest is parted, in bytes."""
-LARGE = 64 * 1024 * 1024
-"""From this size on, in bytes, it pays to start another process."""
-MOST_PARTS = 4
-MOST_ALIKE = 8
-"""Of how many sessions plain lines are held back at a time."""
-MAX_LINE = 32 * 1024 * 1024
-"""Longest line that is read, in bytes; the longest written is a final `stats` record."""
+BLOCK = 256 * 1024
+"""How much of a file is looked through at once, in bytes."""
+MAX_LINE = 1024 * 1024
+"""Longest line that is read, in bytes; flowtally's own are much shorter."""
 MAX_SESSIONS = 10_000
-"""Of how many sessions a log is read."""
+"""Of how many sessions logs are read."""
+MAX_PENDING = 1000
+"""How many records of checkpoints that are not whole yet are kept of a session."""
 MAX_PROBLEMS = 20
-"""How many unreadable lines of a log are named; all are counted."""
+"""How many unreadable lines are named; all are counted."""
+
+_BOM = b"\xef\xbb\xbf"
+_STATS = b'{"type":"stats",'
+"""What the addon's own lines of a checkpoint begin with."""
 
 Record = dict[str, Any]
 Progress = Callable[[int], None]
-
-
-@dataclass(slots=True)
-class Session:
-    """What a log holds of one session."""
-
-    id: str
-    tally: Tally = field(default_factory=Tally)
-    start: dict[str, Any] | None = None
-    """Its `session_start` record."""
-    final: bool = False
-    """Its final statistics are there: it ended cleanly."""
-    time: str = ""
-    """When it began: time of its first record."""
 
 
 class Problem(NamedTuple):
@@ -76,7 +57,309 @@ class Problem(NamedTuple):
 
     source: str
     line: int
+    """Its number, from 1."""
     reason: str
+
+
+# --- sessions ---
+
+
+class Checkpoint:
+    """The statistics of a session up to one of its records, as its records tell them."""
+
+    def __init__(self, number: int, upto: int, source: Source, position: int) -> None:
+        self.number = number
+        """Later ones have higher numbers."""
+        self.upto = upto
+        """`seq` of the last record that the statistics hold."""
+        self.place = source, position
+        """Where one of its parts stands."""
+        self._parts: dict[int, Record] = {}
+        self._size = 0
+        """How many parts make it whole; 0 while that is not known."""
+
+    def add(self, record: Record) -> None:
+        """Take in a part, a `stats` record."""
+        self._parts.setdefault(record["part"], record)
+        self._size = max(self._size, record.get("parts", 0))
+
+    @property
+    def size(self) -> int:
+        """How many parts are there."""
+        return len(self._parts)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all parts are there."""
+        return 0 < self._size == len(self._parts) == max(self._parts)
+
+    @property
+    def final(self) -> bool:
+        """Whether it was written when the session ended."""
+        return any(part.get("final") is True for part in self._parts.values())
+
+    def tally(self) -> Tally:
+        """The statistics of a whole one. Raises: ValueError, saying what is wrong with them."""
+        tally = Tally()
+        for _, part in sorted(self._parts.items()):
+            for row in part["rows"]:
+                tally.take(row)
+        first = self._parts[1]
+        tally.dropped = first["dropped"]
+        tally.first, tally.last = first.get("first", ""), first.get("last", "")
+        return tally
+
+
+@dataclass(slots=True)
+class Session:
+    """What logs hold of one session."""
+
+    id: str
+    tally: Tally = field(default_factory=Tally)
+    start: Record | None = None
+    """Its `session_start` record."""
+    checkpoint: Checkpoint | None = None
+    """With what `tally` began."""
+    disordered: bool = False
+    """Some records came when their turn was over, and are not in `tally`."""
+    _earliest: str = ""
+    _pending: dict[int, Checkpoint] = field(default_factory=dict)
+    _newest: int = 0
+    """`seq` of the last record that was counted."""
+    _holes: array[int] = field(default_factory=lambda: array("q"))
+    """First and last `seq` of each run of records that were not there when their turn came."""
+    _told: int = 0
+    """Missing records of which `gap` records tell."""
+
+    @property
+    def time(self) -> str:
+        """When it began, RFC 3339, or the time of the earliest record that is there."""
+        return self.start["time"] if self.start is not None else self._earliest
+
+    @property
+    def final(self) -> bool:
+        """Whether its final statistics are there: it ended cleanly."""
+        return self.checkpoint is not None and self.checkpoint.final
+
+    @property
+    def missing(self) -> int:
+        """How many records are in no log and in no statistics, and no `gap` record says why."""
+        firsts, lasts = self._holes[::2], self._holes[1::2]
+        return max(0, sum(lasts) - sum(firsts) + len(firsts) - self._told)
+
+    def add_part(self, record: Record, source: Source, position: int) -> None:
+        """Take in a part of a checkpoint, and where it stands."""
+        number = record["checkpoint"]
+        checkpoint = self._pending.get(number)
+        if checkpoint is None:
+            checkpoint = Checkpoint(number, record["upto"], source, position)
+            self._pending[number] = checkpoint
+        checkpoint.add(record)
+        if checkpoint.whole:
+            self._offer(checkpoint)
+        while sum(pending.size for pending in self._pending.values()) > MAX_PENDING:
+            del self._pending[min(self._pending)]
+
+    def _offer(self, checkpoint: Checkpoint) -> None:
+        """Take in a whole checkpoint: those before it are not needed any more."""
+        if self.checkpoint is None or checkpoint.number > self.checkpoint.number:
+            self.checkpoint = checkpoint
+            self._pending = {n: c for n, c in self._pending.items() if n > checkpoint.number}
+
+    def begin(self) -> tuple[Source, int, str] | None:
+        """Begin with the checkpoint, or with nothing. Where the checkpoint cannot be used: the log
+        and position of a part of it, and why."""
+        self._holes, self._told = array("q"), 0
+        self.disordered = False
+        self.tally, self._newest = Tally(), 0
+        if (checkpoint := self.checkpoint) is None:
+            return None
+        try:
+            self.tally = checkpoint.tally()
+        except ValueError as error:
+            self.checkpoint = None
+            return *checkpoint.place, f"wrong statistics: {error}"
+        self._newest = checkpoint.upto
+        return None
+
+    def add(self, record: Record) -> None:
+        """Count a record if it is its turn."""
+        seq = record["seq"]
+        if not self._earliest or record["time"] < self._earliest:
+            self._earliest = record["time"]
+        if record["type"] == "session_start":
+            self.start = record
+        if seq <= self._newest:
+            # In the statistics, or come before; in a hole, others should have waited for it.
+            at = bisect_right(self._holes, seq)
+            self.disordered |= at % 2 == 1 or (at > 0 and self._holes[at - 1] == seq)
+            return
+        if seq > self._newest + 1:
+            self._holes.extend((self._newest + 1, seq - 1))
+        self._newest = seq
+        self.tally.add(record)
+        if record["type"] == "gap":
+            self._told += record["dropped"]
+
+
+# --- files ---
+
+
+class Vouched(NamedTuple):
+    """A stretch of a file that a checkpoint vouches for: nobody but its session wrote there."""
+
+    begin: int
+    """Where it begins, in bytes: with the `session_start` record."""
+    head: int
+    """Where that record ends."""
+    end: int
+    """Where the checkpoint begins."""
+
+
+class Source:
+    """A log that is read: a file that can be looked at again and again."""
+
+    def __init__(self, name: str, log: Path | BinaryIO) -> None:
+        """`log`: a path, which is open only while the source is entered, for there may be more
+        logs than a process may have open; or a stream that can be looked at again. Raises: OSError.
+        """
+        self.name = name
+        """For problems."""
+        self._path = log if isinstance(log, Path) else None
+        self._file: BinaryIO = log.open("rb") if isinstance(log, Path) else log
+        self.size = self._file.seek(0, os.SEEK_END)
+        self.ranges = [(0, self.size)]
+        """What has to be looked at: where it begins and ends, in bytes."""
+        self.refused: set[str] = set()
+        """Why lines cannot be used of which the first is to stand for all."""
+        self._numbered = (0, 1)
+        """A position, and the number of the line that begins there."""
+        if self._path is not None:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            self._file = self._path.open("rb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._path is not None:
+            self._file.close()
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """The lines that have to be looked at, each with its position in bytes. Of a longer one,
+        the first MAX_LINE bytes and no line end."""
+        for begin, end in self.ranges:
+            yield from self.between(begin, end)
+
+    def between(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """The lines of a range."""
+        position = begin
+        inside = False
+        self._file.seek(position)
+        while position < end and (line := self._file.readline(min(MAX_LINE, end - position))):
+            if not inside:
+                yield position, line if position else line.removeprefix(_BOM)
+                # Others may have looked elsewhere meanwhile.
+                if self._file.tell() != position + len(line):
+                    self._file.seek(position + len(line))
+            position += len(line)
+            inside = not line.endswith(b"\n")
+
+    def line(self, position: int) -> bytes:
+        """The line that begins at a position."""
+        self._file.seek(position)
+        line = self._file.readline(MAX_LINE)
+        return line if position else line.removeprefix(_BOM)
+
+    def number(self, position: int) -> int:
+        """The number of the line that begins at a position."""
+        counted, number = self._numbered
+        if counted > position:
+            counted, number = 0, 1
+        self._file.seek(counted)
+        while counted < position and (block := self._file.read(min(BLOCK, position - counted))):
+            counted += len(block)
+            number += block.count(b"\n")
+        self._numbered = counted, number
+        return number
+
+    def plan(self) -> None:
+        """Leave out of `ranges` what checkpoints vouch for.
+
+        A checkpoint says how much its session has written into the file before it. If that session
+        began just so many bytes before, nobody else wrote in between, and the checkpoint holds all
+        that stands there.
+        """
+        ranges: list[tuple[int, int]] = []
+        end = self.size
+        while end and (vouched := self._last_vouched(end)) is not None:
+            ranges += [(vouched.end, end), (vouched.begin, vouched.head)]
+            end = vouched.begin
+        if end:
+            ranges.append((0, end))
+        self.ranges = ranges[::-1]
+
+    def _last_vouched(self, end: int) -> Vouched | None:
+        """What the last whole checkpoint before a position vouches for, if it does."""
+        position: int | None = end
+        while position is not None and (position := self._last_stats(position)) is not None:
+            line = self.line(position)
+            last = parsed(line)
+            if last is None or last["type"] != "stats" or not last["parts"]:
+                continue  # its last parts were never written
+            begin, first = position - last["log_bytes"], position - last["checkpoint_bytes"]
+            if not 0 <= begin < first:
+                return None
+            head = self.line(begin)
+            start = parsed(head)
+            if start is None or start["type"] != "session_start":
+                return None
+            checkpoint = Checkpoint(last["checkpoint"], last["upto"], self, position)
+            for _, other in self.between(first, position + len(line)):
+                part = parsed(other) if other.startswith(_STATS) else None
+                if part is not None and _belongs(part, start["session"], checkpoint.number):
+                    checkpoint.add(part)
+            try:
+                usable = checkpoint.whole and checkpoint.tally() is not None
+            except ValueError:
+                usable = False  # it will be named when it is looked at
+            if not usable or last["session"] != start["session"]:
+                return None
+            return Vouched(begin, begin + len(head), first)
+        return None
+
+    def _last_stats(self, end: int) -> int | None:
+        """Where the last line before a position begins that is of a checkpoint."""
+        while end > 0:
+            begin = max(0, end - BLOCK)
+            self._file.seek(begin)
+            # A line end before it, and the beginning of a line that goes on behind.
+            block = self._file.read(end - begin + len(_STATS))
+            at = block.rfind(b"\n" + _STATS, 0, end - begin + len(_STATS))
+            if at >= 0 and begin + at + 1 < end:
+                return begin + at + 1
+            if not begin:
+                return 0 if block.startswith(_STATS) else None
+            end = begin + 1
+        return None
+
+
+def _belongs(record: Record, session: str, checkpoint: int) -> bool:
+    named = record["type"], record["session"], record.get("checkpoint")
+    return named == ("stats", session, checkpoint)
+
+
+def parsed(line: bytes) -> Record | None:
+    """The record that a line holds; None if it is none that can be used."""
+    try:
+        record: Record = decode(line)
+    except ValueError:
+        return None
+    return None if check(record) else record
+
+
+# --- reading ---
 
 
 class Logs:
@@ -85,33 +368,16 @@ class Logs:
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
+        """Id → session, in the order in which they began."""
         self.problems: list[Problem] = []
         """The first of the unreadable lines."""
         self.unreadable = 0
         """How many lines were unreadable."""
-        self._earlier = 0
-        """How many of `problems` stand before what is read now."""
-        self._alike: dict[bytes, Alike] = {}
-        """Session → its plain lines."""
 
-    def read_file(self, path: Path, source: str, progress: Progress = lambda _: None) -> None:
-        """Take in a log. `source`: its name, for problems. `progress` is told how many bytes were
-        taken in, again and again. Raises: OSError."""
-        with path.open("rb") as file:
-            settled, end = _settled(file)
-            processes = min(os.cpu_count() or 1, MOST_PARTS)
-            if end is not None and end >= LARGE and processes > 1:
-                # In another process /dev/fd/3 is another file.
-                self._read_parts(path.resolve(), source, end, processes, progress)
-            else:
-                self._read_range(file, source, 0, end, progress)
-        for start, final in settled:
-            self._take(start)
-            self._take(final)
-
-    def read(self, file: BinaryIO, source: str, progress: Progress = lambda _: None) -> None:
-        """Take in a stream, such as standard input. Raises: OSError."""
-        self._read_range(file, source, 0, None, progress)
+    @property
+    def missing(self) -> int:
+        """How many records are missing, see `Session.missing`."""
+        return sum(session.missing for session in self.sessions.values())
 
     def merged(self) -> Tally:
         """The tally of all sessions."""
@@ -122,413 +388,153 @@ class Logs:
             tally.merge(session.tally)
         return tally
 
-    # --- blocks of lines ---
+    # --- building ---
 
-    def _read_range(
-        self, file: BinaryIO, source: str, number: int, size: int | None, progress: Progress
-    ) -> int:
-        """Take in the next `size` bytes, or all. `number`: lines before them; returns the number of
-        the last line."""
-        self._earlier = len(self.problems)
-        left = sys.maxsize if size is None else size
-        while left and (block := file.read(min(BLOCK, left))):
-            left -= len(block)
-            if left and not block.endswith(b"\n"):
-                rest = file.readline(min(MAX_LINE, left))
-                left -= len(rest)
-                block += rest
-            whole = block.rfind(b"\n") + 1
-            if len(block) - whole < MAX_LINE:
-                number = self._read_lines(block, source, number)
-                progress(len(block))
+    def _read(self, sources: Sequence[Source], progress: Progress) -> None:
+        for source in sources:
+            with source:
+                source.plan()
+                self._read_checkpoints(source)
+        for session in self.sessions.values():
+            if wrong := session.begin():
+                source, position, reason = wrong
+                with source:
+                    self._problem(source, position, reason)
+        for source in sources:
+            with source:
+                self._read_records(source)
+            progress(source.size)
+        if any(session.disordered for session in self.sessions.values()):
+            self._read_in_order(sources)
+        ordered = sorted(self.sessions.values(), key=lambda session: (session.time, session.id))
+        self.sessions = {session.id: session for session in ordered}
+
+    def _read_checkpoints(self, source: Source) -> None:
+        for position, line in source.lines():
+            # Most lines are of flows; to read them as JSON twice would cost as much again.
+            record = parsed(line) if b'"stats"' in line else None
+            if record is None or record["type"] != "stats":
                 continue
-            number = self._read_lines(block[:whole], source, number) + 1
-            self._problem(source, number, f"longer than {MAX_LINE} bytes")
-            progress(len(block))
-            while left and (rest := file.readline(min(BLOCK, left))):
-                left -= len(rest)
-                progress(len(rest))
-                if rest.endswith(b"\n"):
-                    break
-        self._flush()
-        return number
+            if (session := self._session(record)) is not None:
+                session.add_part(record, source, position)
 
-    def _read_lines(self, block: bytes, source: str, number: int) -> int:
-        """Take in whole lines; `number` lines were before them."""
-        lines = PLAIN_LINE.findall(block)
-        utf8 = _is_utf8(block)
-        others: dict[int, Record] = {}
-        start = 0
-        texts: list[bytes] = []
+    def _read_records(self, source: Source) -> None:
+        for position, line in source.lines():
+            if (record := self._record(source, position, line)) is not None:
+                if (session := self._session(record)) is not None:
+                    session.add(record)
+                else:
+                    reason = f"of another session than the first {MAX_SESSIONS}"
+                    self._problem(source, position, reason)
 
-        def count(end: int) -> None:
-            """Count the lines from `start` on."""
-            if start < end and not (utf8 and self._count_alike(lines, start, end, others)):
-                if not texts:
-                    texts.extend(block.split(b"\n"))
-                for index in range(start, end):
-                    record = others.get(index)
-                    if not lines[index][-1]:
-                        record = self._parse(texts[index] + b"\n", source, number + index + 1)
-                    if record is not None:
-                        self._session(record).tally.add(record)
+    def _read_in_order(self, sources: Sequence[Source]) -> None:
+        """Count the records of sessions again whose records came in no order."""
+        found: dict[str, tuple[array[int], array[int], array[int]]] = {
+            id: (array("q"), array("q"), array("q"))
+            for id, session in self.sessions.items()
+            if session.disordered
+        }
+        for number, source in enumerate(sources):
+            with source:
+                for position, line in source.lines():
+                    record = parsed(line)
+                    if record is not None and (columns := found.get(record["session"])):
+                        for column, value in zip(
+                            columns, (record["seq"], number, position), strict=True
+                        ):
+                            column.append(value)
+        for id, (seqs, numbers, positions) in found.items():
+            session = self.sessions[id]
+            session.begin()
+            for index in sorted(range(len(seqs)), key=seqs.__getitem__):
+                with sources[numbers[index]] as source:
+                    record = parsed(source.line(positions[index]))
+                if record is not None:  # the file is another one by now
+                    session.add(record)
 
-        for index in [index for index, line in enumerate(lines) if line[-1]]:
-            record = self._parse(lines[index][-1], source, number + index + 1)
-            if record is None:
-                continue
-            if record["type"] in ("flow", "event"):
-                others[index] = record
-                continue
-            count(index)
-            start, others = index + 1, {}
-            if record.get("final"):
-                self._flush()
-            if reason := self._take(record):
-                self._problem(source, number + index + 1, reason)
-        count(len(lines))
-        return number + len(lines)
-
-    def _flush(self) -> None:
-        """Count what is held back."""
-        for alike in self._alike.values():
-            alike.flush()
-        self._alike.clear()
-
-    def _count_alike(
-        self, lines: Sequence[PlainLine], start: int, end: int, others: dict[int, Record]
-    ) -> bool:
-        """Count some lines, all of a kind at once; False if they must be counted one by one."""
-        positions = [index for index in range(start, end) if not lines[index][-1]]
-        plain = [lines[index] for index in positions]
-        sessions = {line[0] for line in plain}
-        if len(sessions) != 1:
-            return False
-        name = sessions.pop()
-        try:
-            if any(record["session"].encode() != name for record in others.values()):
-                return False
-            if (alike := self._alike.get(name)) is not None:
-                alike.add(plain, positions, others)
-                return True
-            early = others and min(others) < positions[0]
-            first = others[min(others)] if early else Columns(plain[:1]).record(0)
-            if self._is_full(first):
-                return False
-            session = self.sessions.get(first["session"]) or self._begun(first)
-            alike = Alike(session.tally)
-            alike.add(plain, positions, others)
-        except ValueError:
-            return False
-        if len(self._alike) >= MOST_ALIKE:
-            self._flush()
-        self._alike[name] = alike
-        self.sessions[session.id] = session
-        return True
-
-    def _parse(self, text: bytes, source: str, number: int) -> Record | None:
+    def _record(self, source: Source, position: int, line: bytes) -> Record | None:
         """The record in a line; None if there is none."""
-        if text.isspace():
+        if not line.strip():
             return None
         try:
-            record: Record = decode(text)
+            record: Record = decode(line)
         except ValueError:
-            torn = not text.endswith(b"\n")
-            self._problem(source, number, "torn line" if torn else "not JSON")
+            if len(line) == MAX_LINE and not line.endswith(b"\n"):
+                reason = f"longer than {MAX_LINE} bytes"
+            else:
+                reason = "not JSON" if line.endswith(b"\n") else "torn line"
+            self._problem(source, position, reason)
             return None
-        reason = check(record)
-        if not reason and self._is_full(record):
-            reason = f"of another session than the first {MAX_SESSIONS}"
-        if reason:
-            self._problem(source, number, reason)
+        if reason := check(record):
+            self._problem(source, position, reason, for_all=reason == _other_schema(record))
             return None
         return record
 
-    def _is_full(self, record: Record) -> bool:
-        return len(self.sessions) >= MAX_SESSIONS and record["session"] not in self.sessions
+    def _session(self, record: Record) -> Session | None:
+        """The session of a record; None where there are too many."""
+        id = record["session"]
+        if id not in self.sessions:
+            if len(self.sessions) >= MAX_SESSIONS:
+                return None
+            self.sessions[id] = Session(id)
+        return self.sessions[id]
 
-    def _session(self, record: Record) -> Session:
-        session = self.sessions.get(record["session"])
-        if session is None:
-            session = self.sessions[record["session"]] = self._begun(record)
-        return session
-
-    def _begun(self, record: Record) -> Session:
-        """The session whose first record this is."""
-        return Session(record["session"], time=record["time"])
-
-    def _take(self, record: Record) -> str:
-        """Take in a record that was checked; why it cannot be, or ""."""
-        session = self._session(record)
-        if not session.time:
-            session.time = record["time"]
-        if record["type"] == "session_start":
-            session.start = record
-        elif record["type"] != "stats":
-            session.tally.add(record)
-        elif record.get("final"):
-            # Says more than the records where some could not be written.
-            try:
-                session.tally = Tally.from_data(record)
-            except ValueError as error:
-                return f"wrong statistics: {error}"
-            session.final = True
-        return ""
-
-    def _problem(self, source: str, line: int, reason: str) -> None:
+    def _problem(self, source: Source, position: int, reason: str, for_all: bool = False) -> None:
+        """Note a line that cannot be used. `for_all`: the first of a source stands for all whose
+        reason is the same."""
         self.unreadable += 1
-        # A plain line that is not what it seems is found out after others that follow it.
-        insort(self.problems, Problem(source, line, reason), self._earlier, key=attrgetter("line"))
-        del self.problems[MAX_PROBLEMS:]
-
-    # --- parts of a large file ---
-
-    def _read_parts(
-        self, path: Path, source: str, end: int, processes: int, progress: Progress
-    ) -> None:
-        """Take in a large file up to `end`: its beginning and the first part here, the other parts
-        in other processes at the same time."""
-        with path.open("rb") as file:
-            begin = _line_start(file, HEAD, end)
-            file.seek(0)
-            number = self._read_range(file, source, 0, begin, progress)
-            cuts = [
-                _line_start(file, begin + (end - begin) * part // processes, end)
-                for part in range(1, processes)
-            ]
-            file.seek(begin)
-            known = {session.id: session.tally for session in self.sessions.values()}
-            with _readers(path, source, [*cuts, end], self._part()) as readers:
-                size = (cuts[0] if readers else end) - begin
-
-                def told(count: int) -> None:
-                    progress(count + sum(reader.progress() for reader in readers))
-
-                number = self._read_range(file, source, number, size, told)
-                for reader in readers:
-                    part = reader.result(progress)
-                    if part is not None and self._fits(part, known):
-                        self._merge(part, number)
-                        number += part.lines
-                    else:
-                        file.seek(reader.begin)
-                        size = reader.end - reader.begin
-                        number = self._read_range(file, source, number, size, lambda _: None)
-
-    def _part(self) -> Part:
-        """What a part of a file is to be read into."""
-        part = Part()
-        for session in self.sessions.values():
-            part.sessions[session.id] = Session(session.id, session.tally.part())
-        return part
-
-    def _fits(self, part: Part, known: Mapping[str, Tally]) -> bool:
-        """Whether to merge a part is to read it. `known`: tallies of which the part was told; final
-        statistics may have put others in their place."""
-        for theirs in part.sessions.values():
-            mine = self.sessions.get(theirs.id)
-            tally = Tally() if mine is None else mine.tally
-            told = known.get(theirs.id, tally)
-            if not theirs.final and not (told is tally and tally.fits(theirs.tally)):
-                return False
-        return True
-
-    def _merge(self, part: Part, number: int) -> None:
-        """Take in a part; `number` lines are before it."""
-        for theirs in part.sessions.values():
-            mine = self.sessions.get(theirs.id)
-            if mine is None:
-                mine = self.sessions[theirs.id] = Session(theirs.id, time=theirs.time)
-            mine.start = theirs.start or mine.start
-            if theirs.final:
-                mine.final = True
-                mine.tally = theirs.tally
-            else:
-                mine.tally.merge(theirs.tally)
-        for problem in part.problems:
-            self._problem(problem.source, number + problem.line, problem.reason)
-        self.unreadable += part.unreadable - len(part.problems)
+        if for_all and reason in source.refused:
+            return
+        source.refused.add(reason)
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(source.name, source.number(position), reason))
 
 
-class Part(Logs):
-    """What a part of a file holds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines = 0
-
-    def _begun(self, record: Record) -> Session:
-        session = super()._begun(record)
-        session.tally = Tally().part()
-        return session
+def _other_schema(record: Any) -> str:
+    return other_schema(record) if isinstance(record, dict) else ""
 
 
-class Reader:
-    """Another process that reads a part of a file."""
+def read(logs: Sequence[tuple[str, Path | BinaryIO]], progress: Progress = lambda _: None) -> Logs:
+    """What logs hold, each given with its name for problems; a stream that cannot be looked at
+    twice is copied into a temporary file. `progress` is told of bytes that were taken in.
 
-    def __init__(self, path: Path, source: str, begin: int, end: int, part: Part) -> None:
-        """Raises: OSError, where no process can be started."""
-        self.begin = begin
-        self.end = end
-        # Not forked: other threads may be about, and forking is not to be had everywhere.
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe(duplex=False)
-        arguments = (theirs, path, source, begin, end, part)
-        self._process = context.Process(target=_read_part, args=arguments, daemon=True)
-        self._process.start()
-        theirs.close()
-        self._part: Part | None = None
+    Raises: OSError, with the name of the log as its `filename`.
+    """
+    found = Logs()
+    with ExitStack() as stack, _uncollected():
+        sources = []
+        for name, log in logs:
+            try:
+                sources.append(Source(name, _seekable(log, stack)))
+            except OSError as error:
+                error.filename = name
+                raise
+        found._read(sources, progress)
+    return found
 
-    def progress(self) -> int:
-        """How many bytes it has read since the last call."""
-        count = 0
-        try:
-            while self._part is None and self._connection.poll():
-                count += self._receive()
-        except (EOFError, OSError):
-            pass
-        return count
 
-    def result(self, progress: Progress) -> Part | None:
-        """Wait for what it has read; None if it failed."""
-        try:
-            while self._part is None:
-                progress(self._receive())
-        except (EOFError, OSError):
-            return None
-        return self._part
-
-    def stop(self) -> None:
-        """End the process."""
-        self._connection.close()
-        self._process.kill()
-        self._process.join()
-
-    def _receive(self) -> int:
-        message = self._connection.recv()
-        if isinstance(message, Part):
-            self._part = message
-            return 0
-        count: int = message
-        return count
+def _seekable(log: Path | BinaryIO, stack: ExitStack) -> Path | BinaryIO:
+    """A log that can be looked at again and again. Raises: OSError."""
+    if isinstance(log, Path):
+        if stat.S_ISREG(log.stat().st_mode):
+            return log
+        log = stack.enter_context(log.open("rb"))
+    elif log.seekable():
+        return log
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  # the stack closes it
+    stack.enter_context(copy)
+    shutil.copyfileobj(log, copy, BLOCK)
+    return copy
 
 
 @contextmanager
-def _readers(path: Path, source: str, cuts: Sequence[int], part: Part) -> Iterator[list[Reader]]:
-    """A reader for each range between two `cuts`; none where processes cannot be started."""
-    readers: list[Reader] = []
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection, which would look through millions of new objects again and again
+    and find nothing."""
+    collecting = gc.isenabled()
+    gc.disable()
     try:
-        try:
-            for begin, end in pairwise(cuts):
-                readers.append(Reader(path, source, begin, end, part))
-        except (OSError, AssertionError):  # AssertionError: this process must not have children
-            while readers:
-                readers.pop().stop()
-        yield readers
+        yield
     finally:
-        for reader in readers:
-            reader.stop()
-
-
-def _read_part(
-    connection: Connection, path: Path, source: str, begin: int, end: int, part: Part
-) -> None:
-    """Read a part of a file; send the bytes read, again and again, and the part at last."""
-    gc.disable()  # see cli.py
-    with path.open("rb") as file:
-        file.seek(begin)
-        part.lines = part._read_range(file, source, 0, end - begin, connection.send)
-    connection.send(part)
-
-
-def _line_start(file: BinaryIO, position: int, end: int) -> int:
-    """The first beginning of a line at or after a position."""
-    if position >= end:
-        return end
-    file.seek(position - 1)
-    while (line := file.readline(BLOCK)) and not line.endswith(b"\n"):
-        pass
-    return min(file.tell(), end)
-
-
-# --- sessions that need not be read ---
-
-
-def _settled(file: BinaryIO) -> tuple[list[tuple[Record, Record]], int | None]:
-    """The sessions at the end of a file that need not be read because their final statistics are
-    there, each by its first and its last record; and how many bytes before them are to be read,
-    None for all of what is no regular file.
-
-    The final statistics say how much their session has written. If a session begins just so many
-    bytes before, nobody else wrote in between. The file is left at its beginning.
-    """
-    settled: list[tuple[Record, Record]] = []
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return [], None
-    end = file.seek(0, os.SEEK_END)
-    while end and (found := _last_session(file, end)) is not None:
-        start, final, end = found
-        settled.insert(0, (start, final))
-    file.seek(0)
-    return settled, end
-
-
-def _last_session(file: BinaryIO, end: int) -> tuple[Record, Record, int] | None:
-    """First and last record of the session whose final statistics end at `end`, and where it
-    begins; None if there is no such session, or if others wrote in between."""
-    line = _last_line(file, end)
-    if b'"final":true' not in line[:200]:
-        return None
-    final = _parsed(line)
-    if final.get("type") != "stats" or not final.get("final"):
-        return None
-    first = end - len(line) - final.get("log_bytes", sys.maxsize)
-    if first < 0:
-        return None
-    file.seek(first)
-    head = file.readline(MAX_LINE)
-    if head == b"\n":  # put there because the line before was torn
-        head = file.readline(MAX_LINE)
-    start = _parsed(head)
-    if start.get("type") != "session_start" or start["session"] != final["session"]:
-        return None
-    try:
-        Tally.from_data(final)
-    except ValueError:
-        return None
-    return start, final, first
-
-
-def _last_line(file: BinaryIO, end: int) -> bytes:
-    """The line that ends at `end`; empty if that is within a line."""
-    pieces: list[bytes] = []  # from the last to the first
-    length = 0
-    while end and length < MAX_LINE:
-        size = min(1 << 18, end)
-        end -= size
-        file.seek(end)
-        piece = file.read(size)
-        if not pieces and not piece.endswith(b"\n"):
-            return b""
-        newline = piece.rfind(b"\n", 0, size if pieces else size - 1)
-        pieces.append(piece[newline + 1 :])
-        length += size
-        if newline >= 0 or not end:
-            return b"".join(reversed(pieces))
-    return b""
-
-
-def _parsed(line: bytes) -> Record:
-    """The record that a line holds; {} if it is none."""
-    try:
-        record = decode(line)
-    except ValueError:
-        return {}
-    return {} if check(record) else record
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        return data.isascii() or bool(data.decode())
-    except UnicodeDecodeError:
-        return False
+        if collecting:
+            gc.enable()

@@ -7,8 +7,10 @@ A record is a dictionary of plain data, as it stands in the session log
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+from mitmproxy import connection
 from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
@@ -20,44 +22,46 @@ from mitmproxy.udp import UDPMessage
 from mitmproxy.websocket import WebSocketMessage
 
 from . import redaction
-from .encoding import PLAIN
-from .encoding import encode
 from .redaction import Urls
 from .times import milliseconds
 from .times import timestamp
+from .vocabulary import DEFAULT_PORTS
 from .vocabulary import Tag
 
 Record = dict[str, Any]
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def address(peer: Any) -> str:
-    """A socket address as `host:port`, IPv6 in brackets."""
-    if not peer or len(peer) < 2:
-        return ""
-    host, port = str(peer[0]), peer[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+MAX_MEDIA_TYPE = 100
+"""Longest media type that is kept, in characters; registered ones are shorter (RFC 6838 §4.2)."""
 
 
 def flow_record(
-    flow: mflow.Flow, kind: str, tag: Tag, session: str, urls: Urls, pretty: bool = False
+    flow: mflow.Flow,
+    kind: str,
+    tag: Tag,
+    session: str,
+    urls: Urls,
+    pretty: bool = False,
+    opened: bool | None = None,
 ) -> Record:
-    """The `flow` record.
+    """The `flow` record; its `seq` is given when it is written.
 
-    `pretty`: name hosts after the Host header, as mitmproxy's option `showhost` does.
+    `kind`: the record's field. `pretty`: name hosts after the Host header, as mitmproxy's option
+    `showhost` does. `opened`: whether this flow's request opened the connection to its server, or
+    another's had; None where that is not known.
     """
     record: Record = {
         "type": "flow",
         "session": session,
+        "seq": 0,
         "time": "",
         "flow": flow.id,
         "kind": kind,
     }
-    if client := address(flow.client_conn.peername):
-        record["client"] = client
+    _client_fields(record, flow.client_conn.peername)
     if isinstance(flow, http.HTTPFlow):
         ended = _http_fields(record, flow, urls, pretty)
+        if opened is not None:
+            _connection_fields(record, flow.server_conn, opened)
     elif isinstance(flow, dns.DNSFlow):
         ended = _dns_fields(record, flow)
     else:
@@ -77,6 +81,7 @@ def bare_record(flow: mflow.Flow, kind: str, tag: Tag, session: str) -> Record:
     record: Record = {
         "type": "flow",
         "session": session,
+        "seq": 0,
         "time": timestamp(created if isinstance(created, (int, float)) else 0),
         "flow": redaction.printable(str(flow.id)) or "-",
         "kind": kind,
@@ -84,103 +89,12 @@ def bare_record(flow: mflow.Flow, kind: str, tag: Tag, session: str) -> Record:
     return record | tag
 
 
-_SCHEMES = {b"http": ("http://", 80), b"https": ("https://", 443)}
-_plain_tags: dict[tuple[int, str], str] = {}
-"""Status and description → the JSON of the ready-made tag."""
-
-
-def plain_record(
-    flow: http.HTTPFlow, tag: Tag, session: str, urls: Urls
-) -> tuple[Record, bytes] | None:
-    """The `flow` record of a plain HTTP exchange, and its line; None if it is not plain.
-
-    The line says what `encode` would make of `flow_record`, for what most flows are: complete HTTP
-    over IPv4 with all timestamps and nothing to escape. The record holds of it what the tally
-    counts. Between two flows the processor's caches go cold, and every line of code costs several
-    times what it costs in a loop.
-    """
-    response, request = flow.response, flow.request.data
-    method, version = _METHODS.get(request.method), _VERSIONS.get(request.http_version)
-    if response is None or method is None or version is None or flow.is_replay:
-        return None
-    if len(tag) not in (4, 6) or tag["outcome"] != "status":
-        return None  # it says more than a status
-    answer, server, client = response.data, flow.server_conn, flow.client_conn.peername
-    sent, received, ended = request.timestamp_end, answer.timestamp_start, answer.timestamp_end
-    sized = request.content is not None and answer.content is not None
-    if not sized or sent is None or received is None or ended is None or client is None:
-        return None
-    connected = server.timestamp_tls_setup or server.timestamp_tcp_setup
-    if connected is not None and connected > sent:
-        sent = connected
-    waited, took = (received - sent) * 1e6 + 0.5, (ended - request.timestamp_start) * 1e6 + 0.5
-    if not (0 < waited < 1e12 and 0 < took < 1e12 and 0 < ended < 1e11):
-        return None
-    wait, duration = int(waited), int(took)
-    host, port = request.host, request.port
-    target = "" if urls == "origin" else request.path.decode("utf-8", "replace")
-    if urls == "redacted" and ("?" in target or "#" in target):
-        target = redaction.redact_target(target)
-    scheme, default_port = _SCHEMES.get(request.scheme, ("", 0))
-    if not scheme or target == "*":
-        return None
-    url = f"{scheme}{host}{target}" if port == default_port else f"{scheme}{host}:{port}{target}"
-    text = f"{flow.id}{client[0]}{url}"
-    if '"' in text or "\\" in text or not text.isprintable() or ":" in client[0] + host:
-        return None
-    if len(url) > redaction.MAX_HOST or not host:
-        return None
-    key = tag["status"], tag["description"]
-    encoded_tag = _plain_tags.get(key)
-    if encoded_tag is None:
-        if len(_plain_tags) > 500:
-            _plain_tags.clear()
-        encoded_tag = _plain_tags[key] = encode(tag)[1:-2].decode()
-    record = {
-        "type": "flow",
-        "time": timestamp(ended),
-        "flow": flow.id,
-        "kind": "http",
-        "method": method,
-        "url": url,
-        "host": host,
-        "request_bytes": len(request.content or b""),
-        "response_bytes": len(answer.content or b""),
-        "wait_ms": wait / 1000,
-        "duration_ms": duration / 1000,
-        **tag,
-    }
-    if "error_code" in tag:
-        record["port"] = port
-    line = PLAIN % (
-        session,
-        record["time"],
-        flow.id,
-        client[0],
-        client[1],
-        method,
-        url,
-        host,
-        port,
-        version,
-        record["request_bytes"],
-        record["response_bytes"],
-        wait // 1000,
-        wait % 1000,
-        duration // 1000,
-        duration % 1000,
-        encoded_tag,
-    )
-    return record, line.encode("utf-8", "replace")
-
-
 def event_record(
     tag: Tag, session: str, time: float, client: Any, host: str, port: int | None
 ) -> Record:
     """The `event` record: a failure without a flow."""
-    record: Record = {"type": "event", "session": session, "time": timestamp(time)}
-    if peer := address(client):
-        record["client"] = peer
+    record: Record = {"type": "event", "session": session, "seq": 0, "time": timestamp(time)}
+    _client_fields(record, client)
     if host:
         record["host"] = redaction.printable(host, redaction.MAX_HOST)
     if port is not None:
@@ -190,11 +104,30 @@ def event_record(
     return record
 
 
+def _client_fields(record: Record, peername: Any) -> None:
+    """`client`, its address, and `client_port`."""
+    if peername and len(peername) >= 2:  # of IPv6, a flow label and a scope follow
+        record["client"] = str(peername[0])
+        record["client_port"] = peername[1]
+
+
+def _connection_fields(record: Record, server: connection.Server, opened: bool) -> None:
+    """`connect_ms` and `tls_ms` of the request that opened the connection, `reused` of others."""
+    if not opened:
+        record["reused"] = True
+        return
+    connected, secured = server.timestamp_tcp_setup, server.timestamp_tls_setup
+    if (spent := milliseconds(server.timestamp_start, connected)) is not None:
+        record["connect_ms"] = spent
+    if (spent := milliseconds(connected, secured)) is not None:
+        record["tls_ms"] = spent
+
+
 def url_of(scheme: str, host: str, port: int, target: str) -> str:
     """A URL from its parts, the scheme's default port left out."""
     if ":" in host and host[:1] != "[":
         host = f"[{host}]"
-    if _DEFAULT_PORTS.get(scheme) == port:
+    if DEFAULT_PORTS.get(scheme) == port:
         return f"{scheme}://{host}{target}"
     return f"{scheme}://{host}:{port}{target}"
 
@@ -235,6 +168,9 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     if response is not None and data.method != b"CONNECT":
         if websocket is None and (size := _body_size(response, error)) is not None:
             record["response_bytes"] = size
+        content_type = response.headers.get("content-type")
+        if content_type and (media_type := _media_type(content_type)):
+            record["media_type"] = media_type
         # With a connection made for this request, the request was sent once that was up.
         server = flow.server_conn
         connected = server.timestamp_tls_setup or server.timestamp_tcp_setup
@@ -268,6 +204,13 @@ def _url(data: http.RequestData, host: str, urls: Urls) -> str:
     if urls == "redacted" and ("?" in target or "#" in target):
         target = redaction.redact_target(target)
     return url_of(data.scheme.decode("ascii", "replace"), host, data.port, target)
+
+
+@lru_cache(maxsize=256)
+def _media_type(content_type: str) -> str:
+    """The media type of a Content-Type header without parameters (RFC 9110 §8.3.1)."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return redaction.printable(media_type, MAX_MEDIA_TYPE)
 
 
 def _body_size(message: http.Message, error: mflow.Error | None) -> int | None:

@@ -10,9 +10,14 @@ from .vocabulary import BANDS
 from .vocabulary import ERRORS
 from .vocabulary import KINDS
 from .vocabulary import OUTCOMES
+from .vocabulary import SCHEMA
 
-_TYPES = ("flow", "event", "stats", "session_start", "gap")
+TYPES = ("session_start", "flow", "event", "gap", "stats")
 _TEXTS: Sequence[str] = ("host", "method", "url", "flow", "cause", "detail", "description")
+_PORTS: Sequence[str] = ("port", "client_port", "close_code")
+_COUNTS: Sequence[str] = ("request_bytes", "response_bytes")
+_TIMES: Sequence[str] = ("wait_ms", "duration_ms")
+_PARTS: Sequence[str] = ("checkpoint", "upto", "part", "log_bytes", "checkpoint_bytes", "dropped")
 
 
 def check(record: Any) -> str:
@@ -24,27 +29,28 @@ def check(record: Any) -> str:
         return "not a record"
     get = record.get
     kind = get("type")
-    if kind not in _TYPES:
+    if kind not in TYPES:
         return "not a flowtally record" if kind is None else f"unknown record type {kind!r:.40}"
     if not isinstance(get("session"), str):
         return "a record without a session"
-    try:
-        if datetime.fromisoformat(record["time"]).utcoffset() is None:
-            raise ValueError
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return f"time is {get('time')!r:.40}, not RFC 3339"
+    if reason := other_schema(record):
+        return reason
+    if not _is_count(get("seq")) or get("seq") == 0:
+        return f"seq is {get('seq')!r:.40}, not a number from 1"
+    if not _is_time(get("time")):
+        return f"time is {get('time')!r:.40}, not RFC 3339 in UTC with milliseconds"
     if kind == "gap":
         return "" if _is_count(get("dropped")) else f"dropped is {get('dropped')!r:.40}"
     if kind == "stats":
-        return "" if _is_count(get("log_bytes", 0)) else f"log_bytes is {get('log_bytes')!r:.40}"
-    if kind not in ("flow", "event"):
+        return _check_checkpoint(record)
+    if kind == "session_start":
         return ""
     for name in _TEXTS:
-        if not isinstance(get(name, ""), str):
-            return f"{name} is {get(name)!r:.40}, not text"
-    for name in ("port", "close_code"):
-        if type(get(name, 0)) is not int or not 0 <= get(name, 0) < 2**16:
-            return f"{name} is {get(name)!r:.40}, not a number"
+        if name in record and not isinstance(record[name], str):
+            return f"{name} is {record[name]!r:.40}, not text"
+    for name in _PORTS:
+        if name in record and (type(record[name]) is not int or not 0 <= record[name] < 2**16):
+            return f"{name} is {record[name]!r:.40}, not a number"
     error_code = get("error_code")
     if error_code is not None and (type(error_code) is not int or error_code not in ERRORS):
         return f"unknown error code {error_code!r:.40}"
@@ -63,14 +69,48 @@ def check(record: Any) -> str:
             return f"status is {get('status')!r:.40} in band {get('band')!r:.40}"
     elif (error_code or record["outcome"] == "error") and not (error_code and get("cause")):
         return "a failure without a cause"
-    for name in ("request_bytes", "response_bytes"):
-        if not _is_count(get(name, 0)):
-            return f"{name} is {get(name)!r:.40}, not a count"
-    for name in ("wait_ms", "duration_ms"):
-        value = get(name, 0)
-        if type(value) not in (int, float) or not 0 <= value < 1e15:
-            return f"{name} is {value!r:.40}, not a time"
+    for name in _COUNTS:
+        if name in record and not _is_count(record[name]):
+            return f"{name} is {record[name]!r:.40}, not a count"
+    for name in _TIMES:
+        if name in record:
+            value = record[name]
+            if type(value) not in (int, float) or not 0 <= value < 1e15:
+                return f"{name} is {value!r:.40}, not a time"
     return ""
+
+
+def other_schema(record: dict[str, Any]) -> str:
+    """Why a record cannot be read although it is flowtally's: it is of another schema; "" if it is
+    not. Records of schema 1 had no `seq`."""
+    written = record.get("schema") if record.get("type") == "session_start" else SCHEMA
+    if "seq" not in record:
+        written = 1
+    if type(written) is int and written == SCHEMA:
+        return ""
+    return f"written in schema {written!r:.20} of the session log; this flowtally reads {SCHEMA}"
+
+
+def _check_checkpoint(record: dict[str, Any]) -> str:
+    for name in _PARTS:
+        if not _is_count(record.get(name)):
+            return f"{name} is {record.get(name)!r:.40}, not a number"
+    if not _is_count(record.get("parts", 0)):
+        return f"parts is {record['parts']!r:.40}, not a number"
+    for name in ("first", "last"):
+        if name in record and not _is_time(record[name]):
+            return f"{name} is {record[name]!r:.40}, not a time"
+    return "" if isinstance(record.get("rows"), list) else "statistics without rows"
+
+
+def _is_time(value: Any) -> bool:
+    if not isinstance(value, str) or len(value) != 24 or value[-1] != "Z":
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return value[10] == "T" and value.isascii()
 
 
 def _is_count(value: Any) -> bool:

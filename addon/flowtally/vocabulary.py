@@ -17,6 +17,9 @@ from typing import Literal
 
 KNOWN = Path(__file__).with_name("known")
 
+SCHEMA = 2
+"""Version of the format of the session log, `known/record.schema.json`."""
+
 BANDS = ("Informational", "Success", "Redirection", "Client error", "Server error")
 """The status bands, by first digit of the code (RFC 9110 §15)."""
 
@@ -30,6 +33,9 @@ OUTCOMES = ("status", "error", "ok", "unfinished")
 KINDS = ("http", "websocket", "connect", "dns", "tcp", "udp")
 """What a flow can be."""
 
+DEFAULT_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
+"""Scheme → the port that its URLs need not name (RFC 9110 §4.2)."""
+
 REDIRECT_CODES = frozenset((301, 302, 303, 307, 308))
 """The codes a client follows (RFC 9110 §15.4; the Fetch standard's "redirect status")."""
 
@@ -37,8 +43,11 @@ MAX_DESCRIPTION = 120
 """Longest description a catalogue file may give, in characters."""
 
 Tag = dict[str, Any]
-"""What a flow is tagged with: the fields of design §2 as plain data, those without a value left
-out."""
+"""What a flow is tagged with, as plain data: `outcome`, and as far as they have a value `status`,
+`band`, `description`, `error_code`, `error_name`, `cause`, `side`, `detail`, `close_code`,
+`close_reason`, `answered_by`. These are fields of its record, too."""
+METADATA_KEY = "flowtally"
+"""Where the tag stands in `flow.metadata`."""
 
 
 @dataclass(frozen=True, slots=True)

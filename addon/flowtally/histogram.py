@@ -1,0 +1,165 @@
+"""How times are distributed: counts in buckets, from which percentiles are read."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import defaultdict
+from itertools import accumulate
+from math import ceil
+from typing import Any
+
+FIRST = 100
+"""The first bucket holds all up to this many microseconds."""
+GROWTH = 1.04
+"""Each bucket is so many times as wide as the one before: what stands for its values, the middle,
+is within 2 % of each."""
+SIZE = 530
+"""How many buckets there are; the last begins later than a day."""
+STARTS = [FIRST + 1, *(ceil(FIRST * GROWTH**number) for number in range(1, SIZE - 1))]
+"""The least time of each bucket but the first, in microseconds."""
+MOST = 2**31
+"""What a bucket of a log may hold; it leaves room to count on."""
+SPARSE = 24
+"""Up to so many buckets are kept in a dictionary; an array of all would be no larger then."""
+
+PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+"""Name of a percentile → the share of all values that do not exceed it."""
+POINTS = (*PERCENTILES, "max")
+"""What is said of a distribution, in this order."""
+
+
+def bucket(microseconds: int) -> int:
+    """The number of the bucket that holds a time."""
+    return bisect_right(STARTS, microseconds)
+
+
+def middle(number: int) -> float:
+    """The time in ms that stands for all of a bucket."""
+    return FIRST * GROWTH ** (number - 0.5 if number else 0) / 1000
+
+
+class Histogram:
+    """A distribution of times. It counts whole microseconds and speaks of milliseconds; two of them
+    can be added."""
+
+    __slots__ = ("_dense", "buckets", "count", "longest", "microseconds")
+
+    def __init__(self) -> None:
+        self.buckets: defaultdict[int, int] | array[int] = defaultdict(int)
+        self.count = 0
+        self.longest = 0
+        """In microseconds."""
+        self.microseconds = 0
+        """The sum."""
+        self._dense = False
+
+    @property
+    def maximum(self) -> float:
+        """The longest time in ms."""
+        return self.longest / 1000
+
+    @property
+    def mean(self) -> float:
+        """The arithmetic mean in ms; 0 of nothing."""
+        return round(self.microseconds / self.count / 1000, 3) if self.count else 0.0
+
+    def add(self, microseconds: int, number: int) -> None:
+        """Count a time, given with the number of its bucket: one look for several histograms."""
+        self.buckets[number] += 1
+        self.count += 1
+        self.microseconds += microseconds
+        if microseconds > self.longest:
+            self.longest = microseconds
+        if not self._dense and len(self.buckets) > SPARSE:
+            self._densify()
+
+    def merge(self, other: Histogram) -> None:
+        """Add what `other` counted."""
+        for number, count in other.filled():
+            self.buckets[number] = min(self.buckets[number] + count, MOST)
+        self.count += other.count
+        self.microseconds += other.microseconds
+        self.longest = max(self.longest, other.longest)
+        if not self._dense and len(self.buckets) > SPARSE:
+            self._densify()
+
+    def filled(self) -> list[tuple[int, int]]:
+        """The buckets that hold anything, in order: their numbers and counts."""
+        if isinstance(self.buckets, array):
+            return [(number, count) for number, count in enumerate(self.buckets) if count]
+        return sorted(self.buckets.items())
+
+    def percentiles(self) -> dict[str, float]:
+        """PERCENTILES → the value in ms that this share of all values do not exceed; 0 of
+        nothing."""
+        found: dict[str, float] = {}
+        shares = iter(PERCENTILES.items())
+        name, share = next(shares)
+        passed = 0
+        for number, count in self.filled():
+            passed += count
+            while passed >= share * self.count:
+                found[name] = round(min(middle(number), self.maximum), 3)
+                following = next(shares, None)
+                if following is None:
+                    return found
+                name, share = following
+        return dict.fromkeys(PERCENTILES, 0.0)
+
+    def points(self) -> dict[str, float]:
+        """POINTS in ms; empty of nothing."""
+        return {**self.percentiles(), "max": self.maximum} if self.count else {}
+
+    def to_data(self) -> dict[str, Any]:
+        """As it stands in the log: `count`; `sum_ms`, `max_ms`; `buckets`, for each that holds
+        anything two numbers: how many empty ones lie before it, and its count."""
+        buckets: list[int] = []
+        before = 0
+        for number, count in self.filled():
+            buckets += (number - before, count)
+            before = number + 1
+        return {
+            "count": self.count,
+            "sum_ms": self.microseconds / 1000,
+            "max_ms": self.longest / 1000,
+            "buckets": buckets,
+        }
+
+    @classmethod
+    def from_data(cls, data: Any) -> Histogram:
+        """What `to_data` made. Raises: ValueError."""
+        self = cls()
+        if not isinstance(data, dict):
+            raise ValueError("a distribution must be an object")
+        buckets = data.get("buckets")
+        if not isinstance(buckets, list) or len(buckets) % 2 or set(map(type, buckets)) - {int}:
+            raise ValueError("'buckets' must be a list of pairs of whole numbers")
+        counts = buckets[1::2]
+        if counts:
+            numbers = [end - 1 for end in accumulate(skipped + 1 for skipped in buckets[::2])]
+            if min(buckets[::2]) < 0 or numbers[-1] >= SIZE:
+                raise ValueError("'buckets' has one that does not exist")
+            if min(counts) <= 0 or max(counts) > MOST:
+                raise ValueError("'buckets' has one that holds nothing or too much")
+            self.buckets = defaultdict(int, zip(numbers, counts, strict=True))
+            self.count = sum(counts)
+        if len(self.buckets) > SPARSE:
+            self._densify()
+        self.microseconds = _microseconds(data, "sum_ms")
+        self.longest = _microseconds(data, "max_ms")
+        return self
+
+    def _densify(self) -> None:
+        filled = self.filled()
+        self.buckets = array("I", bytes(4 * SIZE))
+        for number, count in filled:
+            self.buckets[number] = count
+        self._dense = True
+
+
+def _microseconds(data: dict[str, Any], name: str) -> int:
+    value = data.get(name)
+    if type(value) not in (int, float) or not 0 <= value < 1e15:
+        raise ValueError(f"{name!r} must be a time in ms, not {value!r:.40}")
+    return round(value * 1000)
