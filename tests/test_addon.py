@@ -19,7 +19,7 @@ from flowtally import record
 from flowtally.addon import Flowtally
 from flowtally.classify import Rules
 from flowtally.classify import classify
-from flowtally.classify import kind
+from flowtally.classify import flow_kind
 from flowtally.classify import status_of
 from flowtally.encoding import encode
 from flowtally.redaction import Urls
@@ -219,7 +219,7 @@ def assert_same_line(flow: http.HTTPFlow, urls: Urls) -> bool:
     """Whether the flow goes the short way; if so, it must make no difference."""
     tag = classify(flow, Rules(STATUS_TAGS, 5.0))
     plain = None
-    if kind(flow) == "http" and not flow.error:  # as the addon asks
+    if flow_kind(flow) == "http" and not flow.error:  # as the addon asks
         plain = record.plain_record(flow, tag, "00000000", urls)
     if plain is None:
         return False

@@ -12,13 +12,13 @@ import pytest
 from flowtally import vocabulary
 from flowtally.classify import Note
 from flowtally.classify import Rules
-from flowtally.classify import Situation
 from flowtally.classify import classify
-from flowtally.classify import failure
+from flowtally.classify import exchange_failure
+from flowtally.classify import flow_kind
 from flowtally.classify import handshake_failure
-from flowtally.classify import kind
 from flowtally.classify import log_failure
 from flowtally.classify import unfinished
+from flowtally.situation import Situation
 from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
@@ -174,7 +174,7 @@ EXCHANGE = [
 
 @pytest.mark.parametrize(("message", "situation", "cause"), EXCHANGE)
 def test_exchange(message: str, situation: Situation, cause: str) -> None:
-    tag = failure(message, situation, RULES)
+    tag = exchange_failure(message, situation, RULES)
     assert tag["cause"] == cause
     assert tag["outcome"] == "error"
     assert tag["error_code"] == vocabulary.CAUSES[cause].error.code
@@ -333,10 +333,6 @@ def test_a_log_line_explains_a_vague_failure() -> None:
     tag = classify(flow, RULES, Note(row, line))
     assert tag["cause"] == "tls_alert_received"
     assert "certificate required" in tag["detail"]
-    # A saved flow keeps what only the live session could know.
-    flow.metadata["flowtally"] = tag
-    flow.live = False
-    assert classify(flow, RULES) == tag
     # A failure that speaks for itself stays what it is.
     flow.error = mflow.Error("Connection killed.")
     assert classify(flow, RULES, Note(row, line))["cause"] == "http_request_denied"
@@ -356,7 +352,7 @@ def test_connect_that_failed_is_no_bad_gateway_of_the_servers() -> None:
     tag = classify(flow, RULES)
     assert tag["cause"] == "connection_refused"
     assert "status" not in tag
-    assert kind(flow) == "connect"
+    assert flow_kind(flow) == "connect"
 
 
 @pytest.mark.parametrize(

@@ -53,18 +53,18 @@ from . import settings
 from . import vocabulary
 from .classify import Note
 from .classify import Rules
-from .classify import Situation
 from .classify import classify
-from .classify import failure as classify_failure
+from .classify import exchange_failure
+from .classify import explains
+from .classify import failure_tag
+from .classify import flow_kind
 from .classify import handshake_failure
-from .classify import kind as kind_of
 from .classify import log_failure
 from .classify import noted_failure
-from .classify import unanswered
+from .classify import unanswered_query
 from .classify import unfinished
 from .classify import with_redirect_limit
 from .encoding import encode
-from .mark import KEY
 from .mark import mark
 from .output import OutputError
 from .output import write
@@ -76,10 +76,16 @@ from .report import text
 from .report.layout import WIDTH
 from .report.paint import paint_for
 from .report.view import view
+from .situation import Situation
+from .situation import handshake_situation
+from .situation import hanging_situation
+from .situation import saved_tag
+from .situation import server_situation
 from .tally import Tally
 from .times import timestamp
 from .unclaimed import Failure
 from .unclaimed import Unclaimed
+from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
 
 STATS_INTERVAL = 10.0
@@ -383,7 +389,7 @@ class Flowtally:
         for failure in (*self._unclaimed.release_all(), *self._hanging()):
             self._guard(self._event, failure)
         for flow in self._open.values():
-            self._guard(self._record, flow, kind_of(flow), unfinished(flow, self.rules))
+            self._guard(self._record, flow, flow_kind(flow), unfinished(flow, self.rules))
         self._guard(self.session.close)
         self.session = None
 
@@ -541,22 +547,16 @@ class Flowtally:
         self._guard(self._client_handshake_failed, data)
 
     def _refused_client(self, client: connection.Client) -> None:
-        tag = classify_failure("Connection killed.", Situation(), self.rules)
+        tag = exchange_failure("Connection killed.", Situation(), self.rules)
         tag["detail"] = redaction.detail(client.error or "", self.rules.urls)
         self._event(Failure("", time.time(), tag, client.peername))
 
     def _server_failed(self, client: connection.Client, server: connection.Connection) -> None:
         message = server.error or ""
         now = time.time()
-        started = getattr(server, "timestamp_tcp_setup", None)
-        situation = Situation(
-            side="client" if client.timestamp_end is not None or not _readable(client) else "",
-            waited=now - (started or server.timestamp_start or now),
-            connecting=started is None,
-            upstream=client.proxy_mode.type_name == "upstream",
-        )
+        situation = server_situation(client, server, now)
         host, port = _target(server)
-        tag = classify_failure(message, situation, self.rules)
+        tag = exchange_failure(message, situation, self.rules)
         failure = Failure(message, now, tag, client.peername, host, port)
         if crowded_out := self._unclaimed.add(failure):
             self._event(crowded_out)
@@ -570,7 +570,7 @@ class Flowtally:
         if message == "connection closed early" and known:
             return  # it left because of a failure of the server's
         now = time.time()
-        situation = Situation(waited=now - client.timestamp_start)
+        situation = handshake_situation(client, now)
         tag = handshake_failure(message, situation, self.rules)
         host, port = _target(data.context.server)
         self._event(Failure(message, now, tag, client.peername, client.sni or host, port))
@@ -585,10 +585,8 @@ class Flowtally:
         for attempt in self._connecting.values():
             waited, client = now - attempt.since, attempt.client
             if waited >= self.rules.timeout and client.peername not in waiting:
-                situation = Situation(
-                    side="client", waited=waited, connecting=attempt.protocol == "TCP"
-                )
-                tag = classify_failure("Client disconnected.", situation, self.rules)
+                situation = hanging_situation(waited, attempt.protocol == "TCP")
+                tag = exchange_failure("Client disconnected.", situation, self.rules)
                 tag["detail"] = f"{attempt.protocol} connection to the server still not up"
                 host, port = _target(attempt.server)
                 yield Failure("", now, tag, client.peername, host, port)
@@ -615,7 +613,7 @@ class Flowtally:
     def _error_response(self, client: Any, message: str) -> None:
         """mitmproxy answered an HTTP/1 request with an error page of its own."""
         if message == internals.NO_HOST:
-            tag = classify_failure(message, Situation(), self.rules)
+            tag = exchange_failure(message, Situation(), self.rules)
             self._event(Failure(message, time.time(), tag, client))
 
     def _settle(self, client: Any) -> None:
@@ -653,15 +651,16 @@ class Flowtally:
                     tag["answered_by"] = "proxy"
             except Exception as problem:
                 self._stumble("classify", problem)
-                tag = classify_failure(
+                tag = exchange_failure(
                     f"{type(problem).__name__}: {problem}", Situation(), self.rules
                 )
+            tag = _as_seen_live(flow, tag, note)
             if tag.get("status") in vocabulary.REDIRECT_CODES or self._redirects:
                 try:
                     tag = self._follow_redirect(flow, tag)
                 except Exception as problem:
                     self._stumble("redirects", problem)
-        kind = kind_of(flow)
+        kind = flow_kind(flow)
         if kind == "connect" and tag.get("band") == "Success" and tag["outcome"] == "status":
             return  # what happens inside the tunnel is what counts
         if note is not None and (
@@ -770,7 +769,7 @@ class Flowtally:
             if flow.timestamp_created < self._loaded:
                 continue  # from a file: its client is long gone, and its hooks are still to come
             if isinstance(flow, dns.DNSFlow) and not flow.response and not flow.error:
-                self._finish(flow, unanswered())
+                self._finish(flow, unanswered_query())
             elif flow.error or not flow.live:
                 self._finish(flow)
 
@@ -789,6 +788,17 @@ class Flowtally:
             logger.error(f"flowtally: defect in {where}: {problem!r}", exc_info=problem)
 
 
+def _as_seen_live(flow: mflow.Flow, tag: Tag, note: Note | None) -> Tag:
+    """The tag of a flow from a file, with what the session that saw it live knew of its cause."""
+    saved = saved_tag(flow)
+    if saved is None or note is not None or not flow.error or flow.type != "http":
+        return tag
+    cause = saved.get("cause")
+    if isinstance(cause, str) and explains(cause, tag["cause"]):
+        tag |= failure_tag(cause, redaction.printable(str(saved.get("detail", ""))))
+    return tag
+
+
 def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
     """Whether a response came from mitmproxy or an addon, as far as the flow itself shows it."""
     if tag["outcome"] not in ("status", "ok") or isinstance(flow, (tcp.TCPFlow, udp.UDPFlow)):
@@ -799,8 +809,8 @@ def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
     if flow.live:
         return False
     # From a file; one made from a HAR names the server, but has no times of the connection.
-    saved = flow.metadata.get(KEY)
-    if isinstance(saved, dict):
+    saved = saved_tag(flow)
+    if saved is not None:
         return saved.get("answered_by") == "proxy"
     return server.timestamp_start is None and server.address is None
 
@@ -816,10 +826,6 @@ def _log_is_read() -> bool:
 
 def _is_reverse(mode: str) -> bool:
     return mode.startswith("reverse:")
-
-
-def _readable(conn: connection.Connection) -> bool:
-    return connection.ConnectionState.CAN_READ in conn.state
 
 
 def _target(server: connection.Connection) -> tuple[str, int | None]:
@@ -854,5 +860,5 @@ def _stand_in(failure: Failure) -> http.HTTPFlow:
         failure.time,
     )
     flow.error = mflow.Error(failure.tag.get("detail", failure.message), failure.time)
-    flow.metadata[KEY] = failure.tag
+    flow.metadata[METADATA_KEY] = failure.tag
     return flow

@@ -37,8 +37,10 @@ MAX_DESCRIPTION = 120
 """Longest description a catalogue file may give, in characters."""
 
 Tag = dict[str, Any]
-"""What a flow is tagged with: the fields of design §2 as plain data, those without a value left
-out."""
+"""What a flow is tagged with, as plain data: `outcome`, `status`, `cause` ... as
+`known/record.schema.json` describes them; a field without a value is left out."""
+METADATA_KEY = "flowtally"
+"""The key of a flow's tag in `flow.metadata`."""
 
 
 @dataclass(frozen=True, slots=True)
