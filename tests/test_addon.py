@@ -15,17 +15,10 @@ from typing import cast
 import mitmproxy.types
 import pytest
 from flowtally import logs
-from flowtally import record
 from flowtally.addon import Flowtally
-from flowtally.classify import Rules
-from flowtally.classify import classify
-from flowtally.classify import flow_kind
 from flowtally.classify import status_of
-from flowtally.encoding import encode
-from flowtally.redaction import Urls
 from flowtally.tally import Tally
 from flowtally.vocabulary import KNOWN
-from flowtally.vocabulary import STATUS_TAGS
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -207,47 +200,6 @@ def assert_all_counted(flows: list[mflow.Flow], found: list[dict[str, Any]]) -> 
         for name, value in flow.metadata["flowtally"].items():
             assert entry[name] == value
         assert flow.comment
-
-
-@given(http_flows(), st.sampled_from(["full", "redacted", "origin"]))
-@settings(deadline=None, max_examples=300)
-def test_the_short_way_to_a_line_gives_the_same_line(flow: http.HTTPFlow, urls: Urls) -> None:
-    assert_same_line(flow, urls)
-
-
-def assert_same_line(flow: http.HTTPFlow, urls: Urls) -> bool:
-    """Whether the flow goes the short way; if so, it must make no difference."""
-    tag = classify(flow, Rules(STATUS_TAGS, 5.0))
-    plain = None
-    if flow_kind(flow) == "http" and not flow.error:  # as the addon asks
-        plain = record.plain_record(flow, tag, "00000000", urls)
-    if plain is None:
-        return False
-    full = record.flow_record(flow, "http", tag, "00000000", urls)
-    short, line = plain
-    assert json.loads(line) == json.loads(encode(full))
-    assert line.endswith(b"}\n")
-    assert short.items() <= full.items()
-    tallies = Tally(), Tally()
-    tallies[0].add(full)
-    tallies[1].add(short)
-    assert tallies[0].to_data() == tallies[1].to_data()
-    return True
-
-
-@pytest.mark.parametrize("target", ["/a", "/a?b=c&d", "/?u=http://x/?y=z", "/é", "/a#b"])
-@pytest.mark.parametrize("urls", ["full", "redacted", "origin"])
-@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("http", 8000), ("https", 443)])
-def test_most_flows_go_the_short_way(target: str, urls: Urls, scheme: str, port: int) -> None:
-    flow = tflow.tflow(resp=True)
-    flow.request.path, flow.request.scheme, flow.request.port = target, scheme, port
-    assert flow.response
-    flow.request.timestamp_end, flow.response.timestamp_start = 946681201.125, 946681202.5
-    flow.response.timestamp_end = 946681203.75
-    flow.server_conn.timestamp_tcp_setup = flow.server_conn.timestamp_tls_setup = None
-    for status in STATUS_TAGS:
-        flow.response.status_code = status
-        assert assert_same_line(flow, urls)
 
 
 def test_what_the_user_wrote_stays(tmp_path: Path) -> None:
@@ -501,13 +453,13 @@ BAD_HOSTS = [
 )
 def test_bad_values_are_refused(tmp_path: Path, name: str, value: Any, allowed: str) -> None:
     with running(tmp_path / "log") as addon:
-        rules = addon.rules
+        rules = addon.tagger.rules
         with pytest.raises(exceptions.OptionsError) as caught:
             addon_options().update(**{name: value})
         assert allowed in str(caught.value)
         assert name in str(caught.value)
         assert repr(value) in str(caught.value)
-        assert addon.rules == rules
+        assert addon.tagger.rules == rules
     assert len(records(tmp_path / "log")) == 2
 
 
@@ -600,9 +552,9 @@ def tables(addon: Flowtally) -> list[Any]:
         addon._open,
         addon._by_proxy,
         addon._told_in_response,
-        addon._unclaimed,
-        addon._notes,
-        addon._connecting,
+        addon.failures._unclaimed,
+        addon.failures._notes,
+        addon.failures._attempts,
     )
     return [table for table in kept if table]
 
@@ -820,7 +772,7 @@ def test_a_live_page_that_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running(tmp_path / "log") as addon:
-        monkeypatch.setattr("flowtally.addon.view", None)
+        monkeypatch.setattr("flowtally.live.view", None)
         flow = request_for(OWN)
         serve(addon, flow)
         assert flow.response

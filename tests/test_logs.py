@@ -26,14 +26,12 @@ from flowtally import journal
 from flowtally import logs as module
 from flowtally import tally as tally_module
 from flowtally.encoding import PLAIN
-from flowtally.encoding import PLAIN_LINE
 from flowtally.encoding import encode
 from flowtally.journal import Journal
 from flowtally.logs import MAX_PROBLEMS
 from flowtally.logs import Logs
 from flowtally.logs import Part
 from flowtally.logs import Reader
-from flowtally.record import plain_record
 from flowtally.tally import OTHER
 from flowtally.tally import Tally
 from flowtally.times import timestamp
@@ -452,29 +450,6 @@ def test_several_logs_are_read_as_one_after_the_other(
         for text in texts:
             logs.read(io.BytesIO(text), "a log")
         assert_same(logs, Fold(*texts))
-
-
-@pytest.mark.parametrize("path", ["/", "/ü", "/" + "x" * 200, "/a?b=c"])
-@pytest.mark.parametrize("seconds", [0.0005, 0.1, 999_999])
-def test_plain_lines_are_known_as_such(path: str, seconds: float) -> None:
-    flow = tflow.tflow(resp=http.Response.make(200, b"x" * 1234))
-    assert flow.response is not None
-    flow.request.path = path
-    flow.request.timestamp_start = flow.request.timestamp_end = 1_700_000_000
-    flow.response.timestamp_start = flow.response.timestamp_end = 1_700_000_000 + seconds
-    for tag in STATUS_TAGS.values():
-        found = plain_record(flow, tag, "0000000a", "redacted")
-        assert found is not None
-        record, line = found
-        ((*columns, rest),) = PLAIN_LINE.findall(line)
-        assert not rest
-        assert columns[0] == b"0000000a"
-        assert columns[4:8] == [
-            str(record["request_bytes"]).encode(),
-            b"1234",
-            *(f"{record[name]:.3f}".encode() for name in ("wait_ms", "duration_ms")),
-        ]
-        assert b"{%b}\n" % columns[8] == encode(tag)
 
 
 @given(st.binary())

@@ -20,8 +20,6 @@ from mitmproxy.udp import UDPMessage
 from mitmproxy.websocket import WebSocketMessage
 
 from . import redaction
-from .encoding import PLAIN
-from .encoding import encode
 from .redaction import Urls
 from .times import milliseconds
 from .times import timestamp
@@ -82,96 +80,6 @@ def bare_record(flow: mflow.Flow, kind: str, tag: Tag, session: str) -> Record:
         "kind": kind,
     }
     return record | tag
-
-
-_SCHEMES = {b"http": ("http://", 80), b"https": ("https://", 443)}
-_plain_tags: dict[tuple[int, str], str] = {}
-"""Status and description → the JSON of the ready-made tag."""
-
-
-def plain_record(
-    flow: http.HTTPFlow, tag: Tag, session: str, urls: Urls
-) -> tuple[Record, bytes] | None:
-    """The `flow` record of a plain HTTP exchange, and its line; None if it is not plain.
-
-    The line says what `encode` would make of `flow_record`, for what most flows are: complete HTTP
-    over IPv4 with all timestamps and nothing to escape. The record holds of it what the tally
-    counts. Between two flows the processor's caches go cold, and every line of code costs several
-    times what it costs in a loop.
-    """
-    response, request = flow.response, flow.request.data
-    method, version = _METHODS.get(request.method), _VERSIONS.get(request.http_version)
-    if response is None or method is None or version is None or flow.is_replay:
-        return None
-    if len(tag) not in (4, 6) or tag["outcome"] != "status":
-        return None  # it says more than a status
-    answer, server, client = response.data, flow.server_conn, flow.client_conn.peername
-    sent, received, ended = request.timestamp_end, answer.timestamp_start, answer.timestamp_end
-    sized = request.content is not None and answer.content is not None
-    if not sized or sent is None or received is None or ended is None or client is None:
-        return None
-    connected = server.timestamp_tls_setup or server.timestamp_tcp_setup
-    if connected is not None and connected > sent:
-        sent = connected
-    waited, took = (received - sent) * 1e6 + 0.5, (ended - request.timestamp_start) * 1e6 + 0.5
-    if not (0 < waited < 1e12 and 0 < took < 1e12 and 0 < ended < 1e11):
-        return None
-    wait, duration = int(waited), int(took)
-    host, port = request.host, request.port
-    target = "" if urls == "origin" else request.path.decode("utf-8", "replace")
-    if urls == "redacted" and ("?" in target or "#" in target):
-        target = redaction.redact_target(target)
-    scheme, default_port = _SCHEMES.get(request.scheme, ("", 0))
-    if not scheme or target == "*":
-        return None
-    url = f"{scheme}{host}{target}" if port == default_port else f"{scheme}{host}:{port}{target}"
-    text = f"{flow.id}{client[0]}{url}"
-    if '"' in text or "\\" in text or not text.isprintable() or ":" in client[0] + host:
-        return None
-    if len(url) > redaction.MAX_HOST or not host:
-        return None
-    key = tag["status"], tag["description"]
-    encoded_tag = _plain_tags.get(key)
-    if encoded_tag is None:
-        if len(_plain_tags) > 500:
-            _plain_tags.clear()
-        encoded_tag = _plain_tags[key] = encode(tag)[1:-2].decode()
-    record = {
-        "type": "flow",
-        "time": timestamp(ended),
-        "flow": flow.id,
-        "kind": "http",
-        "method": method,
-        "url": url,
-        "host": host,
-        "request_bytes": len(request.content or b""),
-        "response_bytes": len(answer.content or b""),
-        "wait_ms": wait / 1000,
-        "duration_ms": duration / 1000,
-        **tag,
-    }
-    if "error_code" in tag:
-        record["port"] = port
-    line = PLAIN % (
-        session,
-        record["time"],
-        flow.id,
-        client[0],
-        client[1],
-        method,
-        url,
-        host,
-        port,
-        version,
-        record["request_bytes"],
-        record["response_bytes"],
-        wait // 1000,
-        wait % 1000,
-        duration // 1000,
-        duration % 1000,
-        encoded_tag,
-    )
-    return record, line.encode("utf-8", "replace")
 
 
 def event_record(

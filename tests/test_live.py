@@ -14,9 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flowtally import page as module
-from flowtally.page import Page
-from flowtally.page import Source
+from flowtally import live as module
+from flowtally.live import Page
+from flowtally.live import Source
 from flowtally.report import html
 from flowtally.report.view import view
 from flowtally.tally import Tally
