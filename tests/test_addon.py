@@ -416,6 +416,39 @@ def test_a_client_that_mitmproxy_refuses(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("verbosity", ["info", "error"])
+def test_the_summary_waits_for_the_end_of_the_process(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ends: bool,
+    verbosity: str,
+) -> None:
+    at_exit: list[Any] = []
+    monkeypatch.setattr("atexit.register", lambda *call: at_exit.append(call))
+    with running(tmp_path / "log") as addon:
+        addon_options().add_option("termlog_verbosity", str, verbosity, "")
+        replay(addon, tflow.tflow(resp=True))
+        # mitmproxy also goes on without a script, where it was changed or taken out.
+        if ends:
+            ctx.master.should_exit.set()
+        addon.done()
+    # The log is closed in any case.
+    assert records(tmp_path / "log")[-1]["final"] is True
+    assert len(at_exit) == (ends and verbosity == "info")
+    for function, *arguments in at_exit:
+        assert capsys.readouterr().err == ""
+        function(*arguments)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    if verbosity == "error":
+        assert shown.err == ""
+    else:
+        assert shown.err.startswith("\nflowtally: 1 flow, ")
+        assert shown.err.endswith(f"\nSession log: {tmp_path}/log\n")
+
+
 BAD_HOSTS = [
     "http://flowtally.test/",
     "flowtally.test/",

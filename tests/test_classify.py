@@ -103,8 +103,20 @@ EXCHANGE = [
     ("HTTP/1 protocol error: illegal chunk header: b'Z'", CLIENT, "http_request_error"),
     ("HTTP/1 protocol error: peer closed connection x", HEAD, "http_response_incomplete"),
     ("HTTP/1 protocol error: peer closed connection x", CLIENT, "client_disconnected"),
-    # how long the client waited, and for what
+    # how long the client waited, and for what; its clock may start a tenth of a second earlier
     ("Client disconnected.", Situation(waited=4.5), "client_disconnected"),
+    ("Client disconnected.", Situation(waited=4.899), "client_disconnected"),
+    ("Client disconnected.", Situation(waited=4.9), "http_response_timeout"),
+    ("Client disconnected.", Situation(waited=4.901), "http_response_timeout"),
+    ("Client disconnected.", Situation(waited=4.899, head=True), "client_disconnected"),
+    ("Client disconnected.", Situation(waited=4.9, head=True), "connection_read_timeout"),
+    ("Client disconnected.", Situation(waited=4.899, connecting=True), "client_disconnected"),
+    ("Client disconnected.", Situation(waited=4.9, connecting=True), "connection_timeout"),
+    (
+        "Client disconnected.",
+        Situation(waited=5, head=True, connecting=True),
+        "connection_read_timeout",
+    ),
     ("Client disconnected.", Situation(waited=5), "http_response_timeout"),
     ("Client disconnected.", Situation(waited=5, head=True), "connection_read_timeout"),
     ("client disconnected", Situation(waited=5, connecting=True), "connection_timeout"),
