@@ -496,6 +496,17 @@ def test_bad_values_are_refused(tmp_path: Path, name: str, value: Any, allowed: 
     assert len(records(tmp_path / "log")) == 2
 
 
+def test_before_it_is_configured_an_option_has_its_default() -> None:
+    addon = Flowtally()
+    assert addon.live.host == "flowtally.test"
+    assert (addon.tagger.max_redirects, addon.tagger.rules.timeout) == (20, 5.0)
+    assert (addon.recorder.filter, addon.recorder.marks, addon.recorder.urls) == (
+        None,
+        True,
+        "redacted",
+    )
+
+
 def test_a_new_log_is_a_new_session(tmp_path: Path) -> None:
     with running(tmp_path / "first") as addon:
         replay(addon, tflow.tflow(resp=True))

@@ -34,6 +34,7 @@ from mitmproxy.proxy import server_hooks
 from . import internals
 from . import journal
 from . import settings
+from .classify import Rules
 from .classify import flow_kind
 from .classify import unanswered_query
 from .classify import unfinished
@@ -91,6 +92,7 @@ class Flowtally:
         self.recorder = Recorder(self._defects)
         self._timer: asyncio.TimerHandle | None = None
         self._undo: list[internals.Undo] = []
+        self._apply(rules)
 
     # --- options, life cycle ---
 
@@ -112,16 +114,18 @@ class Flowtally:
         if "showhost" in updated:
             self.recorder.pretty = ctx.options.showhost
         if checked or "rawtcp" in updated:
-            rules = settings.rules(self._values, ctx.options.rawtcp)
-            self.tagger.rules = self.failures.rules = rules
-            self.tagger.max_redirects = self._values["flowtally_max_redirects"]
-            self.recorder.filter = self._values["flowtally_filter"]
-            self.recorder.marks = self._values["flowtally_mark"]
-            self.recorder.urls = self._values["flowtally_urls"]
-            self.live.host = self._values["flowtally_host"]
+            self._apply(settings.rules(self._values, ctx.options.rawtcp))
         if self.session is not None and self.session.location != self._location():
             self._end_session()
             self._begin_session()
+
+    def _apply(self, rules: Rules) -> None:
+        self.tagger.rules = self.failures.rules = rules
+        self.tagger.max_redirects = self._values["flowtally_max_redirects"]
+        self.recorder.filter = self._values["flowtally_filter"]
+        self.recorder.marks = self._values["flowtally_mark"]
+        self.recorder.urls = self._values["flowtally_urls"]
+        self.live.host = self._values["flowtally_host"]
 
     def running(self) -> None:
         if self._refused:
