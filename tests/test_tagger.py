@@ -23,8 +23,10 @@ def tagger(max_redirects: int = 20) -> Tagger:
     return Tagger(RULES, max_redirects, Defects())
 
 
-def note(text: str = ALERT) -> Note:
-    row = vocabulary.find_message(vocabulary.TLS_LOG_MESSAGES, text)
+def note(
+    text: str = ALERT, rows: tuple[vocabulary.Message, ...] = vocabulary.TLS_LOG_MESSAGES
+) -> Note:
+    row = vocabulary.find_message(rows, text)
     assert row is not None
     return Note(row, text)
 
@@ -111,6 +113,13 @@ SEEN = {"cause": "tls_alert_received", "detail": "the alert"}
             "tls_alert_received",
             f"{VAGUE} ({ALERT})",
         ),
+        # which may explain nothing, and is the last word all the same
+        (
+            failed(VAGUE, live=False, saved=SEEN),
+            note("No TLS context was provided", vocabulary.NOTE_MESSAGES),
+            "connection_terminated",
+            VAGUE,
+        ),
         (failed(VAGUE), note(), "tls_alert_received", f"{VAGUE} ({ALERT})"),
     ],
 )
@@ -121,6 +130,14 @@ def test_why_a_flow_failed(
     assert (tag["cause"], tag["detail"]) == (cause, detail)
     assert tag["error_code"] == vocabulary.CAUSES[cause].error.code
     assert tag["side"] == vocabulary.CAUSES[cause].side
+
+
+@pytest.mark.parametrize("cause", ["too_many_redirects", "tls_alert_received"])
+def test_an_answer_needs_no_explanation(cause: str, caplog: pytest.LogCaptureFixture) -> None:
+    flow = answered(302, live=False)
+    flow.metadata["flowtally"] = {"cause": cause}
+    assert tagger().tag(flow) == vocabulary.STATUS_TAGS[302]
+    assert caplog.text == ""
 
 
 def test_of_other_protocols_a_file_says_all() -> None:
@@ -259,6 +276,14 @@ def test_what_ends_a_chain(between: mflow.Flow, ends: bool) -> None:
     assert ("cause" in tags.tag(redirect(1))) != ends
 
 
+def test_a_redirect_that_broke_off_is_not_followed() -> None:
+    tags = tagger(max_redirects=1)
+    broken = redirect(0)
+    broken.error = mflow.Error("HTTP/1 protocol error: peer closed connection early")
+    assert tags.tag(broken)["status"] == 302
+    assert "cause" not in tags.tag(redirect(1))
+
+
 def test_clients_are_told_apart_by_address() -> None:
     tags = tagger(max_redirects=1)
     tags.tag(redirect(0))
@@ -271,7 +296,7 @@ def test_clients_are_told_apart_by_address() -> None:
 
 @pytest.mark.parametrize(
     ("end", "start", "follows"),
-    [(1060.0, None, True), (1061.0, 1000.0, False), (None, 1061.0, False)],
+    [(1060.0, None, True), (1061.0, 1000.0, False), (None, 1061.0, False), (None, None, True)],
 )
 def test_a_chain_is_as_old_as_its_last_answer(
     end: float | None, start: float | None, follows: bool
@@ -294,7 +319,7 @@ def test_defects_are_told_and_leave_a_tag(caplog: pytest.LogCaptureFixture) -> N
     broken.response.data.status_code = []  # type: ignore[assignment]
     tag = tags.tag(broken)
     assert (tag["outcome"], tag["cause"]) == ("error", "unknown")
-    assert tag["detail"].startswith("TypeError: ")
+    assert tag["detail"].startswith("TypeError: unhashable")
     tags.tag(broken)
     assert caplog.text.count("flowtally: defect in classify: TypeError") == 1
     tags.tag(redirect(0))

@@ -49,7 +49,7 @@ class Tagger:
         try:
             tag = classify(flow, self.rules, note)
             # A note is fresher than what a file kept of an earlier one.
-            if flow.error and note is None and not flow.live:
+            if flow.error and note is None:
                 tag = _as_seen_live(flow, tag)
             if by_proxy or _answered_by_proxy(flow, tag):
                 tag["answered_by"] = "proxy"
