@@ -67,6 +67,7 @@ class Rules:
     timeout: float
     """Option `flowtally_timeout`, in seconds."""
     urls: redaction.Urls = "redacted"
+    """Option `flowtally_urls`: how much of a URL may stand in `detail`."""
     raw_tcp: bool = True
     """mitmproxy's `rawtcp`: whether a switch to an unknown protocol leads anywhere."""
 
@@ -76,7 +77,9 @@ class Note:
     """A log line about this client's connection that explains what follows."""
 
     message: Message
+    """The row that the line matched: its causes, of a flow that follows and of none."""
     text: str
+    """The line, not redacted."""
 
 
 def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:

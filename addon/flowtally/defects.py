@@ -18,7 +18,7 @@ class Defects:
         self._places: set[str] = set()
 
     def tell(self, place: str, problem: Exception) -> None:
-        """`place`: the step that failed, in a word."""
+        """`place`: the name of the step that failed; its later defects are not told."""
         if place not in self._places:
             self._places.add(place)
             logger.error(f"flowtally: defect in {place}: {problem!r}", exc_info=problem)

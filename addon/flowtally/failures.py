@@ -92,7 +92,7 @@ class Attempt:
     """A connection to a server that is being made."""
 
     since: float
-    """Unix time."""
+    """When it was begun, Unix time."""
     client: Client
     server: connection.Connection
     handshake: bool
@@ -139,7 +139,7 @@ class Failures:
         self._attempts[server.id] = Attempt(self._clock(), client.peername, server, handshake)
 
     def connected(self, server: connection.Connection) -> None:
-        """That is done."""
+        """The connection or handshake is up, or the attempt has ended otherwise."""
         self._attempts.pop(server.id, None)
 
     def server_failed(

@@ -72,7 +72,7 @@ class Rendering:
         self._lock = asyncio.Lock()
         self._body = b""
         self._version = ""
-        """Of what is made."""
+        """Of the statistics that it was made of last."""
         self._next = 0.0
         """When it may be made again; time.monotonic."""
 
