@@ -33,5 +33,5 @@ def show_summary(session: Session, process_ends: bool) -> None:
 def _print(lines: Sequence[str]) -> None:
     try:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):  # closed, or of an encoding that lacks a character
         pass  # nobody there to read it
