@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Coroutine
 from collections.abc import Iterator
@@ -281,6 +282,112 @@ def test_a_failure_that_reaches_a_flow_is_no_event(tmp_path: Path) -> None:
         # The flow's hook may come after the client's, when another addon's hook was slow.
         addon.error(flow)
     assert [r["type"] for r in records(tmp_path / "log")] == ["session_start", "flow", "stats"]
+
+
+def failed_flow(client: connection.Client, message: str) -> http.HTTPFlow:
+    """A live flow to the server of `server_failure` that has just failed."""
+    flow = tflow.tflow(err=True)
+    assert flow.error
+    flow.live, flow.client_conn = True, client
+    flow.timestamp_created, flow.error.msg = time.time(), message
+    flow.request.host, flow.request.port = "host", 443
+    return flow
+
+
+def told(path: Path) -> list[tuple[str, str]]:
+    """Type and cause of what the log tells so far, but for its frame."""
+    return [
+        (entry["type"], entry.get("cause", entry.get("outcome", "")))
+        for entry in records(path)
+        if entry["type"] in ("flow", "event")
+    ]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_with_its_last_flow_a_client_may_leave_failures(tmp_path: Path, gone: bool) -> None:
+    with running(tmp_path / "log") as addon:
+        client = tflow.tclient_conn()
+        client.timestamp_end = None
+        flow = failed_flow(client, "[Errno 111] x")
+        addon.requestheaders(flow)
+        addon.server_connect_error(server_failure(client, "[Errno 111] x"))
+        addon.server_connect_error(server_failure(client, "[Errno -2] y"))
+        # The hook of another addon is slow to let go of the flow.
+        client.timestamp_end = 5.0 if gone else None
+        if gone:
+            addon.client_disconnected(client)
+        assert told(tmp_path / "log") == []
+        addon.error(flow)
+        expected = [("flow", "connection_refused")] + [("event", "dns_error")] * gone
+        assert told(tmp_path / "log") == expected
+        assert (addon.failures._unclaimed == {}) == gone
+
+
+def test_a_flow_that_nobody_will_finish_claims_its_failure_at_the_end(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        client = tflow.tclient_conn()
+        client.timestamp_end = time.time()
+        flow = failed_flow(client, mflow.Error.KILLED_MESSAGE)
+        addon.requestheaders(flow)
+        addon.server_connect_error(server_failure(client, "[Errno 111] x"))
+    assert told(tmp_path / "log") == [("flow", "connection_refused")]
+
+
+def test_flows_that_nobody_will_finish_are_in_the_statistics_of_a_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path / "log") as addon:
+        counted: list[int] = []
+        session = addon.session
+        assert session
+        monkeypatch.setattr(session, "tick", lambda: counted.append(session.tally.flows))
+        for ago in (1.0, 60.0):
+            client = tflow.tclient_conn()
+            client.timestamp_end = time.time() - ago
+            addon.requestheaders(failed_flow(client, mflow.Error.KILLED_MESSAGE))
+        query = tflow.tdnsflow(resp=False)
+        query.timestamp_created, query.client_conn.timestamp_end = time.time(), time.time() - 60.0
+        addon.dns_request(query)
+        addon._on_timer()
+        assert counted == [2]
+        assert told(tmp_path / "log") == [("flow", "http_request_denied"), ("flow", "dns_timeout")]
+
+
+def test_a_line_of_mitmproxys_log_explains_a_flow(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with running(tmp_path / "log") as addon:
+        client = tflow.tclient_conn()
+        flow = failed_flow(client, "server closed connection")
+        addon.requestheaders(flow)
+        logging.getLogger("mitmproxy.proxy.server").info(
+            "TLS Error: [('SSL routines', '', 'tlsv13 alert certificate required')]",
+            extra={"client": client.peername},
+        )
+        addon.error(flow)
+        assert told(tmp_path / "log") == [("flow", "tls_alert_received")]
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, []), (502, [("flow", "status")])])
+def test_of_a_tunnel_only_the_failure_counts(
+    tmp_path: Path, status: int, expected: list[tuple[str, str]]
+) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(resp=http.Response.make(status))
+        flow.request.method, flow.live = "CONNECT", False
+        replay(addon, flow)
+        assert told(tmp_path / "log") == expected
+
+
+def test_an_answer_of_another_addons_is_not_the_servers(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = request_for("host")
+        flow.server_conn.timestamp_start = 1.0
+        flow.response = http.Response.make(200)
+        serve(addon, flow)
+        assert records(tmp_path / "log")[1]["answered_by"] == "proxy"
+        assert tables(addon) == []
 
 
 def test_a_failure_whose_flow_another_addon_killed_keeps_its_cause(tmp_path: Path) -> None:
