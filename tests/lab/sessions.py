@@ -16,7 +16,15 @@ SECONDS = 600
 """How long the session lasted."""
 STATUSES = (200,) * 40 + (201, 204, 301, 302, 304, 304, 400, 401, 404, 404, 429, 500, 503, 504)
 HOSTS = ("shop.example", "api.shop.example", "cdn.example", "id.example", "ads.example")
-PATHS = ("/", "/cart/17", "/users/{}", "/orders/{}/lines", "/search?q=", "/assets/app.js")
+PATHS = {
+    "/": "text/html",
+    "/cart/17": "text/html",
+    "/users/{}": "application/json",
+    "/orders/{}/lines": "application/json",
+    "/search?q=": "",
+    "/assets/app.js": "text/javascript",
+}
+"""Path → media type of the answer; "": it has none."""
 CAUSES = (
     "connection_refused",
     "dns_error",
@@ -42,7 +50,9 @@ def everything(flows: int = 300, session: str = "00000001") -> list[Record]:
 def _ordinary(random: Random, number: int, flows: int) -> Record:
     status = random.choice(STATUSES)
     host = random.choices(HOSTS, (40, 30, 15, 10, 5))[0]
-    path = random.choice(PATHS).format(random.randrange(1000))
+    pattern = random.choice(tuple(PATHS))
+    path = pattern.format(random.randrange(1000))
+    media_type = {"media_type": PATHS[pattern]} if PATHS[pattern] else {}
     wait = round(random.lognormvariate(4, 1), 1)
     return answered(
         status,
@@ -55,6 +65,7 @@ def _ordinary(random: Random, number: int, flows: int) -> Record:
         duration_ms=round(wait + random.lognormvariate(3, 1), 1),
         request_bytes=random.randrange(2000),
         response_bytes=random.randrange(200_000),
+        **media_type,
     )
 
 
@@ -76,7 +87,7 @@ def _special() -> Iterator[Record]:
     for again in range(3):
         yield answered(302, 300 + again, flow=f"loop {again}", side="server", **tag)
     for again in range(2):
-        yield event(second=400 + again, client=f"127.0.0.1:{again}", detail="unknown ca")
+        yield event(second=400 + again, client_port=50_000 + again, detail="unknown ca")
     bad_url = event("invalid_url", 410, detail="http:///foo")
     yield {name: value for name, value in bad_url.items() if name not in ("host", "port")}
     yield answered(799, 420, flow="invalid")
