@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flowtally.logs import Logs
+from flowtally.logs import read
 from flowtally.report.sessions_text import Listed
 from flowtally.report.sessions_text import text
 from lab.cli import HOSTILE
@@ -142,8 +142,7 @@ def test_no_session_at_all(tmp_path: Path) -> None:
 
 
 def listed(path: Path) -> list[Listed]:
-    logs = Logs()
-    logs.read_file(path, str(path))
+    logs = read([(str(path), path)])
     return [Listed.of(session, path) for session in logs.sessions.values()]
 
 
