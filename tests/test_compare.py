@@ -47,7 +47,7 @@ OLD = "http://old.example/logo.png"
 
 BEFORE = [
     *(answered(200, second, url=LIST, duration_ms=20.0 + second % 7) for second in range(60)),
-    *(failed(second=second, port=8000, detail="no one there", url=PAY) for second in range(12)),
+    *(failed(second=second, detail="no one there", url=PAY) for second in range(12)),
     *(answered(200, 1, url=PAY) for _ in range(8)),
     answered(404, 5, url=OLD, host="old.example"),
     *(answered(500, 6) for _ in range(3)),

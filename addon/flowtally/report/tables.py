@@ -253,7 +253,7 @@ def _slowest(tally: Tally) -> list[Entry]:
 def _of_examples(rows: Rows) -> list[Entry]:
     """The examples of a table that consists of them, those with the largest order first."""
     return [
-        Entry(subject(example), key=(example["time"], example.get("flow", "")), example=example)
+        Entry(subject(example), key=(example.get("flow", ""), example["time"]), example=example)
         for row in rows.values()
         for example in reversed(row.examples)
     ]
