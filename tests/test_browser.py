@@ -242,7 +242,7 @@ def check_endpoints(tables: Data, data: Data, rows: int) -> None:
         check_cells(row, [of["flows"], *times(of)])
 
 
-NAMES = {"error": "Failed", EVENT: "Without a flow"}
+NAMES = {"error": "Failed", EVENT: "Failures without a flow"}
 """What a series of the chart is called, where it is not its own name."""
 
 

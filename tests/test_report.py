@@ -1020,12 +1020,13 @@ def test_failed_has_one_meaning() -> None:
     assert (totals["failures"], totals["events"]) == ("4", "1")
     (script,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
     series = {one["name"]: sum(one["values"]) for one in json.loads(script)["traffic"]["series"]}
-    assert (series["Failed"], series["Without a flow"]) == (4, 1)
+    assert (series["Failed"], series["Failures without a flow"]) == (4, 1)
     report = text.report(found)
     assert "12 flows, 4 failed (33.3 %)" in report[0]
     assert report[0].endswith("1 failure without a flow, 1 ok,")
+    assert "Failures without a flow</th>" in chart(page)
     for without in ([RECORDS[1]], [RECORDS[7]]):
-        assert "Without a flow</th>" not in chart(html.page(tally(*without), html.About()))
+        assert "Failures without a flow</th>" not in chart(html.page(tally(*without), html.About()))
 
 
 def chart(page: str) -> str:

@@ -224,24 +224,24 @@ def compare(before: str, after: str, html: Path | None, as_json: bool, force: bo
 
 
 @main.command()
-@click.argument("places", nargs=-1, metavar="[FOLDER_OR_LOG]...")
+@click.argument("locations", nargs=-1, metavar="[FOLDER_OR_LOG]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def sessions(places: tuple[str, ...], as_json: bool) -> None:
+def sessions(locations: tuple[str, ...], as_json: bool) -> None:
     """List the sessions in session logs, the newest first.
 
     A folder stands for the logs in it. Without one: the default folder.
     """
     folder = default_folder(DEFAULT_CONFDIR)
-    if not places and not folder.is_dir():
+    if not locations and not folder.is_dir():
         _stop(f"no session log in {folder}; name one")
-    wanted = [Path(place) for place in places] or [folder]
+    wanted = [Path(location) for location in locations] or [folder]
     found: list[Listed] = []
     unreadable = False
-    for place in wanted:
+    for location in wanted:
         try:
-            paths = _logs_in(place)
+            paths = _logs_in(location)
         except OSError as error:
-            _skip(place, error.strerror or str(error))
+            _skip(location, error.strerror or str(error))
             unreadable = True
             continue
         for path in paths:
@@ -249,7 +249,7 @@ def sessions(places: tuple[str, ...], as_json: bool) -> None:
                 logs = read([(os.fspath(path), path)])
             except OSError as error:
                 _skip(path, error.strerror or str(error))
-                unreadable |= path == place
+                unreadable |= path == location
                 continue
             if not logs.sessions:
                 _skip(path, "no flowtally session")
@@ -265,12 +265,12 @@ def sessions(places: tuple[str, ...], as_json: bool) -> None:
         sys.exit(2)
 
 
-def _logs_in(place: Path) -> list[Path]:
+def _logs_in(location: Path) -> list[Path]:
     """The logs in a folder; of what is no folder, itself. Raises: OSError."""
-    if not place.is_dir():
-        return [place]
+    if not location.is_dir():
+        return [location]
     # Only files: a named pipe would be waited for.
-    return sorted(p for p in place.iterdir() if p.name.endswith(SUFFIX) and p.is_file())
+    return sorted(p for p in location.iterdir() if p.name.endswith(SUFFIX) and p.is_file())
 
 
 def _skip(path: Path, reason: str) -> None:

@@ -37,7 +37,6 @@ from .layout import size
 from .layout import span
 from .layout import time_of_day
 from .tables import FAILED
-from .tables import WITHOUT_FLOW
 from .tables import Column
 from .view import Headline
 from .view import Line
@@ -62,7 +61,7 @@ COLOURS: Mapping[str, str] = {
     EVENT: "event",
 }
 """Name of SERIES → the CSS class that gives it its colour, the lowest of a chart first."""
-_NAMES = {"error": FAILED.title, EVENT: WITHOUT_FLOW.title}
+_NAMES = {"error": FAILED.title, EVENT: "Failures without a flow"}
 """Name of SERIES → what people read, where that differs."""
 
 
@@ -178,9 +177,9 @@ def _totals(headline: Headline) -> list[dict[str, Any]]:
     failed, wrong = headline.failures, headline.unsuccessful
     totals = [
         total("flows", "Flows", headline.flows),
-        total("failures", FAILED.title, failed, "failure", share(failed)),
+        total("failures", _NAMES["error"], failed, "failure", share(failed)),
         total("unsuccessful", "Status 400 and up", wrong, "client", share(wrong)),
-        total("events", "Failures without a flow", headline.events, "event"),
+        total("events", _NAMES[EVENT], headline.events, "event"),
         total("ok", "ok", headline.ok),
         total("unfinished", "Unfinished", headline.unfinished),
         total("request_bytes", "Sent", headline.request_bytes),
