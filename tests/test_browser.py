@@ -278,6 +278,12 @@ def check_others(tables: Data, data: Data) -> None:
         began = datetime.fromisoformat(row["cells"][1]["value"])
         spent = (datetime.fromisoformat(slow["time"]) - began).total_seconds()
         assert spent * 1000 == pytest.approx(slow["duration_ms"], abs=1)
+    media_types = by_name(data, "media_types", "media_type")
+    for row in tables.get("media-types", {"rows": []})["rows"]:
+        of = media_types.pop(row["key"])
+        numbers = [of["flows"], of["flows"] / data["totals"]["flows"], of["failures"]]
+        check_cells(row, [*numbers, of["unsuccessful"], of["response_bytes"], *times(of)])
+    assert not media_types
     flows: dict[str, int] = {}
     for row in data["protocols"]:
         flows[row["kind"]] = flows.get(row["kind"], 0) + row["flows"]

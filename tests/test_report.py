@@ -376,6 +376,48 @@ def test_control_characters_do_not_reach_the_terminal(width: int) -> None:
     assert any("\ufffd]0;owned\ufffd" in line for line in report)
 
 
+# --- media types ---
+
+MEDIA_TYPES = """\
+Media type        flows   share  failed  400 and up  received    p50    p95
+text/html             2  50.0 %       0           1    3.0 kB  25 ms  25 ms
+application/json      1  25.0 %       1           0    1.5 kB  25 ms  25 ms
+""".splitlines()
+
+
+def test_media_types_are_in_every_report() -> None:
+    found = tally(
+        answered(media_type="text/html"),
+        answered(404, media_type="text/html"),
+        failed("http_response_incomplete", media_type="application/json"),
+        answered(204),
+        event(),
+    )
+    report = text.report(found)
+    at = report.index(MEDIA_TYPES[0])
+    assert report[at : at + 4] == [*MEDIA_TYPES, ""]
+    page = html.page(found, html.About())
+    assert '<h2 id="media-types-title">Media types</h2>' in page
+    assert (
+        '<tr data-key="text/html"><th scope="row">text/html</th><td data-value="2">2</td>' in page
+    )
+    assert [(r["media_type"], r["flows"]) for r in statistics_of(found)["media_types"]] == [
+        ("text/html", 2),
+        ("application/json", 1),
+    ]
+    rows = [row for row in table(data.csv_text(found)) if row["table"] == "media_types"]
+    assert [row["media_type"] for row in rows] == ["text/html", "application/json"]
+
+
+def test_a_media_type_that_is_no_text_is_skipped(tmp_path: Path) -> None:
+    log = written(tmp_path, start(), answered(media_type=["text/html"]), answered())
+    done = run("report", log)
+    assert done.stderr.splitlines()[0] == (
+        f"{log}, line 2: media_type is ['text/html'], not text; skipped"
+    )
+    assert done.stdout.startswith("flowtally: 1 flow, ")
+
+
 # --- colours ---
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
@@ -871,7 +913,8 @@ def test_csv(tmp_path: Path) -> None:
     done = run("report", "--csv", written(tmp_path, *RECORDS, final(*RECORDS)))
     rows = table(done.stdout)
     found = tally(*RECORDS)
-    assert list(dict.fromkeys(row["table"] for row in rows)) == list(found.tables)
+    filled = [name for name, of in found.tables.items() if of]
+    assert list(dict.fromkeys(row["table"] for row in rows)) == filled
     names = ("table", "code", "error_code", "cause", "host", "endpoint", "kind", "close_code")
     said = [tuple(row[name] for name in names if row[name]) for row in rows]
     for expected in (

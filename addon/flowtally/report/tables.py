@@ -350,6 +350,17 @@ TABLES = (
         note="by the mean",
     ),
     ReportTable(
+        "media-types",
+        "Media types",
+        "Media type",
+        "media type",
+        (FLOWS, SHARE, FAILED, WITH_ERROR_STATUS, RECEIVED, *DURATIONS),
+        _all_of("media_types"),
+        note="of responses that named one; shares of all flows",
+        terminal_title="Media type",
+        terminal=(FLOWS, SHARE, FAILED, WITH_ERROR_STATUS, RECEIVED, P50, P95),
+    ),
+    ReportTable(
         "protocols",
         "Other protocols",
         "Protocol",
