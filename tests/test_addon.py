@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Coroutine
 from collections.abc import Iterator
@@ -15,17 +16,10 @@ from typing import cast
 import mitmproxy.types
 import pytest
 from flowtally import logs
-from flowtally import record
 from flowtally.addon import Flowtally
-from flowtally.classify import Rules
-from flowtally.classify import classify
-from flowtally.classify import kind
 from flowtally.classify import status_of
-from flowtally.encoding import encode
-from flowtally.redaction import Urls
 from flowtally.tally import Tally
 from flowtally.vocabulary import KNOWN
-from flowtally.vocabulary import STATUS_TAGS
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -209,47 +203,6 @@ def assert_all_counted(flows: list[mflow.Flow], found: list[dict[str, Any]]) -> 
         assert flow.comment
 
 
-@given(http_flows(), st.sampled_from(["full", "redacted", "origin"]))
-@settings(deadline=None, max_examples=300)
-def test_the_short_way_to_a_line_gives_the_same_line(flow: http.HTTPFlow, urls: Urls) -> None:
-    assert_same_line(flow, urls)
-
-
-def assert_same_line(flow: http.HTTPFlow, urls: Urls) -> bool:
-    """Whether the flow goes the short way; if so, it must make no difference."""
-    tag = classify(flow, Rules(STATUS_TAGS, 5.0))
-    plain = None
-    if kind(flow) == "http" and not flow.error:  # as the addon asks
-        plain = record.plain_record(flow, tag, "00000000", urls)
-    if plain is None:
-        return False
-    full = record.flow_record(flow, "http", tag, "00000000", urls)
-    short, line = plain
-    assert json.loads(line) == json.loads(encode(full))
-    assert line.endswith(b"}\n")
-    assert short.items() <= full.items()
-    tallies = Tally(), Tally()
-    tallies[0].add(full)
-    tallies[1].add(short)
-    assert tallies[0].to_data() == tallies[1].to_data()
-    return True
-
-
-@pytest.mark.parametrize("target", ["/a", "/a?b=c&d", "/?u=http://x/?y=z", "/é", "/a#b"])
-@pytest.mark.parametrize("urls", ["full", "redacted", "origin"])
-@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("http", 8000), ("https", 443)])
-def test_most_flows_go_the_short_way(target: str, urls: Urls, scheme: str, port: int) -> None:
-    flow = tflow.tflow(resp=True)
-    flow.request.path, flow.request.scheme, flow.request.port = target, scheme, port
-    assert flow.response
-    flow.request.timestamp_end, flow.response.timestamp_start = 946681201.125, 946681202.5
-    flow.response.timestamp_end = 946681203.75
-    flow.server_conn.timestamp_tcp_setup = flow.server_conn.timestamp_tls_setup = None
-    for status in STATUS_TAGS:
-        flow.response.status_code = status
-        assert assert_same_line(flow, urls)
-
-
 def test_what_the_user_wrote_stays(tmp_path: Path) -> None:
     with running(tmp_path / "log") as addon:
         mine, theirs = tflow.tflow(resp=True), tflow.tflow(err=True)
@@ -329,6 +282,112 @@ def test_a_failure_that_reaches_a_flow_is_no_event(tmp_path: Path) -> None:
         # The flow's hook may come after the client's, when another addon's hook was slow.
         addon.error(flow)
     assert [r["type"] for r in records(tmp_path / "log")] == ["session_start", "flow", "stats"]
+
+
+def failed_flow(client: connection.Client, message: str) -> http.HTTPFlow:
+    """A live flow to the server of `server_failure` that has just failed."""
+    flow = tflow.tflow(err=True)
+    assert flow.error
+    flow.live, flow.client_conn = True, client
+    flow.timestamp_created, flow.error.msg = time.time(), message
+    flow.request.host, flow.request.port = "host", 443
+    return flow
+
+
+def told(path: Path) -> list[tuple[str, str]]:
+    """Type and cause of what the log tells so far, but for its frame."""
+    return [
+        (entry["type"], entry.get("cause", entry.get("outcome", "")))
+        for entry in records(path)
+        if entry["type"] in ("flow", "event")
+    ]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_with_its_last_flow_a_client_may_leave_failures(tmp_path: Path, gone: bool) -> None:
+    with running(tmp_path / "log") as addon:
+        client = tflow.tclient_conn()
+        client.timestamp_end = None
+        flow = failed_flow(client, "[Errno 111] x")
+        addon.requestheaders(flow)
+        addon.server_connect_error(server_failure(client, "[Errno 111] x"))
+        addon.server_connect_error(server_failure(client, "[Errno -2] y"))
+        # The hook of another addon is slow to let go of the flow.
+        client.timestamp_end = 5.0 if gone else None
+        if gone:
+            addon.client_disconnected(client)
+        assert told(tmp_path / "log") == []
+        addon.error(flow)
+        expected = [("flow", "connection_refused")] + [("event", "dns_error")] * gone
+        assert told(tmp_path / "log") == expected
+        assert (addon.failures._unclaimed == {}) == gone
+
+
+def test_a_flow_that_nobody_will_finish_claims_its_failure_at_the_end(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        client = tflow.tclient_conn()
+        client.timestamp_end = time.time()
+        flow = failed_flow(client, mflow.Error.KILLED_MESSAGE)
+        addon.requestheaders(flow)
+        addon.server_connect_error(server_failure(client, "[Errno 111] x"))
+    assert told(tmp_path / "log") == [("flow", "connection_refused")]
+
+
+def test_flows_that_nobody_will_finish_are_in_the_statistics_of_a_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path / "log") as addon:
+        counted: list[int] = []
+        session = addon.session
+        assert session
+        monkeypatch.setattr(session, "tick", lambda: counted.append(session.tally.flows))
+        for ago in (1.0, 60.0):
+            client = tflow.tclient_conn()
+            client.timestamp_end = time.time() - ago
+            addon.requestheaders(failed_flow(client, mflow.Error.KILLED_MESSAGE))
+        query = tflow.tdnsflow(resp=False)
+        query.timestamp_created, query.client_conn.timestamp_end = time.time(), time.time() - 60.0
+        addon.dns_request(query)
+        addon._on_timer()
+        assert counted == [2]
+        assert told(tmp_path / "log") == [("flow", "http_request_denied"), ("flow", "dns_timeout")]
+
+
+def test_a_line_of_mitmproxys_log_explains_a_flow(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with running(tmp_path / "log") as addon:
+        client = tflow.tclient_conn()
+        flow = failed_flow(client, "server closed connection")
+        addon.requestheaders(flow)
+        logging.getLogger("mitmproxy.proxy.server").info(
+            "TLS Error: [('SSL routines', '', 'tlsv13 alert certificate required')]",
+            extra={"client": client.peername},
+        )
+        addon.error(flow)
+        assert told(tmp_path / "log") == [("flow", "tls_alert_received")]
+
+
+@pytest.mark.parametrize(("status", "expected"), [(200, []), (502, [("flow", "status")])])
+def test_of_a_tunnel_only_the_failure_counts(
+    tmp_path: Path, status: int, expected: list[tuple[str, str]]
+) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = tflow.tflow(resp=http.Response.make(status))
+        flow.request.method, flow.live = "CONNECT", False
+        replay(addon, flow)
+        assert told(tmp_path / "log") == expected
+
+
+def test_an_answer_of_another_addons_is_not_the_servers(tmp_path: Path) -> None:
+    with running(tmp_path / "log") as addon:
+        flow = request_for("host")
+        flow.server_conn.timestamp_start = 1.0
+        flow.response = http.Response.make(200)
+        serve(addon, flow)
+        assert records(tmp_path / "log")[1]["answered_by"] == "proxy"
+        assert tables(addon) == []
 
 
 def test_a_failure_whose_flow_another_addon_killed_keeps_its_cause(tmp_path: Path) -> None:
@@ -464,6 +523,39 @@ def test_a_client_that_mitmproxy_refuses(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("verbosity", ["info", "error"])
+def test_the_summary_waits_for_the_end_of_the_process(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ends: bool,
+    verbosity: str,
+) -> None:
+    at_exit: list[Any] = []
+    monkeypatch.setattr("atexit.register", lambda *call: at_exit.append(call))
+    with running(tmp_path / "log") as addon:
+        addon_options().add_option("termlog_verbosity", str, verbosity, "")
+        replay(addon, tflow.tflow(resp=True))
+        # mitmproxy also goes on without a script, where it was changed or taken out.
+        if ends:
+            ctx.master.should_exit.set()
+        addon.done()
+    # The log is closed in any case.
+    assert records(tmp_path / "log")[-1]["final"] is True
+    assert len(at_exit) == (ends and verbosity == "info")
+    for function, *arguments in at_exit:
+        assert capsys.readouterr().err == ""
+        function(*arguments)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    if verbosity == "error":
+        assert shown.err == ""
+    else:
+        assert shown.err.startswith("\nflowtally: 1 flow, ")
+        assert shown.err.endswith(f"\nSession log: {tmp_path}/log\n")
+
+
 BAD_HOSTS = [
     "http://flowtally.test/",
     "flowtally.test/",
@@ -501,14 +593,25 @@ BAD_HOSTS = [
 )
 def test_bad_values_are_refused(tmp_path: Path, name: str, value: Any, allowed: str) -> None:
     with running(tmp_path / "log") as addon:
-        rules = addon.rules
+        rules = addon.tagger.rules
         with pytest.raises(exceptions.OptionsError) as caught:
             addon_options().update(**{name: value})
         assert allowed in str(caught.value)
         assert name in str(caught.value)
         assert repr(value) in str(caught.value)
-        assert addon.rules == rules
+        assert addon.tagger.rules == rules
     assert len(records(tmp_path / "log")) == 2
+
+
+def test_before_it_is_configured_an_option_has_its_default() -> None:
+    addon = Flowtally()
+    assert addon.live.host == "flowtally.test"
+    assert (addon.tagger.max_redirects, addon.tagger.rules.timeout) == (20, 5.0)
+    assert (addon.recorder.filter, addon.recorder.marks, addon.recorder.urls) == (
+        None,
+        True,
+        "redacted",
+    )
 
 
 def test_a_new_log_is_a_new_session(tmp_path: Path) -> None:
@@ -600,9 +703,9 @@ def tables(addon: Flowtally) -> list[Any]:
         addon._open,
         addon._by_proxy,
         addon._told_in_response,
-        addon._unclaimed,
-        addon._notes,
-        addon._connecting,
+        addon.failures._unclaimed,
+        addon.failures._notes,
+        addon.failures._attempts,
     )
     return [table for table in kept if table]
 
@@ -820,7 +923,7 @@ def test_a_live_page_that_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running(tmp_path / "log") as addon:
-        monkeypatch.setattr("flowtally.addon.view", None)
+        monkeypatch.setattr("flowtally.live.view", None)
         flow = request_for(OWN)
         serve(addon, flow)
         assert flow.response

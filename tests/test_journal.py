@@ -1,8 +1,7 @@
-"""The session log: written through, honest about gaps."""
+"""The session log as it is written: written through, numbered, honest about gaps."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -14,17 +13,16 @@ import pytest
 from flowtally import journal
 from flowtally.encoding import encode
 from flowtally.journal import Journal
-from flowtally.logs import Logs
 
 TIME = "2026-01-02T03:04:05.678Z"
-START = {"type": "session_start", "session": "00000001", "time": TIME}
-FINAL = {"type": "stats", "session": "00000001", "time": TIME, "final": True}
+START = {"type": "session_start", "session": "00000001", "seq": 0, "time": TIME, "schema": 2}
 
 
 def event(number: int) -> dict[str, Any]:
     return {
         "type": "event",
         "session": "00000001",
+        "seq": 0,
         "time": TIME,
         "error_code": -1,
         "error_name": "RequestException",
@@ -38,108 +36,166 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").rstrip("\n").split("\n")]
 
 
-def lines_after(path: Path, size: int) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes()[size:].split(b"\n") if line]
-
-
 def details(path: Path) -> list[str]:
     return [record["detail"] for record in lines(path) if record["type"] == "event"]
+
+
+def numbers(path: Path) -> list[int]:
+    return [record["seq"] for record in lines(path)]
 
 
 def gaps(path: Path) -> list[tuple[int, str]]:
     return [(r["dropped"], r["reason"]) for r in lines(path) if r["type"] == "gap"]
 
 
-@pytest.fixture(autouse=True)
-def _look_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "CHECK_INTERVAL", 0.0)
+class Clock:
+    """time.monotonic, which the journal looks at."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1_767_323_045.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(journal, "time", clock)
+    return clock
+
+
+def later(clock: Clock) -> None:
+    """So much later that the journal looks whether its file is still there."""
+    clock.now += journal.CHECK_INTERVAL
 
 
 def test_modes_and_folder_are_private(tmp_path: Path) -> None:
     path = tmp_path / "new" / "log.jsonl"
-    Journal(path, START).close(FINAL)
+    Journal(path, START).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 def test_a_record_is_in_the_file_when_write_returns(tmp_path: Path) -> None:
     written = Journal(tmp_path / "log", START)
-    written.write(encode(event(1)))
-    assert details(written.path) == ["1"]
-    assert lines(written.path)[0] == START
+    assert lines(written.path) == [START | {"seq": 1}]
+    for number in (1, 2):
+        written.write(event(number))
+        assert details(written.path)[-1] == str(number)
+    assert numbers(written.path) == [1, 2, 3]
+    assert written.seq == 3
 
 
 def test_text_that_is_no_unicode(tmp_path: Path) -> None:
     written = Journal(tmp_path / "log", START)
-    written.write(encode(event(1) | {"detail": "\udcff \u2028 \x1b ü"}))
+    written.write(event(1) | {"detail": "\udcff \u2028 \x1b ü"})
     assert details(written.path) == ["? \u2028 \x1b ü"]
 
 
 def test_a_torn_end_is_not_continued(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_text('{"type":"flow","sess', "utf-8")
-    written = Journal(path, START)
-    written.write(encode(event(1)))
-    torn, *rest = path.read_text("utf-8").splitlines()
-    assert torn == '{"type":"flow","sess'
+    Journal(path, START).close()
+    torn = b'{"type":"flow","sess'
+    path.write_bytes(path.read_bytes() + torn)
+    before = path.stat().st_size
+    written = Journal(path, START | {"session": "00000002"})
+    written.write(event(1))
+    first, left, *rest = path.read_bytes().splitlines()
+    assert left == torn
     assert [json.loads(line)["type"] for line in rest] == ["session_start", "event"]
+    # What the session wrote begins with its first record, not with the end of another's line.
+    assert written.log_bytes == path.stat().st_size - before - 1
+    assert json.loads(first)["session"] == "00000001"
 
 
-def test_the_final_statistics_say_how_much_the_session_wrote(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    for before in (b"", b'{"torn', b"\n"):
-        path.write_bytes(before)
-        written = Journal(path, START)
-        for number in range(3):
-            written.write(encode(event(number) | {"host": "ü"}))
-        written.close(FINAL)
-        assert lines_after(path, len(before))[-1] == FINAL | {
-            "log_bytes": path.read_bytes().rindex(b'{"type":"stats"') - len(before)
-        }
-        assert written.missing == 0
-
-
-def test_what_was_missing_is_told_before_the_final_statistics(tmp_path: Path) -> None:
+def test_how_much_the_session_wrote(tmp_path: Path) -> None:
     written = Journal(tmp_path / "log", START)
-    written.write(encode(event(1)))
+    for number in range(3):
+        written.write(event(number) | {"host": "ü"})
+        assert written.log_bytes == written.path.stat().st_size
+    other = Journal(tmp_path / "log", START | {"session": "00000002"})
+    assert other.log_bytes == len(encode(START | {"session": "00000002"}))
+
+
+def test_it_looks_seldom_whether_the_file_is_still_there(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+    real_fstat = os.fstat
+
+    def fstat(file: int) -> os.stat_result:
+        looks.append(file)
+        return real_fstat(file)
+
+    written = Journal(tmp_path / "log", START)
+    monkeypatch.setattr(os, "fstat", fstat)
+    clock.now += journal.CHECK_INTERVAL - 0.001
+    for number in range(3):
+        written.write(event(number))
+    assert looks == []
+    clock.now += 0.002
+    for number in range(3):
+        written.write(event(number))
+    assert len(looks) == 1
+
+
+def test_what_was_written_into_a_file_that_is_gone_is_told(tmp_path: Path, clock: Clock) -> None:
+    written = Journal(tmp_path / "log", START)
+    written.write(event(1))
     written.path.unlink()
-    written.close(FINAL)
-    start, gap, final = lines(written.path)
-    assert start == START
-    assert gap["dropped"] == 1
-    assert final == FINAL | {"log_bytes": len(encode(start)) + len(encode(gap))}
+    written.write(event(2))  # into the file that is gone
+    later(clock)
+    written.write(event(3))
+    assert details(written.path) == ["3"]
+    assert gaps(written.path) == [(2, "the log file was removed")]
+    assert numbers(written.path) == [1, 4, 5]
+    assert (written.missing, written.told, written.dropped) == (2, 2, 0)
+    # The gap goes with the file the next time; what it stood for is not counted again.
+    written.path.unlink()
+    later(clock)
+    written.write(event(4))
+    assert gaps(written.path) == [(1, "the log file was removed")]
+    assert written.missing == 3
 
 
-def test_folder_gone_and_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_missing_is_told_at_the_end(tmp_path: Path, clock: Clock) -> None:
     folder = tmp_path / "logs"
     written = Journal(folder / "log", START)
-    written.write(encode(event(1)))
+    written.write(event(1))
     shutil.rmtree(folder)
+    later(clock)
+    written.write(event(2))
+    folder.mkdir()
+    written.close()
+    assert gaps(written.path) == [(2, "No such file or directory")]
+    written.close()  # as often as one likes
+    assert len(lines(written.path)) == 2
+
+
+def test_folder_gone_and_back(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "logs"
+    written = Journal(folder / "log", START)
+    written.write(event(1))
+    shutil.rmtree(folder)
+    later(clock)
     for number in (2, 3, 4):
-        written.write(encode(event(number)))
+        written.write(event(number))
     assert not folder.exists()
     assert written.dropped == 1 + 3  # what was in the file, and what came since
     folder.mkdir()
-    written.write(encode(event(5)))
+    written.write(event(5))
     assert details(written.path) == ["5"]
-    assert lines(written.path)[0]["type"] == "session_start"
+    assert lines(written.path)[0] == START | {"seq": 1}
     assert [dropped for dropped, _ in gaps(written.path)] == [4]
+    assert numbers(written.path) == [1, 6, 7]
     assert len(caplog.records) == 1
     assert "cannot write" in caplog.text
-
-
-def test_file_removed(tmp_path: Path) -> None:
-    written = Journal(tmp_path / "log", START)
-    written.write(encode(event(1)))
-    written.path.unlink()
-    written.write(encode(event(2)))
-    assert details(written.path) == ["2"]
-    assert gaps(written.path) == [(1, "the log file was removed")]
-    # The gap goes with the file the next time; what it stood for is not counted again.
-    written.path.unlink()
-    written.write(encode(event(3)))
-    assert gaps(written.path) == [(1, "the log file was removed")]
-    assert written.missing == 2
 
 
 def test_no_permission_and_then_permission(
@@ -152,79 +208,102 @@ def test_no_permission_and_then_permission(
 
     monkeypatch.setattr(os, "open", denied)  # root may open anything
     written = Journal(tmp_path / "log", START)
-    written.write(encode(event(1)))
-    written.write(encode(event(2)))
+    written.write(event(1))
+    written.write(event(2))
     monkeypatch.setattr(os, "open", real_open)
-    written.write(encode(event(3)))
+    written.write(event(3))
     assert details(written.path) == ["3"]
     assert gaps(written.path) == [(2, "Permission denied")]
     assert len(caplog.records) == 1
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_disk_full_from_the_start(caplog: pytest.LogCaptureFixture) -> None:
-    written = Journal(Path("/dev/full"), START)
+class Disk:
+    """A disk with room for so many bytes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room = 10**9
+        self._write = os.write
+        monkeypatch.setattr(os, "write", self.write)
+
+    def write(self, file: int, data: bytes) -> int:
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        count = self._write(file, data[: self.room])
+        self.room -= count
+        return count
+
+
+def test_a_disk_that_is_full_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = Disk(monkeypatch)
+    disk.room = 0
+    written = Journal(tmp_path / "log", START)
     for number in range(100):
-        written.write(encode(event(number)))
-    written.close(FINAL)
-    assert written.dropped == 101
+        written.write(event(number))
+    written.close()
+    assert written.dropped == 100
     assert len(caplog.records) == 1
 
 
-def test_disk_full_in_the_middle_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("room", [1, 20, len(encode(event(1))) - 1])
+def test_a_disk_that_is_full_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    disk = Disk(monkeypatch)
     written = Journal(tmp_path / "log", START)
-    written.write(encode(event(1)))
-    real_write = os.write
-    room = [20]
-
-    def full(file: int, data: bytes) -> int:
-        if room[0] == 0:
-            raise OSError(28, "No space left on device")
-        count = real_write(file, data[: room[0]])
-        room[0] = 0
-        return count
-
-    monkeypatch.setattr(os, "write", full)
-    written.write(encode(event(2)))
-    written.write(encode(event(3)))
-    monkeypatch.setattr(os, "write", real_write)
-    written.write(encode(event(4)))
-    logs = Logs()
-    logs.read(io.BytesIO(written.path.read_bytes()), "log")
-    assert logs.unreadable == 1
-    session = logs.sessions["00000001"]
-    assert (session.tally.events, session.tally.dropped) == (2, 2)
+    written.write(event(1))
+    disk.room = room
+    written.write(event(2))
+    written.write(event(3))
+    disk.room = 10**9
+    written.write(event(4))
+    text = written.path.read_bytes().splitlines()
+    whole = [json.loads(line) for line in text if line.endswith(b"}")]
+    lost = 1 if room == len(encode(event(1))) - 1 else 2  # only the line end had no room
+    assert [record["seq"] for record in whole] == ([1, 2, 3] if lost == 1 else [1, 2]) + [5, 6]
+    assert whole[-2]["dropped"] == lost
+    assert whole[-1]["detail"] == "4"
 
 
-def test_a_pipe_that_nobody_reads_does_not_stop_the_proxy(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    written = Journal(tmp_path / "pipe", START)
-    written.write(encode(event(1)))
-    assert written.dropped == 1
-    written.close(FINAL)
-    assert written.dropped == 2
+# --- what can be a log ---
 
 
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ("{tmp}/foreign.txt", "no flowtally log"),
+        ("{tmp}/foreign.txt", "exists and is no flowtally log"),
+        ("{tmp}/other.jsonl", "exists and is no flowtally log"),
+        ("{tmp}/old.jsonl", "written in schema 1 of the session log; this flowtally reads 2"),
         ("{tmp}/foreign.txt/x", "foreign.txt is no folder"),
+        ("{tmp}/pipe", "no regular file"),
+        ("/dev/null", "no regular file"),
         ("{tmp}/" + "x" * 300, "name too long"),
         ("a\0b", "null"),
         ("~nosuchuser/x", "determine home"),
     ],
 )
 def test_values_that_can_never_be_a_log(tmp_path: Path, value: str, says: str) -> None:
-    (tmp_path / "foreign.txt").write_text("Dear diary,\n", "utf-8")
+    foreign = {
+        "foreign.txt": "Dear diary,\n",
+        "other.jsonl": '{"type":"flow","id":5}\n',
+        "old.jsonl": '{"type":"session_start","session":"x","time":"' + TIME + '","schema":1}\n',
+    }
+    for name, content in foreign.items():
+        (tmp_path / name).write_text(content, "utf-8")
+    os.mkfifo(tmp_path / "pipe")
     assert says.lower() in journal.check_location(value.format(tmp=tmp_path)).lower()
-    assert (tmp_path / "foreign.txt").read_text("utf-8") == "Dear diary,\n"
+    for name, content in foreign.items():
+        assert (tmp_path / name).read_text("utf-8") == content
 
 
 def test_values_that_can_be_a_log(tmp_path: Path) -> None:
-    Journal(tmp_path / "old.jsonl", START).close(FINAL)
+    Journal(tmp_path / "ended.jsonl", START).close()
+    ended = (tmp_path / "ended.jsonl").read_bytes()
     (tmp_path / "empty").touch()
-    for value in ("old.jsonl", "empty", "new/deep/log", "new/", ""):
+    (tmp_path / "torn").write_bytes(ended[: len(ended) // 2])
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf" + ended)
+    for value in ("ended.jsonl", "empty", "torn", "marked", "new/deep/log", "new/", ""):
         assert journal.check_location(f"{tmp_path}/{value}") == ""
     for value in (".", "./", "/", "log.jsonl"):
         assert journal.check_location(value) == ""
@@ -232,3 +311,31 @@ def test_values_that_can_be_a_log(tmp_path: Path) -> None:
     assert journal.names_folder(f"{tmp_path}")
     assert journal.names_folder("new/")
     assert not journal.names_folder("new")
+
+
+@pytest.mark.parametrize("becomes", ["pipe", "foreign", "folder"])
+def test_what_takes_the_place_of_the_log_is_left_alone(
+    tmp_path: Path, clock: Clock, becomes: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is looked at whenever the file is opened anew."""
+    path = tmp_path / "log"
+    written = Journal(path, START)
+    written.write(event(1))
+    path.unlink()
+    if becomes == "pipe":
+        os.mkfifo(path)
+    elif becomes == "folder":
+        path.mkdir()
+    else:
+        path.write_text("Dear diary,\n", "utf-8")
+    later(clock)
+    written.write(event(2))
+    written.write(event(3))
+    assert written.dropped == 3
+    assert len(caplog.records) == 1
+    if becomes == "foreign":
+        assert path.read_text("utf-8") == "Dear diary,\n"
+        path.unlink()
+        written.write(event(4))
+        assert gaps(path) == [(3, "that file exists and is no flowtally log")]
+        assert details(path) == ["4"]

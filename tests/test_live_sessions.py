@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from contextlib import closing
 from pathlib import Path
 
@@ -65,6 +66,27 @@ def test_flow_open_at_the_end(laboratory: Laboratory) -> None:
         assert record["port"] == server.port
         assert proxy.records()[-1]["type"] == "stats"
         assert proxy.records()[-1]["final"] is True
+
+
+def test_the_summary_is_the_last_word(laboratory: Laboratory) -> None:
+    """Up to Python 3.12 asyncio prints a traceback for each connection that Ctrl+C cuts off."""
+    with (
+        AnsweringServer(servers.SILENT) as server,
+        laboratory.mitmdump("summary", Setup()) as proxy,
+        ExitStack() as connections,
+    ):
+        for _ in range(3):
+            connection = clients.open_connection(proxy.port)
+            connections.enter_context(closing(connection))
+            connection.sendall(clients.absolute_get(server))
+            server.wait_request()
+        assert proxy.stop() == 0
+        assert proxy.records()[-1]["final"] is True
+        summary = proxy.stderr.text.rpartition("\nflowtally: ")[2]
+        assert summary.startswith("3 flows, 3 unfinished")
+        assert summary.endswith(f"\nSession log: {proxy.log}\n")
+        assert "Traceback" not in summary
+        assert "Session log:" not in proxy.stdout.text
 
 
 def test_dns_query_open_at_the_end(laboratory: Laboratory) -> None:

@@ -1,7 +1,8 @@
-"""A flow → its tag. Pure functions: no state, no clock, no I/O.
+"""What mitmproxy says of a flow, in its situation → a tag. Pure functions: no state, no clock, no
+I/O.
 
-What a text of mitmproxy's means stands in `known/`; this module adds what no table can show: which
-side broke an exchange, how far it had come, and how long the client had waited.
+What a text of mitmproxy's means stands in `known/`; how the exchange stood when the text came is
+told by `situation`. The tag is the flow's own: what other flows add to it, `tagger` knows.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy import tcp
 from mitmproxy import udp
-from mitmproxy.connection import ConnectionState
 from mitmproxy.net.dns import response_codes
 
 from . import redaction
 from . import vocabulary
+from .situation import GAVE_UP
+from .situation import Situation
+from .situation import connect_situation
+from .situation import http_situation
+from .situation import stream_situation
 from .vocabulary import CAUSES
 from .vocabulary import Message
 from .vocabulary import Tag
@@ -44,20 +49,12 @@ _MOST_TELLING = (
 _NOT_REACHED = frozenset(
     ("connection_refused", "dns_error", "dns_timeout", "destination_ip_unroutable")
 )
-_GAVE_UP = frozenset(
-    (
-        "client_disconnected",
-        "connection_timeout",
-        "connection_read_timeout",
-        "http_response_timeout",
-    )
-)
 # What a log line said is the reason only of the vague failure that follows from it.
 _EXPLAINS: Mapping[str, frozenset[str]] = {
     # After an alert mitmproxy overlooks that the server closed, so that the client waits in vain.
-    "tls_alert_received": _GAVE_UP | {"connection_terminated", "tls_protocol_error"},
+    "tls_alert_received": GAVE_UP | {"connection_terminated", "tls_protocol_error"},
     "proxy_configuration_error": frozenset(("tls_protocol_error",)),
-    "proxy_internal_error": _GAVE_UP | {"connection_terminated", "http_response_incomplete"},
+    "proxy_internal_error": GAVE_UP | {"connection_terminated", "http_response_incomplete"},
 }
 
 
@@ -70,6 +67,7 @@ class Rules:
     timeout: float
     """Option `flowtally_timeout`, in seconds."""
     urls: redaction.Urls = "redacted"
+    """Option `flowtally_urls`: how much of a URL may stand in `detail`."""
     raw_tcp: bool = True
     """mitmproxy's `rawtcp`: whether a switch to an unknown protocol leads anywhere."""
 
@@ -79,25 +77,9 @@ class Note:
     """A log line about this client's connection that explains what follows."""
 
     message: Message
+    """The row that the line matched: its causes, of a flow that follows and of none."""
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """How far an exchange had come when it broke."""
-
-    head: bool = False
-    """A response head had arrived."""
-    side: str = ""
-    """Who broke it, `client` or `server`, where that is known; empty where the message says it."""
-    waited: float = 0.0
-    """Seconds from the first byte of the request, or the start of the connection."""
-    connecting: bool = False
-    """The TCP connection to the server was not up yet."""
-    upstream: bool = False
-    """The server is reached through an upstream proxy."""
-    tunnelled: bool = False
-    """That upstream proxy had already opened the tunnel."""
+    """The line, not redacted."""
 
 
 def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:
@@ -105,19 +87,41 @@ def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:
 
     A flow that has neither a response nor an error is tagged `unfinished`.
     """
-    if isinstance(flow, http.HTTPFlow):
-        return _http(flow, rules, note)
+    if not isinstance(flow, http.HTTPFlow):
+        return _classify_other(flow, rules)
+    response = flow.response
+    # The error first: a response may have begun before it, and a WebSocket's is complete.
+    if flow.error:
+        tag = exchange_failure(flow.error.msg, http_situation(flow), rules, note)
+        return tag if response is None else {**_head(response, rules), **tag}
+    if response is None:
+        return {"outcome": "unfinished"}
+    if flow.websocket is not None:
+        return _websocket(flow, rules)
+    # Before the status: the 502 is mitmproxy's own word for "I could not connect", not a server's
+    # answer.
+    if flow.request.data.method == b"CONNECT" and (problem := flow.server_conn.error):
+        return exchange_failure(problem, connect_situation(flow), rules, note)
+    code = response.status_code
+    if code == 101 and not rules.raw_tcp:
+        return {
+            **_head(response, rules),
+            **failure_tag("http_upgrade_failed", "no protocol is enabled to upgrade to"),
+        }
+    ready = rules.statuses.get(code)
+    return ready.copy() if ready is not None else vocabulary.status_tag(code)
+
+
+def _classify_other(flow: mflow.Flow, rules: Rules) -> Tag:
     if isinstance(flow, dns.DNSFlow):
         return _dns(flow, rules)
     if flow.error:
-        connecting = flow.server_conn.timestamp_start is None
-        waited = flow.error.timestamp - (flow.client_conn.timestamp_start or 0)
-        return failure(flow.error.msg, Situation(waited=waited, connecting=connecting), rules)
+        return exchange_failure(flow.error.msg, stream_situation(flow), rules)
     return {"outcome": "ok"}
 
 
-def kind(flow: mflow.Flow) -> str:
-    """The record field `kind`."""
+def flow_kind(flow: mflow.Flow) -> str:
+    """What a flow is, for the record's field `kind`."""
     if isinstance(flow, http.HTTPFlow):
         if flow.websocket is not None:
             return "websocket"
@@ -137,12 +141,14 @@ def unfinished(flow: mflow.Flow, rules: Rules) -> Tag:
     return tag
 
 
-def unanswered() -> Tag:
+def unanswered_query() -> Tag:
     """The tag of a DNS query whose client went away without an answer."""
-    return _failed("dns_timeout", "the name server did not answer")
+    return failure_tag("dns_timeout", "the name server did not answer")
 
 
-def failure(message: str, situation: Situation, rules: Rules, note: Note | None = None) -> Tag:
+def exchange_failure(
+    message: str, situation: Situation, rules: Rules, note: Note | None = None
+) -> Tag:
     """What a failure's message means, for `flow.error` and for failures without a flow."""
     row = vocabulary.find_message(vocabulary.EXCHANGE_MESSAGES, message)
     return _tag_failure(row, message, situation, rules, note)
@@ -164,13 +170,34 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
         method, target = request_line.groups()
         target = redaction.redact(target, rules.urls)
         detail = redaction.printable(f"Bad HTTP request line: {method} {target}".rstrip())
-        return _failed("invalid_url", detail)
-    return _failed(row.client, redaction.detail(text, rules.urls))
+        return failure_tag("invalid_url", detail)
+    return failure_tag(row.client, redaction.detail(text, rules.urls))
 
 
 def noted_failure(note: Note, rules: Rules) -> Tag:
     """What a note means if no flow came of it."""
-    return _failed(note.message.client, redaction.detail(note.text, rules.urls))
+    return failure_tag(note.message.client, redaction.detail(note.text, rules.urls))
+
+
+def failure_tag(cause: str, detail: str, side: str = "") -> Tag:
+    """The tag of a failure of this cause. `side`: where the evidence tells another than the
+    cause's own."""
+    row = CAUSES[cause]
+    tag: Tag = {
+        "outcome": "error",
+        "error_code": row.error.code,
+        "error_name": row.error.name,
+        "cause": cause,
+        "side": side or row.side,
+    }
+    if detail:
+        tag["detail"] = detail
+    return tag
+
+
+def explains(reason: str, cause: str) -> bool:
+    """Whether what a log line tells (`reason`) is why a failure was taken for `cause`."""
+    return cause in _EXPLAINS.get(reason, ())
 
 
 def with_redirect_limit(tag: Tag, cause: str) -> Tag:
@@ -185,116 +212,6 @@ def with_redirect_limit(tag: Tag, cause: str) -> Tag:
     }
 
 
-def _http(flow: http.HTTPFlow, rules: Rules, note: Note | None) -> Tag:
-    response = flow.response
-    if flow.error:
-        return _http_failure(flow, flow.error.msg, flow.error.timestamp, rules, note)
-    if response is None:
-        return {"outcome": "unfinished"}
-    if flow.websocket is not None:
-        return _websocket(flow, rules)
-    if flow.request.data.method == b"CONNECT" and (problem := flow.server_conn.error):
-        # The 502 is mitmproxy's own word for "I could not connect", not a server's answer.
-        ended = response.timestamp_end or response.timestamp_start or 0
-        situation = Situation(
-            waited=ended - flow.request.timestamp_start,
-            connecting=flow.server_conn.timestamp_tcp_setup is None,
-            upstream=flow.server_conn.via is not None,
-        )
-        return failure(problem, situation, rules, note)
-    code = response.status_code
-    if code == 101 and not rules.raw_tcp:
-        return {
-            **_head(response, rules),
-            **_failed("http_upgrade_failed", "no protocol is enabled to upgrade to"),
-        }
-    ready = rules.statuses.get(code)
-    return ready.copy() if ready is not None else vocabulary.status_tag(code)
-
-
-def _http_failure(
-    flow: http.HTTPFlow, message: str, ended: float, rules: Rules, note: Note | None
-) -> Tag:
-    server = flow.server_conn
-    gone = flow.client_conn.timestamp_end
-    if gone is not None and flow.request.timestamp_start < gone < ended and not flow.is_replay:
-        ended = gone  # the hook of some addon was slow to let go of the flow
-    situation = Situation(
-        head=flow.response is not None,
-        side=_side(flow, message),
-        waited=ended - flow.request.timestamp_start,
-        connecting=(
-            # The text of a connection attempt that was cancelled, proxy/server.py.
-            message in ("client disconnected", "connection cancelled")
-            or (
-                server.timestamp_start is not None
-                and server.timestamp_tcp_setup is None
-                and server.transport_protocol == "tcp"
-            )
-        ),
-        upstream=server.via is not None,
-        tunnelled=server.timestamp_start is not None,
-    )
-    tag = failure(message, situation, rules, note)
-    if flow.response is not None:
-        tag = {**_head(flow.response, rules), **tag}
-    saved = flow.metadata.get("flowtally")
-    if note is None and not flow.live and isinstance(saved, dict):
-        # The session that saw the flow live knew more than the file shows.
-        cause = saved.get("cause")
-        if isinstance(cause, str) and tag["cause"] in _EXPLAINS.get(cause, ()):
-            tag |= _failed(cause, redaction.printable(str(saved.get("detail", ""))))
-    return tag
-
-
-def _side(flow: http.HTTPFlow, message: str) -> str:
-    """Who broke an HTTP exchange, if a message can be said of both sides.
-
-    mitmproxy words errors of both its connections alike. Only one of them may speak the protocol
-    that the message is about; where both do, the request that never became complete tells the
-    client, and on HTTP/2 the state of the two connections.
-    """
-    request, server = flow.request, flow.server_conn
-    if flow.is_replay == "request":
-        return "server"  # mitmproxy itself is the client
-    client_multiplexed = request.is_http2 or request.is_http3
-    server_multiplexed = (
-        flow.response.is_http2 or flow.response.is_http3
-        if flow.response is not None
-        else server.alpn is not None and server.alpn.startswith(b"h") and server.alpn[:4] != b"http"
-    )
-    if message.startswith("HTTP/1 protocol error"):
-        if client_multiplexed:
-            return "server"
-        if server_multiplexed:
-            return "client"
-        return "client" if request.timestamp_end is None else "server"
-    if message.startswith("connection closed"):
-        # In the handshake with the server; it ends as well when the client is gone.
-        gone = flow.live and ConnectionState.CAN_READ not in flow.client_conn.state
-        return "client" if gone or _saved_gave_up(flow) else "server"
-    if client_multiplexed != server_multiplexed:
-        return "client" if client_multiplexed else "server"
-    if message.startswith(("stream reset", "stream closed")):
-        # Only clients take a request back.
-        return "client" if "(CANCEL)" in message or "CANCELLED)" in message else "server"
-    if flow.live:
-        client_open = ConnectionState.CAN_READ in flow.client_conn.state
-        server_open = ConnectionState.CAN_READ in server.state
-        if client_open != server_open:
-            return "server" if client_open else "client"
-    elif _saved_gave_up(flow):
-        return "client"
-    return "client" if request.timestamp_end is None else "server"
-
-
-def _saved_gave_up(flow: mflow.Flow) -> bool:
-    """Whether the session that saw a saved flow live found that its client had left."""
-    saved = None if flow.live else flow.metadata.get("flowtally")
-    cause = saved.get("cause") if isinstance(saved, dict) else None
-    return isinstance(cause, str) and cause in _GAVE_UP
-
-
 def _websocket(flow: http.HTTPFlow, rules: Rules) -> Tag:
     websocket, response = flow.websocket, flow.response
     assert websocket is not None
@@ -306,7 +223,7 @@ def _websocket(flow: http.HTTPFlow, rules: Rules) -> Tag:
     if code == 1006:
         # RFC 6455 §7.4.1: the connection was closed without a close frame.
         by = "client" if websocket.closed_by_client else "server"
-        tag |= _failed("connection_terminated", f"WebSocket connection cut off by the {by}")
+        tag |= failure_tag("connection_terminated", f"WebSocket connection cut off by the {by}")
     else:
         tag["outcome"] = "status"
     tag["close_code"] = code
@@ -317,13 +234,13 @@ def _websocket(flow: http.HTTPFlow, rules: Rules) -> Tag:
 
 def _dns(flow: dns.DNSFlow, rules: Rules) -> Tag:
     if flow.error:
-        return failure(flow.error.msg, Situation(), rules)
+        return exchange_failure(flow.error.msg, Situation(), rules)
     if flow.response is None:
         return {"outcome": "unfinished"}
     code = flow.response.response_code
     if code == response_codes.NOERROR:
         return {"outcome": "ok"}
-    return _failed("dns_error", response_codes.to_str(code))
+    return failure_tag("dns_error", response_codes.to_str(code))
 
 
 def _head(response: http.Response, rules: Rules) -> Tag:
@@ -333,23 +250,10 @@ def _head(response: http.Response, rules: Rules) -> Tag:
     return {name: ready[name] for name in ("status", "band", "description")}
 
 
-def _failed(cause: str, detail: str, side: str = "") -> Tag:
-    row = CAUSES[cause]
-    tag: Tag = {
-        "outcome": "error",
-        "error_code": row.error.code,
-        "error_name": row.error.name,
-        "cause": cause,
-        "side": side or row.side,
-    }
-    if detail:
-        tag["detail"] = detail
-    return tag
-
-
 def _tag_failure(
     row: Message | None, message: str, situation: Situation, rules: Rules, note: Note | None
 ) -> Tag:
+    # The number first: the words beside it differ by platform, and may look like another row's.
     cause = _os_error(message)
     by_client = False
     if not cause and row is not None:
@@ -363,19 +267,21 @@ def _tag_failure(
     if cause == vocabulary.CLIENT_GAVE_UP:
         cause = _gave_up(situation, rules.timeout)
         by_client = False  # the side of a timeout is the server's
+    # Else only: a client may give up on an upstream proxy as on any server.
     elif situation.upstream and not by_client:
         closed = message == "connection closed" and not situation.tunnelled
         if closed or cause in _NOT_REACHED:
             cause = "destination_unavailable"
     cause = cause or "unknown"
     detail = redaction.detail(message, rules.urls)
+    # Last, for a note explains a cause, not a message.
     if note is not None:
         reason = note.message.server_before_head
-        if cause in _EXPLAINS.get(reason, ()):
+        if explains(reason, cause):
             cause = reason
             detail = redaction.printable(f"{detail} ({redaction.detail(note.text, rules.urls)})")
     # A TLS error of the client's own handshake is not the server's.
-    return _failed(cause, detail, "client" if by_client else "")
+    return failure_tag(cause, detail, "client" if by_client else "")
 
 
 def _gave_up(situation: Situation, timeout: float) -> str:

@@ -43,16 +43,24 @@ class Histogram:
     """A distribution of times. It counts whole microseconds and speaks of milliseconds; two of them
     can be added."""
 
-    __slots__ = ("_dense", "buckets", "count", "longest", "microseconds")
+    __slots__ = ("_sparse", "buckets", "longest", "microseconds")
 
     def __init__(self) -> None:
         self.buckets: defaultdict[int, int] | array[int] = defaultdict(int)
-        self.count = 0
         self.longest = 0
         """In microseconds."""
         self.microseconds = 0
         """The sum."""
-        self._dense = False
+        self._sparse = True
+
+    def __bool__(self) -> bool:
+        """Whether anything was counted."""
+        return not self._sparse or bool(self.buckets)
+
+    @property
+    def count(self) -> int:
+        """How many times were counted."""
+        return sum(self.buckets if isinstance(self.buckets, array) else self.buckets.values())
 
     @property
     def maximum(self) -> float:
@@ -62,26 +70,25 @@ class Histogram:
     @property
     def mean(self) -> float:
         """The arithmetic mean in ms; 0 of nothing."""
-        return round(self.microseconds / self.count / 1000, 3) if self.count else 0.0
+        count = self.count
+        return round(self.microseconds / count / 1000, 3) if count else 0.0
 
     def add(self, microseconds: int, number: int) -> None:
         """Count a time, given with the number of its bucket: one look for several histograms."""
         self.buckets[number] += 1
-        self.count += 1
         self.microseconds += microseconds
         if microseconds > self.longest:
             self.longest = microseconds
-        if not self._dense and len(self.buckets) > SPARSE:
+        if self._sparse and len(self.buckets) > SPARSE:
             self._densify()
 
     def merge(self, other: Histogram) -> None:
         """Add what `other` counted."""
         for number, count in other.filled():
             self.buckets[number] = min(self.buckets[number] + count, MOST)
-        self.count += other.count
         self.microseconds += other.microseconds
         self.longest = max(self.longest, other.longest)
-        if not self._dense and len(self.buckets) > SPARSE:
+        if self._sparse and len(self.buckets) > SPARSE:
             self._densify()
 
     def filled(self) -> list[tuple[int, int]]:
@@ -94,12 +101,13 @@ class Histogram:
         """PERCENTILES → the value in ms that this share of all values do not exceed; 0 of
         nothing."""
         found: dict[str, float] = {}
+        of = self.count
         shares = iter(PERCENTILES.items())
         name, share = next(shares)
         passed = 0
         for number, count in self.filled():
             passed += count
-            while passed >= share * self.count:
+            while passed >= share * of:
                 found[name] = round(min(middle(number), self.maximum), 3)
                 following = next(shares, None)
                 if following is None:
@@ -109,7 +117,7 @@ class Histogram:
 
     def points(self) -> dict[str, float]:
         """POINTS in ms; empty of nothing."""
-        return {**self.percentiles(), "max": self.maximum} if self.count else {}
+        return {**self.percentiles(), "max": self.maximum} if self else {}
 
     def to_data(self) -> dict[str, Any]:
         """As it stands in the log: `count`; `sum_ms`, `max_ms`; `buckets`, for each that holds
@@ -143,7 +151,6 @@ class Histogram:
             if min(counts) <= 0 or max(counts) > MOST:
                 raise ValueError("'buckets' has one that holds nothing or too much")
             self.buckets = defaultdict(int, zip(numbers, counts, strict=True))
-            self.count = sum(counts)
         if len(self.buckets) > SPARSE:
             self._densify()
         self.microseconds = _microseconds(data, "sum_ms")
@@ -155,7 +162,7 @@ class Histogram:
         self.buckets = array("I", bytes(4 * SIZE))
         for number, count in filled:
             self.buckets[number] = count
-        self._dense = True
+        self._sparse = False
 
 
 def _microseconds(data: dict[str, Any], name: str) -> int:

@@ -162,7 +162,7 @@ class Journal:
 
     def close(self) -> None:
         """Write what is outstanding, and close the file."""
-        if self.dropped:
+        if self._file >= 0 or self.dropped:
             self._ready()
         self._shut()
 

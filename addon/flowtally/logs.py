@@ -213,7 +213,7 @@ class Vouched(NamedTuple):
     head: int
     """Where that record ends."""
     end: int
-    """Where the checkpoint begins."""
+    """Where it ends: all before is in the checkpoint, the checkpoint itself comes later."""
 
 
 class Source:
@@ -308,15 +308,15 @@ class Source:
             last = parsed(line)
             if last is None or last["type"] != "stats" or not last["parts"]:
                 continue  # its last parts were never written
-            begin, first = position - last["log_bytes"], position - last["checkpoint_bytes"]
-            if not 0 <= begin < first:
+            begin, end = position - last["log_bytes"], position - last["checkpoint_bytes"]
+            if not 0 <= begin < end:
                 return None
             head = self.line(begin)
             start = parsed(head)
             if start is None or start["type"] != "session_start":
                 return None
             checkpoint = Checkpoint(last["checkpoint"], last["upto"], self, position)
-            for _, other in self.between(first, position + len(line)):
+            for _, other in self.between(end, position + len(line)):
                 part = parsed(other) if other.startswith(_STATS) else None
                 if part is not None and _belongs(part, start["session"], checkpoint.number):
                     checkpoint.add(part)
@@ -326,23 +326,21 @@ class Source:
                 usable = False  # it will be named when it is looked at
             if not usable or last["session"] != start["session"]:
                 return None
-            return Vouched(begin, begin + len(head), first)
+            return Vouched(begin, begin + len(head), end)
         return None
 
     def _last_stats(self, end: int) -> int | None:
         """Where the last line before a position begins that is of a checkpoint."""
-        while end > 0:
-            begin = max(0, end - BLOCK)
+        before = end - 1  # the line end in front of it
+        while before > 0:
+            begin = max(0, before - BLOCK)
             self._file.seek(begin)
-            # A line end before it, and the beginning of a line that goes on behind.
-            block = self._file.read(end - begin + len(_STATS))
-            at = block.rfind(b"\n" + _STATS, 0, end - begin + len(_STATS))
-            if at >= 0 and begin + at + 1 < end:
+            block = self._file.read(before - begin + len(_STATS))
+            at = block.rfind(b"\n" + _STATS)
+            if at >= 0:
                 return begin + at + 1
-            if not begin:
-                return 0 if block.startswith(_STATS) else None
-            end = begin + 1
-        return None
+            before = begin
+        return 0 if end > 0 and self.line(0).startswith(_STATS) else None
 
 
 def _belongs(record: Record, session: str, checkpoint: int) -> bool:

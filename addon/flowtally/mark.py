@@ -5,10 +5,8 @@ from __future__ import annotations
 from mitmproxy import flow as mflow
 
 from .classify import status_of
+from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
-
-KEY = "flowtally"
-"""The key of the tag in `flow.metadata`."""
 
 FAILURE = ":red_circle:"
 """The marker of a broken exchange."""
@@ -29,8 +27,8 @@ def mark(flow: mflow.Flow, tag: Tag, visible: bool) -> None:
     What the user has written there stays; what flowtally wrote the last time (a replayed flow
     comes again) is replaced.
     """
-    before = flow.metadata.get(KEY)
-    flow.metadata[KEY] = tag
+    before = flow.metadata.get(METADATA_KEY)
+    flow.metadata[METADATA_KEY] = tag
     if not visible:
         return
     comment, marked = "", ""

@@ -32,7 +32,7 @@ SHARE = 10
 under a tenth of it."""
 LEAST_GROWTH = 1024 * 1024
 """Bytes by which the log grows before a checkpoint is written; less is read in no time."""
-USUAL_ROW = 700
+USUAL_ROW = 400
 """Bytes that a row of a checkpoint takes, as long as none was written that tells."""
 GROWING = 1.25
 """How many times larger the next checkpoint may be than the rows of the last one make expect."""
@@ -69,6 +69,7 @@ class Session:
         self._grown_from = 0
         """How large the log was when its last checkpoint was complete, in bytes."""
         self._row_bytes: float = USUAL_ROW
+        """How large a row of the last checkpoint was."""
         self._journal = journal.Journal(
             self.path,
             {
@@ -161,9 +162,15 @@ class Session:
             return False
         if self._grown_from > self._journal.log_bytes:
             self._grown_from = 0  # the log was made anew
+        if self._journal.log_bytes - self._grown_from < self._needed_growth():
+            return False
+        self._fold()  # which may bring rows
+        return self._journal.log_bytes - self._grown_from >= self._needed_growth()
+
+    def _needed_growth(self) -> float:
+        """By how many bytes the log has to grow before it can take another checkpoint."""
         rows = sum(map(len, self._tally.tables.values()))
-        growth = max(LEAST_GROWTH, SHARE * GROWING * rows * self._row_bytes)
-        return self._journal.log_bytes - self._grown_from >= growth
+        return max(LEAST_GROWTH, SHARE * GROWING * rows * self._row_bytes)
 
     def _write_checkpoint(self, final: bool) -> Iterator[None]:
         """Write the statistics as they are now. Pauses after each row; until it is exhausted, the
@@ -209,8 +216,9 @@ class _Writer:
         self._log = log
         self._head = head
         self._part = 0
-        self._begin = 0
-        """What the session had written into the file before the first record."""
+        self._begin = log.log_bytes
+        """What the session has written into the file up to the last record that the rows hold:
+        others may come before the first one of the checkpoint."""
         self._waiting: list[dict[str, Any]] = []
         self._waiting_bytes = 0
 
@@ -226,8 +234,6 @@ class _Writer:
 
     def write(self, last: bool) -> None:
         """Write what waits. The last record says how many there are: only then they count."""
-        if not self._part:
-            self._begin = self._log.log_bytes
         self._part += 1
         record = {
             **self._head,

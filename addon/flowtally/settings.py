@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -18,6 +20,7 @@ from mitmproxy import flowfilter
 
 from . import journal
 from . import vocabulary
+from .classify import Rules
 from .redaction import Urls
 from .vocabulary import Tag
 
@@ -40,6 +43,29 @@ class Option:
     check: Callable[[Any], Any]
     """The option's value → what the addon works with. Raises: ValueError."""
     choices: tuple[str, ...] | None = None
+
+
+def check(options: Any, names: Container[str]) -> dict[str, Any]:
+    """The checked values of those of flowtally's options that are named.
+
+    `options`: mitmproxy's. Raises: ValueError, naming the option and the value.
+    """
+    checked = {}
+    for option in OPTIONS:
+        if option.name in names:
+            value = getattr(options, option.name)
+            try:
+                checked[option.name] = option.check(value)
+            except ValueError as error:
+                raise ValueError(f"{option.name}={value!r}: {error}") from None
+    return checked
+
+
+def rules(values: Mapping[str, Any], raw_tcp: bool = True) -> Rules:
+    """What the checked `values` say about classification. `raw_tcp`: mitmproxy's `rawtcp`."""
+    return Rules(
+        values["flowtally_catalog"], values["flowtally_timeout"], values["flowtally_urls"], raw_tcp
+    )
 
 
 def refuse(name: str, given: Any) -> str:

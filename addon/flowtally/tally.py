@@ -13,11 +13,14 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
 from datetime import datetime
+from functools import lru_cache
 from math import floor
+from operator import itemgetter
 from typing import Any
+from typing import NamedTuple
 
 from .histogram import Histogram
 from .histogram import bucket
@@ -56,8 +59,22 @@ MAX_EXAMPLE_URL = 512
 COUNTS = ("flows", "failures", "unsuccessful", "events", "request_bytes", "response_bytes")
 """What every row counts. `failures`: flows with outcome `error`. `unsuccessful`: complete responses
 with error code -3. `events`: failures without a flow. Bytes are those of bodies."""
-Counted = tuple[int, ...]
-"""What one record adds to each of COUNTS."""
+
+COMMON = (
+    "kind",
+    "method",
+    "host",
+    "port",
+    "outcome",
+    "status",
+    "error_code",
+    "cause",
+    "close_code",
+    "media_type",
+)
+"""Fields that many records have in common, and that decide in which rows most tables count them."""
+MAX_COMMON = 2000
+"""For how many sets of common fields the rows are remembered."""
 
 EXAMPLE = (
     "time",
@@ -100,10 +117,19 @@ def endpoint(record: Record) -> str:
         host, port = record.get("host", ""), record.get("port")
         url = host if port is None else f"{host}:{port}"
         return f"{record.get('method') or record['kind'].upper()} {url}"
+    return _endpoint_of(record.get("method", ""), url)
+
+
+@lru_cache(maxsize=4096)  # many a URL is asked for again, and a look-up costs a third
+def _endpoint_of(method: str, url: str) -> str:
     url = _ID.sub("/{id}", url.partition("?")[0])
     if len(url) > _MAX_ENDPOINT:
         url = f"{url[: _MAX_ENDPOINT - 1]}…"
-    return f"{record.get('method', '')} {url}"
+    return f"{method} {url}"
+
+
+def _endpoint(record: Record) -> Key | None:
+    return (endpoint(record),)
 
 
 def series(record: Record) -> str:
@@ -169,6 +195,8 @@ class Table:
     """How many rows of one group are named; the rest of the group is counted under (other)."""
     events: bool = False
     """It counts failures without a flow too."""
+    common: bool = True
+    """The key depends on nothing but the fields COMMON."""
     waits: bool = False
     """It knows how `wait_ms` is distributed."""
     durations: bool = False
@@ -181,18 +209,17 @@ class Table:
 
 
 TABLES = (
-    Table("outcomes", ("series",), lambda r: (series(r),), 10, True, waits=True, durations=True),
     Table(
         "codes", ("band", "code"), _code, 100, waits=True, durations=True, description="description"
     ),
     Table("causes", ("error_code", "cause"), _cause, 200, True, examples=5),
     Table("hosts_of_causes", ("error_code", "cause", "host"), _host_of_cause, 100, True),
     Table("hosts", ("host",), lambda r: (place(r),), 1500, True, waits=True, durations=True),
-    Table("endpoints", ("endpoint",), lambda r: (endpoint(r),), 3000, durations=True),
+    Table("endpoints", ("endpoint",), _endpoint, 3000, common=False, durations=True),
     Table("media_types", ("media_type",), _media_type, 100, durations=True),
     Table("methods", ("kind", "method"), lambda r: (r["kind"], r.get("method", "")), 50),
     Table("protocols", ("kind", "close_code"), _protocol, 50, durations=True),
-    Table("slowest", (), _slow, 1, examples=10, order=_by_duration),
+    Table("slowest", (), _slow, 1, common=False, examples=10, order=_by_duration),
 )
 """All tables but the timeline. A record is in at most one row of each.
 
@@ -201,7 +228,12 @@ there under UNFINISHED. A host has its port, unless that is usual. `protocols` h
 but `http`. `slowest` is one row, whose examples are the HTTP requests that took longest."""
 
 TIMELINE = Table(
-    "timeline", ("seconds", "start", "series"), lambda r: (series(r),), MAX_BUCKETS, True
+    "timeline",
+    ("seconds", "start", "series"),
+    lambda record: (series(record),),
+    MAX_BUCKETS,
+    events=True,
+    common=False,
 )
 """Width of a point of time, its beginning (Unix time), and what became of the flows in it."""
 
@@ -215,13 +247,13 @@ _VALUES: Mapping[str, Collection[str]] = {
 """Part of a key → what it can be, beside OTHER, where not every text will do."""
 
 _NOTHING = Histogram()
-"""Stands for a distribution until the first time is counted; is never added to."""
+"""Stands in rows for the distribution that their table does not know; is never added to."""
 
 
 class Row:
     """What is counted under a key."""
 
-    __slots__ = (*COUNTS, "description", "duration", "examples", "wait")
+    __slots__ = (*COUNTS, "_examples", "description", "duration", "wait")
 
     flows: int
     failures: int
@@ -230,14 +262,14 @@ class Row:
     request_bytes: int
     response_bytes: int
 
-    def __init__(self, description: str = "") -> None:
+    def __init__(self, table: Table, description: str = "") -> None:
         self.flows = self.failures = self.unsuccessful = self.events = 0
         self.request_bytes = self.response_bytes = 0
         self.description = description
-        self.wait = _NOTHING
-        self.duration = _NOTHING
-        self.examples: list[Example] = []
-        """In ascending order of the table's `order`."""
+        self.wait = Histogram() if table.waits else _NOTHING
+        self.duration = Histogram() if table.durations else _NOTHING
+        self._examples: list[tuple[tuple[Any, ...], Example]] = []
+        """Each with its place in the table's `order`, ascending."""
 
     @property
     def count(self) -> int:
@@ -249,35 +281,29 @@ class Row:
         """All that went wrong, a redirect too many excepted."""
         return self.failures + self.unsuccessful + self.events
 
-    def add(self, counted: Counted) -> None:
-        """Count what a record adds."""
-        flows, failures, unsuccessful, events, sent, received = counted
-        self.flows += flows
-        self.failures += failures
-        self.unsuccessful += unsuccessful
-        self.events += events
-        self.request_bytes += sent
-        self.response_bytes += received
+    @property
+    def examples(self) -> list[Example]:
+        """What was kept, in ascending order."""
+        return [kept for _, kept in self._examples]
 
     def keep(self, record: Record, table: Table) -> None:
         """Keep a record as an example if it is among those with the largest order."""
-        kept, order = self.examples, table.order
-        if len(kept) >= table.examples and order(record) < order(kept[0]):
+        order, kept = table.order(record), self._examples
+        if len(kept) >= table.examples and order < kept[0][0]:
             return
-        kept.append(example(record))
-        if len(kept) > 1 and order(kept[-2]) > order(record):
-            kept.sort(key=order)
+        kept.append((order, example(record)))
+        if len(kept) > 1 and kept[-2][0] > order:
+            kept.sort(key=itemgetter(0))
         del kept[: -table.examples]
 
     def merge(self, other: Row, table: Table) -> None:
         """Add what `other` counted."""
-        self.add(tuple(getattr(other, name) for name in COUNTS))
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.description = self.description or other.description
         for name in ("wait", "duration"):
             theirs: Histogram = getattr(other, name)
-            if theirs.count:
-                if getattr(self, name) is _NOTHING:
-                    setattr(self, name, Histogram())
+            if theirs:
                 getattr(self, name).merge(theirs)
         for kept in other.examples:
             self.keep(kept, table)
@@ -287,19 +313,20 @@ class Row:
         data: dict[str, Any] = {name: getattr(self, name) for name in COUNTS}
         if self.description:
             data["description"] = self.description
-        if self.wait.count:
+        if self.wait:
             data["wait"] = self.wait.to_data()
-        if self.duration.count:
+        if self.duration:
             data["duration"] = self.duration.to_data()
-        if self.examples:
-            data["examples"] = self.examples.copy()
+        if self._examples:
+            data["examples"] = self.examples
         return data
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any], table: Table) -> Row:
         """What `to_data` made. Raises: ValueError."""
-        self = cls(_text(data, "description"))
-        self.add(tuple(_count(data, name) for name in COUNTS))
+        self = cls(table, _text(data, "description"))
+        for name in COUNTS:
+            setattr(self, name, _count(data, name))
         if table.waits and "wait" in data:
             self.wait = Histogram.from_data(data["wait"])
         if table.durations and "duration" in data:
@@ -319,21 +346,11 @@ class Rows(dict[Key, Row]):
     def __init__(self, table: Table) -> None:
         super().__init__()
         self.table = table
+        self.key = table.key
         self.at_least: set[Key] = set()
         """Keys of rows that may be larger: of merged sessions, one had this key under (other)."""
         self._sizes: dict[Key, int] = {}
         """Group → how many of its rows are named."""
-
-    def of(self, record: Record) -> Row | None:
-        """The row in which a record is counted; None if it is in none."""
-        key = self.table.key(record)
-        if key is None:
-            return None
-        row = self.get(key)
-        if row is None:
-            description = self.table.description
-            row = self.admit(key, record.get(description, "") if description else "")
-        return row
 
     def admit(self, key: Key, description: str = "") -> Row:
         """The row for a key that has none, which is that of (other) where the table is full."""
@@ -344,11 +361,11 @@ class Rows(dict[Key, Row]):
                 self._sizes[group] = size + 1
                 if self.may_hide(key):
                     self.at_least.add(key)
-                row = self[key] = Row(description)
+                row = self[key] = Row(self.table, description)
                 return row
             key = (*group, OTHER) if size else (OTHER,) * len(key)
         if key not in self:
-            self[key] = Row()
+            self[key] = Row(self.table)
         return self[key]
 
     def may_hide(self, key: Key) -> bool:
@@ -398,23 +415,28 @@ class Timeline(Rows):
         """The second of the last record, RFC 3339, and its point of time: the next record is mostly
         from the same."""
         self._start = ""
+        self.key = self._key
 
     @property
     def seconds(self) -> int:
         """How long a point of time is."""
         return WIDTHS[self.number]
 
-    def of(self, record: Record) -> Row:
+    def _key(self, record: Record) -> Key:
         second = record["time"][:19]
         if second != self._second:
             self._start = self._start_of(floor(datetime.fromisoformat(f"{second}Z").timestamp()))
             self._second = second
-        key = self._start, series(record)
+        return self._start, series(record)
+
+    def admit(self, key: Key, _description: str = "") -> Row:
+        start, name = key
+        self._enter(start)
+        # Entering may have widened all points, and this one with them.
+        key = self._start_of(int(start)), name
         row = self.get(key)
         if row is None:
-            self._enter(self._start)
-            key = self._start, key[1]
-            row = self.setdefault(key, Row())
+            row = self[key] = Row(self.table)
         return row
 
     def _start_of(self, second: int) -> str:
@@ -431,7 +453,9 @@ class Timeline(Rows):
         old = dict(self)
         self.clear()
         for (start, name), row in old.items():
-            self.setdefault((self._start_of(int(start)), name), Row()).merge(row, self.table)
+            self.setdefault((self._start_of(int(start)), name), Row(self.table)).merge(
+                row, self.table
+            )
         self._starts = {self._start_of(int(start)) for start in self._starts}
         if self._second:
             self._start = self._start_of(int(self._start))
@@ -441,10 +465,7 @@ class Timeline(Rows):
         while self.number < other.number:
             self._widen()
         for (start, name), row in other.items():
-            self._enter(self._start_of(int(start)))
-            # Entering may have widened all points, and this one with them.
-            key = self._start_of(int(start)), name
-            self.setdefault(key, Row()).merge(row, self.table)
+            self.admit((self._start_of(int(start)), name)).merge(row, self.table)
 
     def to_rows(self) -> Iterator[dict[str, Any]]:
         width = str(self.seconds)
@@ -465,21 +486,32 @@ class Timeline(Rows):
 # --- the whole ---
 
 
-@dataclass(slots=True)
+class Places(NamedTuple):
+    """Where records that have their COMMON fields in common are counted."""
+
+    rows: tuple[Row, ...]
+    waits: tuple[Histogram, ...]
+    durations: tuple[Histogram, ...]
+    examples: tuple[tuple[Row, Table], ...]
+    """The rows that keep examples."""
+
+
 class Tally:
     """The statistics of one session or several."""
 
-    dropped: int = 0
-    """Records that could not be written, as `gap` records say."""
-    first: str = ""
-    """Time of the earliest flow or event, RFC 3339."""
-    last: str = ""
-    tables: dict[str, Rows] = field(
-        default_factory=lambda: (
-            {table.name: Rows(table) for table in TABLES} | {TIMELINE.name: Timeline(TIMELINE)}
-        )
-    )
-    """Name → rows of TABLES, and the timeline."""
+    def __init__(self) -> None:
+        self.dropped = 0
+        """Records that could not be written, as `gap` records say."""
+        self.first = ""
+        """Time of the earliest flow or event, RFC 3339."""
+        self.last = ""
+        self.tables: dict[str, Rows] = {table.name: Rows(table) for table in TABLES}
+        """Name → rows of TABLES, and the timeline."""
+        self.tables[TIMELINE.name] = Timeline(TIMELINE)
+        self._apart = [rows for rows in self.tables.values() if not rows.table.common]
+        self._places: dict[tuple[Any, ...], Places] = {}
+        """COMMON fields → rows. To look each row up by a key of its own would cost a flow twice
+        as much as to count it."""
 
     def __getitem__(self, name: str) -> Rows:
         """A table by its name."""
@@ -499,99 +531,146 @@ class Tally:
 
     def _add_flow(self, record: Record) -> None:
         get = record.get
-        outcome = record["outcome"]
-        counted = (
-            1,
-            outcome == "error",
-            outcome == "status" and get("error_code") == UNSUCCESSFUL,
-            0,
-            get("request_bytes", 0),
-            get("response_bytes", 0),
-        )
-        # Looked up once, for all tables; in whole microseconds, which add up exactly.
-        wait, duration = get("wait_ms"), get("duration_ms")
-        if wait is not None:
-            wait = round(wait * 1000)
-            wait_bucket = bucket(wait)
-        if duration is not None:
-            duration = round(duration * 1000)
-            duration_bucket = bucket(duration)
-        for rows in self.tables.values():
-            row = rows.of(record)
-            if row is None:
+        common = tuple(map(get, COMMON))
+        places = self._places.get(common)
+        if places is None:
+            places = self._find_places(common, record)
+        rows, durations = list(places.rows), list(places.durations)
+        for apart in self._apart:
+            key = apart.key(record)
+            if key is None:
                 continue
-            row.add(counted)
+            row = apart.get(key)
+            if row is None:
+                row = apart.admit(key)
+            rows.append(row)
+            if apart.table.durations:
+                durations.append(row.duration)
+            if apart.table.examples:
+                row.keep(record, apart.table)
+        sent, received = get("request_bytes", 0), get("response_bytes", 0)
+        for row in rows:
+            row.flows += 1
+            row.request_bytes += sent
+            row.response_bytes += received
+        # In whole microseconds, which add up exactly; the bucket is the same in all rows.
+        if (time := get("wait_ms")) is not None:
+            time = round(time * 1000)
+            number = bucket(time)
+            for histogram in places.waits:
+                histogram.add(time, number)
+        if (time := get("duration_ms")) is not None:
+            time = round(time * 1000)
+            number = bucket(time)
+            for histogram in durations:
+                histogram.add(time, number)
+        if get("error_code") is not None:
+            self._add_problem(record, rows)
+        for row, table in places.examples:
+            row.keep(record, table)
+        self._span(record["time"])
+
+    def _add_problem(self, record: Record, rows: Sequence[Row]) -> None:
+        """Count what a flow that went wrong is beyond a flow."""
+        if record["outcome"] == "error":
+            for row in rows:
+                row.failures += 1
+        elif record["error_code"] == UNSUCCESSFUL:
+            for row in rows:
+                row.unsuccessful += 1
+
+    def _find_places(self, common: tuple[Any, ...], record: Record) -> Places:
+        """Where records with these common fields are counted."""
+        found: list[tuple[Row, Table]] = []
+        for rows in self.tables.values():
             table = rows.table
-            if table.durations and duration is not None:
-                if row.duration is _NOTHING:
-                    row.duration = Histogram()
-                row.duration.add(duration, duration_bucket)
-            if table.waits and wait is not None:
-                if row.wait is _NOTHING:
-                    row.wait = Histogram()
-                row.wait.add(wait, wait_bucket)
-            if table.examples:
-                row.keep(record, table)
-        self._span(record["time"], record["time"])
+            if table.common and (key := rows.key(record)) is not None:
+                row = rows.get(key)
+                if row is None:
+                    row = rows.admit(key, record.get(table.description, ""))
+                found.append((row, table))
+        places = Places(
+            tuple(row for row, _ in found),
+            tuple(row.wait for row, table in found if table.waits),
+            tuple(row.duration for row, table in found if table.durations),
+            tuple((row, table) for row, table in found if table.examples),
+        )
+        if len(self._places) >= MAX_COMMON:
+            self._places.clear()
+        self._places[common] = places
+        return places
 
     def _add_event(self, record: Record) -> None:
         for rows in self.tables.values():
-            if rows.table.events and (row := rows.of(record)) is not None:
-                row.add((0, 0, 0, 1, 0, 0))
+            if rows.table.events and (key := rows.key(record)) is not None:
+                row = rows.get(key)
+                if row is None:
+                    row = rows.admit(key)
+                row.events += 1
                 if rows.table.examples:
                     row.keep(record, rows.table)
-        self._span(record["time"], record["time"])
+        self._span(record["time"])
 
-    def _span(self, first: str, last: str) -> None:
-        if last > self.last:
-            self.last = last
-        if not self.first or first < self.first:
-            self.first = first
+    def _span(self, time: str) -> None:
+        if time > self.last:
+            self.last = time
+        if time < self.first or not self.first:
+            self.first = time
 
     def merge(self, other: Tally) -> None:
         """Add what `other` counted."""
         self.dropped += other.dropped
         if other.first:
-            self._span(other.first, other.last)
+            self._span(other.first)
+            self._span(other.last)
         for name, rows in other.tables.items():
             self.tables[name].merge(rows)
 
     # --- what follows from the tables ---
 
-    def total(self, *names: str) -> Row:
-        """What is counted of some of SERIES, or of all."""
-        total = Row()
-        for (name,), row in self["outcomes"].items():
-            if not names or name in names:
-                total.merge(row, self["outcomes"].table)
+    def total(self) -> Row:
+        """All that is counted of hosts, and each record is of one: the whole, with its times."""
+        table = self["hosts"].table
+        total = Row(table)
+        for row in self["hosts"].values():
+            total.merge(row, table)
         return total
+
+    def sum(self, count: str, *names: str) -> int:
+        """One of COUNTS, of some of SERIES or of all."""
+        return sum(
+            getattr(row, count)
+            for (_, name), row in self["timeline"].items()
+            if not names or name in names
+        )
 
     @property
     def flows(self) -> int:
         """All flows."""
-        return sum(row.flows for row in self["outcomes"].values())
+        return self.sum("flows")
 
     @property
     def events(self) -> int:
         """Failures without a flow."""
-        return sum(row.events for row in self["outcomes"].values())
+        return self.sum("events")
 
     @property
     def failures(self) -> int:
         """Flows that broke."""
-        return sum(row.failures for row in self["outcomes"].values())
+        return self.sum("failures")
 
     @property
     def unsuccessful(self) -> int:
         """Complete responses with error code -3."""
-        return sum(row.unsuccessful for row in self["outcomes"].values())
+        return self.sum("unsuccessful")
 
     @property
     def problems(self) -> int:
         """All that went wrong: failures with and without a flow, unsuccessful responses, redirects
         that broke a limit."""
         too_many = self.errors().get(str(TOO_MANY_REDIRECTS), {})
-        return self.total().problems + sum(row.count for row in too_many.values())
+        redirects = sum(row.count for row in too_many.values())
+        return self.failures + self.unsuccessful + self.events + redirects
 
     def errors(self) -> dict[str, dict[str, Row]]:
         """Error code → cause (of -3: status code) → row, in the order of the codes."""
@@ -603,11 +682,14 @@ class Tally:
 
     def bands(self) -> Iterator[tuple[str, Row, dict[str, Row]]]:
         """Each band that occurred, in order: its name, its row, its codes' rows."""
+        table = self["codes"].table
         for band in BANDS:
-            row = self["outcomes"].get((band,))
-            if row is not None:
-                codes = {code: row for (of, code), row in self["codes"].items() if of == band}
-                yield band, row, dict(sorted(codes.items()))
+            codes = {code: row for (of, code), row in self["codes"].items() if of == band}
+            if codes:
+                total = Row(table)
+                for row in codes.values():
+                    total.merge(row, table)
+                yield band, total, dict(sorted(codes.items()))
 
     def description(self, code: str) -> str:
         """What a status code means; "" of one that did not occur."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from .vocabulary import BANDS
 from .vocabulary import ERRORS
 from .vocabulary import KINDS
 from .vocabulary import OUTCOMES
 from .vocabulary import SCHEMA
+from .vocabulary import band
 
 TYPES = ("session_start", "flow", "event", "gap", "stats")
 _TEXTS: Sequence[str] = (
@@ -70,11 +70,8 @@ def check(record: Any) -> str:
     if get("kind") not in KINDS:
         return f"unknown kind {get('kind')!r:.40}"
     if record["outcome"] == "status":
-        if (
-            type(get("status")) is not int
-            or get("band") not in BANDS
-            or "description" not in record
-        ):
+        status = get("status")
+        if type(status) is not int or get("band") != band(status) or "description" not in record:
             return f"status is {get('status')!r:.40} in band {get('band')!r:.40}"
     elif (error_code or record["outcome"] == "error") and not (error_code and get("cause")):
         return "a failure without a cause"

@@ -1,5 +1,8 @@
 """The live page: the report on the session that runs, answered inside the proxy.
 
+`LivePage` knows which requests are for its host, and keeps mitmproxy from looking for a server of
+that name; `Page` answers them.
+
 Only a client of the proxy can ask for it, for its host exists nowhere else. What asks from another
 site gets nothing: no answer allows cross-origin reads, and browsers are told to hand it to nobody.
 """
@@ -10,13 +13,19 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mitmproxy import connection
 from mitmproxy import http
+from mitmproxy import tls
 
+from .defects import Defects
 from .report.view import View
+from .report.view import view
+from .session import Session
 
 EVERY = 1.0
 """Seconds between two renderings, at the least."""
@@ -26,6 +35,9 @@ ROWS = 50
 """How many hosts and endpoints the page shows."""
 MAX_LOG = 16 * 1024 * 1024
 """The largest log that is handed out, in bytes: mitmproxy keeps answers in memory."""
+
+ADDRESS_MODES = ("transparent", "wireguard", "local", "tun", "osproxy")
+"""Modes in which a flow knows its host by the Host header alone."""
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -53,14 +65,14 @@ class Source:
 
 
 class Rendering:
-    """Something made of the statistics, seldom enough."""
+    """Something made of the statistics, not more often than `EVERY` and `SHARE` allow."""
 
     def __init__(self, version: Callable[[], str]) -> None:
         self._newest = version
         self._lock = asyncio.Lock()
         self._body = b""
         self._version = ""
-        """Of what is made."""
+        """Of the statistics that it was made of last."""
         self._next = 0.0
         """When it may be made again; time.monotonic."""
 
@@ -77,6 +89,73 @@ class Rendering:
                 self._version = version
                 self._next = time.monotonic() + max(EVERY, (took + seconds) / SHARE)
             return self._body, self._version
+
+
+class LivePage:
+    """The live page's host inside the proxy."""
+
+    def __init__(self, session: Callable[[], Session], defects: Defects) -> None:
+        self.host = ""
+        """Its name, in lower case; empty where there is no live page."""
+        self._page = Page(
+            Source(
+                version=lambda: session().version,
+                view=lambda: view(session().tally, ROWS, ROWS),
+                data=lambda: session().data(),
+                log=lambda: session().path,
+                about=lambda: [session().about],
+            )
+        )
+        self._defects = defects
+
+    def is_own(self, flow: http.HTTPFlow) -> bool:
+        """Whether a request is for the live page.
+
+        What a reverse proxy serves is for others, and its clients choose the Host header freely.
+        """
+        host = self.host
+        if not host:
+            return False
+        mode = flow.client_conn.proxy_mode.type_name
+        if mode in ADDRESS_MODES:
+            return flow.request.pretty_host.lower() == host
+        return flow.request.data.host.lower() == host and mode != "reverse"
+
+    def is_own_host(self, host: str) -> bool:
+        """Whether something concerns the live page's host."""
+        return bool(self.host) and host.lower() == self.host
+
+    def is_own_server(self, server: connection.Server) -> bool:
+        """Whether a connection is to the live page's host."""
+        address = server.address
+        return bool(address and self.is_own_host(address[0]))
+
+    def url(self, modes: Iterable[str]) -> str:
+        """Where the live page is; empty if no client of these modes can ask for it."""
+        if not self.host or all(mode.startswith("reverse:") for mode in modes):
+            return ""
+        return f"http://{self.host}/"
+
+    def answer_tunnel(self, flow: http.HTTPFlow) -> None:
+        """Accept a CONNECT to the host, as there is no server to connect to."""
+        flow.response = flow.response or http.Response.make(200, b"")
+
+    def keep_from_server(self, data: tls.ClientHelloData) -> None:
+        """Have mitmproxy speak TLS with a client without a server to copy it from
+        (addons/tlsconfig.py)."""
+        server = data.context.server
+        if self.is_own_server(server):
+            server.tls = False
+
+    async def serve(self, flow: http.HTTPFlow) -> None:
+        """Answer a request for the live page, unless another addon did. Does not raise."""
+        if flow.response or flow.error:
+            return
+        try:
+            flow.response = await self._page.answer(flow.request)
+        except Exception as problem:
+            self._defects.tell("page", problem)
+            flow.response = refuse(500, "flowtally cannot show this; the log says why.")
 
 
 class Page:

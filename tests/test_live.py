@@ -14,11 +14,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flowtally import page as module
-from flowtally.page import Page
-from flowtally.page import Source
+from flowtally import live as module
+from flowtally.defects import Defects
+from flowtally.live import LivePage
+from flowtally.live import Page
+from flowtally.live import Source
 from flowtally.report import html
 from flowtally.report.view import view
+from flowtally.session import Session
 from flowtally.tally import Tally
 from lab.cli import answered
 from lab.cli import lines
@@ -147,6 +150,28 @@ def test_contents(live: Live) -> None:
     assert "<li>Session &lt;00000001&gt;</li>" in live.get().text  # type: ignore[operator]
     assert json.loads(live.get("/report.json").content or b"") == {"flows": 1}
     assert live.get("/session.jsonl").content == lines(start())
+
+
+@pytest.mark.parametrize(
+    ("host", "modes", "url"),
+    [
+        (HOST, ["regular"], f"http://{HOST}/"),
+        (HOST, ["reverse:http://server", "regular"], f"http://{HOST}/"),
+        # Who serves others with it has no client that could ask.
+        (HOST, ["reverse:http://server", "reverse:tcp://server"], ""),
+        ("", ["regular"], ""),
+    ],
+)
+def test_where_it_is(host: str, modes: list[str], url: str) -> None:
+    def no_session() -> Session:
+        raise AssertionError
+
+    page = LivePage(no_session, Defects())
+    page.host = host
+    assert page.url(modes) == url
+    assert page.is_own_host(HOST.upper()) == bool(host)
+    assert not page.is_own_host("")
+    assert not page.is_own_host(f"a.{HOST}")
 
 
 # --- how often it is made ---

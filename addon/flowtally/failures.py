@@ -1,0 +1,310 @@
+"""Failures that have no flow, or none yet: which of them become events.
+
+mitmproxy tells of a failed connection before it tells the flow that wanted it, if there is one; of
+a request that it cannot read, only its log tells. A failure that also reaches a flow is recorded on
+the flow alone. It stays unclaimed until its flow ends, or until its client has left and no flow of
+that client is open any more; then it is an event. Times are Unix times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any
+
+from mitmproxy import connection
+from mitmproxy import flow as mflow
+from mitmproxy import http
+from mitmproxy.utils import human
+
+from . import internals
+from . import redaction
+from . import vocabulary
+from .classify import Note
+from .classify import Rules
+from .classify import exchange_failure
+from .classify import handshake_failure
+from .classify import log_failure
+from .classify import noted_failure
+from .situation import Situation
+from .situation import handshake_situation
+from .situation import hanging_situation
+from .situation import server_situation
+from .vocabulary import METADATA_KEY
+from .vocabulary import Tag
+
+MAX_FAILURES_OF_A_CLIENT = 100
+"""How many unclaimed failures of one client are kept; the oldest becomes an event first."""
+MAX_NOTES = 1000
+"""How many clients' notes are kept."""
+MAX_SETTLED = 100
+"""How many clients are remembered whose failures have become events."""
+
+Client = Any
+"""A client's address (`peername`). Connections of a replayed flow have no other common name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failure without a flow, as far as one can see."""
+
+    message: str
+    """mitmproxy's text; a flow that fails with the same text is the one it belongs to."""
+    time: float
+    """When it happened, Unix time."""
+    tag: Tag
+    client: Client
+    host: str = ""
+    """Of the server; empty where none is known, and then there is no port either."""
+    port: int | None = None
+
+    def as_flow(self) -> http.HTTPFlow:
+        """A flow that mitmproxy's filters can look at in its place."""
+        client = connection.Client(
+            peername=self.client or ("", 0), sockname=("", 0), timestamp_start=self.time
+        )
+        server = connection.Server(address=(self.host, self.port or 0))
+        flow = http.HTTPFlow(client, server)
+        flow.request = http.Request(
+            host=self.host,
+            port=self.port or 0,
+            method=b"",
+            scheme=b"",
+            authority=b"",
+            path=b"",
+            http_version=b"",
+            headers=http.Headers(),
+            content=b"",
+            trailers=None,
+            timestamp_start=self.time,
+            timestamp_end=self.time,
+        )
+        flow.error = mflow.Error(self.tag.get("detail", self.message), self.time)
+        flow.metadata[METADATA_KEY] = self.tag
+        return flow
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A connection to a server that is being made."""
+
+    since: float
+    """When it was begun, Unix time."""
+    client: Client
+    server: connection.Connection
+    handshake: bool
+    """TCP is up, and TLS is what is being made."""
+
+
+class Failures:
+    """Takes in what mitmproxy tells of failures; what a method returns is to be recorded as events.
+
+    True while a flow that ends, or a client that leaves, can make a difference: the failures and
+    log lines that are kept are few and rare, and all other flows need not ask for them.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        open_clients: Callable[[], Container[Client]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.rules = rules
+        self._open_clients = open_clients
+        """The clients of the flows that are open."""
+        self._clock = clock
+        self._unclaimed: dict[Client, list[Failure]] = {}
+        self._notes: dict[Client, Note] = {}
+        self._attempts: dict[str, Attempt] = {}
+        """Connection id → connection to a server that is being made."""
+        self._settled: deque[Client] = deque(maxlen=MAX_SETTLED)
+        """Clients that left because of a failure that is an event by now."""
+
+    def __bool__(self) -> bool:
+        return bool(self._unclaimed or self._notes)
+
+    # --- what happened ---
+
+    def connecting(
+        self,
+        client: connection.Client,
+        server: connection.Connection,
+        *,
+        handshake: bool,
+    ) -> None:
+        """A connection to a server is being made, or its TLS `handshake`."""
+        self._attempts[server.id] = Attempt(self._clock(), client.peername, server, handshake)
+
+    def connected(self, server: connection.Connection) -> None:
+        """The connection or handshake is up, or the attempt has ended otherwise."""
+        self._attempts.pop(server.id, None)
+
+    def server_failed(
+        self, client: connection.Client, server: connection.Connection
+    ) -> list[Failure]:
+        """A connection to a server, or its TLS handshake, failed."""
+        self.connected(server)
+        message, now = server.error or "", self._clock()
+        tag = exchange_failure(message, server_situation(client, server, now), self.rules)
+        events = self._keep(Failure(message, now, tag, client.peername, *_address(server)))
+        # After it is kept: nothing else will come of a client that is gone, to settle it later.
+        if client.timestamp_end is not None:
+            events += self.client_gone(client.peername)
+        return events
+
+    def client_refused(self, client: connection.Client) -> list[Failure]:
+        """mitmproxy refused a client's connection (block_global, block_private)."""
+        tag = exchange_failure("Connection killed.", Situation(), self.rules)
+        tag["detail"] = redaction.detail(client.error or "", self.rules.urls)
+        return [Failure("", self._clock(), tag, client.peername)]
+
+    def client_handshake_failed(
+        self,
+        client: connection.Client,
+        server: connection.Connection,
+        message: str,
+    ) -> list[Failure]:
+        """The TLS handshake with a client failed, who had wanted to reach `server`."""
+        known = client.peername in self._unclaimed or client.peername in self._settled
+        if message == "connection closed early" and known:
+            return []  # it left because of a failure of the server's
+        now = self._clock()
+        tag = handshake_failure(message, handshake_situation(client, now), self.rules)
+        host, port = _address(server)
+        return [Failure(message, now, tag, client.peername, client.sni or host, port)]
+
+    def log_line(self, client: Client, message: str) -> list[Failure]:
+        """mitmproxy logged a line about a client's connection."""
+        # Lines of OpenSSL's first: their words may stand in any other line.
+        if message.startswith("TLS Error:"):
+            row = vocabulary.find_message(vocabulary.TLS_LOG_MESSAGES, message)
+        else:
+            row = vocabulary.find_message(vocabulary.NOTE_MESSAGES, message)
+        if row is not None:
+            if client is not None and len(self._notes) < MAX_NOTES:
+                self._notes[client] = Note(row, message)
+            return []
+        prefix = f"{human.format_address(client)}: " if client else ""
+        message = message.removeprefix(prefix)
+        row = vocabulary.find_message(vocabulary.LOG_MESSAGES, message)
+        if row is None:
+            return []
+        return self._keep(
+            Failure(message, self._clock(), log_failure(row, message, self.rules), client)
+        )
+
+    def error_response(self, client: Client, message: str) -> list[Failure]:
+        """mitmproxy answered an HTTP/1 request with an error page of its own.
+
+        All but one of these are told otherwise as well.
+        """
+        if message != internals.NO_HOST:
+            return []
+        tag = exchange_failure(message, Situation(), self.rules)
+        return [Failure(message, self._clock(), tag, client)]
+
+    def client_gone(self, client: Client) -> list[Failure]:
+        """A client has left. What no flow of its can claim any more becomes events."""
+        # First, for its flows may end after it, where the hook of another addon is slow.
+        if client in self._open_clients():
+            return []
+        failures = self._unclaimed.pop(client, [])
+        if failures:
+            self._settled.append(client)
+        note = self._notes.pop(client, None)
+        if note is not None and note.message.client:
+            failures.append(
+                Failure(note.text, self._clock(), noted_failure(note, self.rules), client)
+            )
+        return failures
+
+    def at_end(self) -> list[Failure]:
+        """The session ends: what is unclaimed, and connections to servers that hang."""
+        failures = [failure for of_client in self._unclaimed.values() for failure in of_client]
+        self._unclaimed.clear()
+        return failures + self._hanging()
+
+    # --- what flows claim ---
+
+    def note(self, client: Client) -> Note | None:
+        """The log line about a client's connection that may explain what follows."""
+        return self._notes.get(client)
+
+    def claim(self, flow: mflow.Flow, tag: Tag) -> Tag:
+        """A flow has ended: what was known of its failure before is its own, and nobody else's.
+
+        Returns its tag; where another addon hid why the flow failed, with what was known of it.
+        """
+        client = flow.client_conn.peername
+        note = self._notes.get(client)
+        if note is not None and (
+            tag["outcome"] != "error" or tag["cause"] == note.message.server_before_head
+        ):
+            del self._notes[client]  # it explains this flow, or nothing
+        if tag["outcome"] != "error" or client not in self._unclaimed:
+            return tag
+        message = (flow.error.msg if flow.error else flow.server_conn.error) or ""
+        # Another addon may have killed the flow or changed its error, after it had failed.
+        hidden = tag["cause"] in ("http_request_denied", "unknown")
+        claimed = self._take(client, message, _destination(flow) if hidden else None)
+        return {**tag, **claimed.tag} if hidden and claimed is not None else tag
+
+    def _take(
+        self, client: Client, message: str, destination: tuple[str, int] | None
+    ) -> Failure | None:
+        """Forget the failures that are a flow's; returns the last of them.
+
+        `message`: the flow's. `destination`: host and port, where that message may be another
+        addon's and says nothing.
+        """
+        # A connection that another addon forbade is told with a prefix on the flow.
+        message = message.removeprefix("Connection killed: ")
+        claimed: Failure | None = None
+        left = []
+        for failure in self._unclaimed.pop(client):
+            if failure.message == message or (failure.host, failure.port) == destination:
+                claimed = failure
+            else:
+                left.append(failure)
+        if left:
+            self._unclaimed[client] = left
+        return claimed
+
+    def _keep(self, failure: Failure) -> list[Failure]:
+        """Keep a failure; returns the one that has to go in its place, if any."""
+        failures = self._unclaimed.setdefault(failure.client, [])
+        failures.append(failure)
+        return [failures.pop(0)] if len(failures) > MAX_FAILURES_OF_A_CLIENT else []
+
+    def _hanging(self) -> list[Failure]:
+        """Connections to servers that hang, and that no flow waits for.
+
+        mitmproxy does not notice that the client left until the attempt ends.
+        """
+        waiting, now = self._open_clients(), self._clock()
+        failures = []
+        for attempt in self._attempts.values():
+            waited = now - attempt.since
+            if waited < self.rules.timeout or attempt.client in waiting:
+                continue
+            situation = hanging_situation(waited, connecting=not attempt.handshake)
+            tag = exchange_failure("Client disconnected.", situation, self.rules)
+            protocol = "TLS" if attempt.handshake else "TCP"
+            tag["detail"] = f"{protocol} connection to the server still not up"
+            failures.append(Failure("", now, tag, attempt.client, *_address(attempt.server)))
+        return failures
+
+
+def _address(server: connection.Connection) -> tuple[str, int | None]:
+    address = getattr(server, "address", None)
+    return (str(address[0]), int(address[1])) if address else ("", None)
+
+
+def _destination(flow: mflow.Flow) -> tuple[str, int]:
+    if isinstance(flow, http.HTTPFlow):
+        return flow.request.host, flow.request.port
+    address = flow.server_conn.address
+    return (address[0], address[1]) if address else ("", 0)

@@ -1,0 +1,37 @@
+"""The summary of a session, as the last thing on standard error."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import sys
+from collections.abc import Sequence
+
+from .report import text
+from .report.layout import WIDTH
+from .report.paint import paint_for
+from .session import Session
+
+
+def show_summary(session: Session, process_ends: bool) -> None:
+    """Print the summary of a session that has ended, and where its log is.
+
+    If the process ends too, that is done at its very end. asyncio is still to cancel the tasks of
+    the connections that are open, and up to Python 3.12 it prints a traceback for each
+    (StreamReaderProtocol.connection_made asks the cancelled task for its exception): the summary
+    would be buried.
+    """
+    width = shutil.get_terminal_size(fallback=(WIDTH, 24)).columns
+    summary = text.summary(session.tally, width, paint_for(sys.stderr))
+    lines = ["", *summary, "", f"Session log: {session.path}"]
+    if process_ends:
+        atexit.register(_print, lines)
+    else:
+        _print(lines)
+
+
+def _print(lines: Sequence[str]) -> None:
+    try:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # closed, or of an encoding that lacks a character
+        pass  # nobody there to read it

@@ -1,0 +1,60 @@
+"""The end of the line: a flow and its tag → a mark in the flow, a record, a line in the log."""
+
+from __future__ import annotations
+
+from mitmproxy import flow as mflow
+from mitmproxy import flowfilter
+
+from . import problem_log
+from .connections import Connections
+from .defects import Defects
+from .failures import Failure
+from .mark import mark
+from .record import bare_record
+from .record import event_record
+from .record import flow_record
+from .redaction import Urls
+from .session import Session
+from .vocabulary import Tag
+
+
+class Recorder:
+    """Records what the user wants to have counted; its attributes are the options' values."""
+
+    def __init__(self, defects: Defects) -> None:
+        self.filter: flowfilter.TFilter | None = None
+        """`flowtally_filter`; None: everything is counted."""
+        self.marks = True
+        """`flowtally_mark`: comment and marker are set too."""
+        self.urls: Urls = "redacted"
+        """`flowtally_urls`."""
+        self.pretty = False
+        """mitmproxy's `showhost`: hosts are named after the Host header."""
+        self._connections = Connections()
+        self._defects = defects
+
+    def record_flow(self, session: Session, flow: mflow.Flow, kind: str, tag: Tag) -> None:
+        """Record a flow that has ended, or that is open when the session ends."""
+        # Before the filter, which may ask for the tag.
+        mark(flow, tag, self.marks)
+        if self.filter is not None and not flowfilter.match(self.filter, flow):
+            return
+        try:
+            opened = self._connections.opened_by(flow)
+            entry = flow_record(flow, kind, tag, session.id, self.urls, self.pretty, opened)
+        except Exception as problem:  # a broken flow from a file is counted all the same
+            self._defects.tell("flow_record", problem)
+            entry = bare_record(flow, kind, tag, session.id)
+        session.add(entry)
+        if "error_code" in tag and problem_log.is_read():
+            problem_log.tell(tag, entry, flow.client_conn.peername)
+
+    def record_failure(self, session: Session, failure: Failure) -> None:
+        """Record a failure that no flow tells, as an event."""
+        if self.filter is not None and not flowfilter.match(self.filter, failure.as_flow()):
+            return
+        tag, client = failure.tag, failure.client
+        entry = event_record(tag, session.id, failure.time, client, failure.host, failure.port)
+        session.add(entry)
+        if problem_log.is_read():
+            problem_log.tell(tag, entry, client)

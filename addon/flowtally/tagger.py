@@ -1,0 +1,109 @@
+"""Gives a flow its final tag, wherever it comes from: a live proxy, a file of flows.
+
+`classify` looks at one flow by itself. What else belongs into its tag is added here: what the
+session knew that saw a saved flow live, who answered it, and the redirect chain that it is part of.
+"""
+
+from __future__ import annotations
+
+from mitmproxy import flow as mflow
+from mitmproxy import http
+from mitmproxy import tcp
+from mitmproxy import udp
+
+from . import redaction
+from .classify import Note
+from .classify import Rules
+from .classify import classify
+from .classify import exchange_failure
+from .classify import explains
+from .classify import failure_tag
+from .classify import with_redirect_limit
+from .defects import Defects
+from .redirects import Redirects
+from .situation import Situation
+from .situation import saved_tag
+from .vocabulary import REDIRECT_CODES
+from .vocabulary import Tag
+
+
+class Tagger:
+    """Tags flows in the order in which they end; keeps the redirect chains under way.
+
+    `rules` and `max_redirects` may be replaced between two flows.
+    """
+
+    def __init__(self, rules: Rules, max_redirects: int, defects: Defects) -> None:
+        self.rules = rules
+        self.max_redirects = max_redirects
+        """Redirects that a client may follow in a row."""
+        self._redirects = Redirects()
+        self._defects = defects
+
+    def tag(self, flow: mflow.Flow, note: Note | None = None, by_proxy: bool = False) -> Tag:
+        """The tag of a flow that has ended. Does not raise: files may hold any flow.
+
+        `note`: a log line about the client's connection that may be why the flow failed.
+        `by_proxy`: the hooks showed that mitmproxy or an addon answered it.
+        """
+        try:
+            tag = classify(flow, self.rules, note)
+            # A note is fresher than what a file kept of an earlier one.
+            if flow.error and note is None:
+                tag = _as_seen_live(flow, tag)
+            if by_proxy or _answered_by_proxy(flow, tag):
+                tag["answered_by"] = "proxy"
+        except Exception as problem:
+            self._defects.tell("classify", problem)
+            text = f"{type(problem).__name__}: {problem}"
+            tag = exchange_failure(text, Situation(), self.rules)
+        # Answers that are no redirect count too, while a chain waits for one: they end it.
+        if tag.get("status") in REDIRECT_CODES or self._redirects:
+            try:
+                tag = self._follow_redirect(flow, tag)
+            except Exception as problem:
+                self._defects.tell("redirects", problem)
+        return tag
+
+    def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
+        if tag["outcome"] != "status" or not isinstance(flow, http.HTTPFlow):
+            return tag
+        response = flow.response
+        assert response is not None
+        is_redirect = tag["status"] in REDIRECT_CODES
+        location = response.headers.get("location", "") if is_redirect else ""
+        client = str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
+        ended = response.timestamp_end or response.timestamp_start or 0.0
+        url = flow.request.pretty_url
+        if not location:
+            self._redirects.answered(client, url, ended)
+            return tag
+        cause = self._redirects.follow(client, url, location, ended, self.max_redirects)
+        return with_redirect_limit(tag, cause) if cause else tag
+
+
+def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
+    """The tag of a failed HTTP flow from a file, with the cause that a log line gave it live."""
+    saved = saved_tag(flow)
+    if saved is None or not isinstance(flow, http.HTTPFlow):
+        return tag
+    cause = saved.get("cause")
+    if isinstance(cause, str) and explains(cause, tag["cause"]):
+        tag |= failure_tag(cause, redaction.printable(str(saved.get("detail", ""))))
+    return tag
+
+
+def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
+    """Whether a response came from mitmproxy or an addon, as far as the flow itself shows it."""
+    if tag["outcome"] not in ("status", "ok") or isinstance(flow, (tcp.TCPFlow, udp.UDPFlow)):
+        return False
+    server = flow.server_conn
+    if flow.is_replay == "response" or (server.timestamp_start is None and flow.live):
+        return True
+    if flow.live:
+        return False
+    # From a file; one made from a HAR names the server, but has no times of the connection.
+    saved = saved_tag(flow)
+    if saved is not None:
+        return saved.get("answered_by") == "proxy"
+    return server.timestamp_start is None and server.address is None

@@ -1,0 +1,368 @@
+"""How an exchange stood when it broke, as tables: one row, one flow, one answer.
+
+The tables say what differs from an exchange in which a live client asked, by HTTP/1 and completely,
+a server whose connection was up, and got no answer. It ended ten seconds after it began, and all
+connections are open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flowtally.situation import GAVE_UP
+from flowtally.situation import Situation
+from flowtally.situation import connect_situation
+from flowtally.situation import handshake_situation
+from flowtally.situation import hanging_situation
+from flowtally.situation import http_situation
+from flowtally.situation import saved_tag
+from flowtally.situation import server_situation
+from flowtally.situation import stream_situation
+from mitmproxy import connection
+from mitmproxy import flow as mflow
+from mitmproxy import http
+from mitmproxy.connection import ConnectionState
+from mitmproxy.net.server_spec import ServerSpec
+from mitmproxy.proxy import mode_specs
+from mitmproxy.test import tflow
+
+OPEN, CLOSED = ConnectionState.OPEN, ConnectionState.CLOSED
+READABLE, WRITABLE = ConnectionState.CAN_READ, ConnectionState.CAN_WRITE
+VIA: ServerSpec = ("http", ("proxy", 3128))
+
+Changes = dict[str, Any]
+
+# A connection that is open cannot be given another way.
+UPSTREAM: Changes = {"server_conn__state": CLOSED, "server_conn__via": VIA}
+
+
+def changed(flow: Any, changes: Changes) -> Any:
+    """`flow` with attributes set: `request__timestamp_end` is its request's `timestamp_end`."""
+    for name, value in changes.items():
+        owner, _, attribute = name.rpartition("__")
+        setattr(getattr(flow, owner) if owner else flow, attribute, value)
+    return flow
+
+
+def broken(message: str = "peer closed connection", **changes: Any) -> http.HTTPFlow:
+    """An HTTP flow with an error. `answered`: the HTTP version of a response head that came."""
+    answered = changes.pop("answered", None)
+    flow = tflow.tflow(resp=answered is not None, err=True)
+    assert flow.error
+    flow.error.msg, flow.error.timestamp = message, 110.0
+    flow.live = True
+    flow.request.timestamp_start, flow.request.timestamp_end = 100.0, 101.0
+    flow.client_conn.timestamp_end = None
+    flow.client_conn.state = flow.server_conn.state = OPEN
+    flow.server_conn.timestamp_start, flow.server_conn.timestamp_tcp_setup = 99.0, 99.5
+    flow.server_conn.via = flow.server_conn.alpn = None
+    if flow.response:
+        flow.response.http_version = answered
+    changed(flow, changes)
+    return flow
+
+
+BROKEN = Situation(head=False, side="server", waited=10.0, tunnelled=True)
+
+
+@pytest.mark.parametrize(
+    ("message", "changes", "differs"),
+    [
+        ("peer closed connection", {}, {}),
+        ("peer closed connection", {"answered": "HTTP/1.1"}, {"head": True}),
+        # how long the client waited: until it left, where the hook of another addon was slow
+        ("Client disconnected.", {"error__timestamp": 100.5}, {"waited": 0.5}),
+        ("Client disconnected.", {"client_conn__timestamp_end": 103.0}, {"waited": 3.0}),
+        ("Client disconnected.", {"client_conn__timestamp_end": 100.25}, {"waited": 0.25}),
+        ("Client disconnected.", {"client_conn__timestamp_end": 109.75}, {"waited": 9.75}),
+        ("Client disconnected.", {"client_conn__timestamp_end": 110.25}, {}),
+        ("Client disconnected.", {"client_conn__timestamp_end": 110.0}, {}),
+        # the end of a connection from before this request (a file, a replay) says nothing
+        ("Client disconnected.", {"client_conn__timestamp_end": 100.0}, {}),
+        ("Client disconnected.", {"client_conn__timestamp_end": 0.0}, {}),
+        ("Client disconnected.", {"client_conn__timestamp_end": 103.0, "is_replay": "request"}, {}),
+        (
+            "Client disconnected.",
+            {"client_conn__timestamp_end": 103.0, "is_replay": "response"},
+            {},
+        ),
+        # whether TCP was up: by mitmproxy's text
+        ("client disconnected", {}, {"connecting": True}),
+        ("connection cancelled", {}, {"connecting": True}),
+        ("Client disconnected.", {}, {}),
+        ("client disconnected.", {}, {}),
+        # by the times of the connection
+        ("x", {"server_conn__timestamp_tcp_setup": None}, {"connecting": True}),
+        (
+            "x",
+            {"server_conn__timestamp_tcp_setup": None, "server_conn__timestamp_start": None},
+            {"tunnelled": False},
+        ),
+        ("x", {"server_conn__timestamp_start": None}, {"tunnelled": False}),
+        (
+            "x",
+            {"server_conn__timestamp_tcp_setup": None, "server_conn__transport_protocol": "udp"},
+            {},
+        ),
+        # the way to the server
+        ("x", UPSTREAM, {"upstream": True}),
+        (
+            "x",
+            UPSTREAM | {"server_conn__timestamp_start": None},
+            {"upstream": True, "tunnelled": False},
+        ),
+    ],
+)
+def test_http(message: str, changes: Changes, differs: Changes) -> None:
+    assert http_situation(broken(message, **changes)) == replace(BROKEN, **differs)
+
+
+INCOMPLETE: Changes = {"request__timestamp_end": None}
+CLIENT_H2: Changes = {"request__http_version": "HTTP/2.0"}
+CLIENT_H3: Changes = {"request__http_version": "HTTP/3"}
+SERVER_H1: Changes = {"answered": "HTTP/1.1"}
+SERVER_H2: Changes = {"answered": "HTTP/2.0"}
+SERVER_H3: Changes = {"answered": "HTTP/3"}
+CLIENT_CLOSED: Changes = {"client_conn__state": CLOSED}
+SERVER_CLOSED: Changes = {"server_conn__state": CLOSED}
+SAVED: Changes = {"live": False}
+
+
+def alpn(protocol: bytes) -> Changes:
+    return {"server_conn__alpn": protocol}
+
+
+def metadata(tag: Any) -> Changes:
+    return {"metadata": {"flowtally": tag}}
+
+
+CHUNK = "HTTP/1 protocol error: illegal chunk header: b'Z'"
+HANDSHAKE = "connection closed"
+CLOSES = "peer closed connection"
+CANCEL = "stream reset by client (CANCEL)"
+RESET = "stream reset by client (INTERNAL_ERROR)"
+
+
+@pytest.mark.parametrize(
+    ("message", "changes", "side"),
+    [
+        # the request that never became complete
+        (CLOSES, {}, "server"),
+        (CLOSES, INCOMPLETE, "client"),
+        # mitmproxy itself is the client of a replayed request, not of a replayed response
+        (CLOSES, INCOMPLETE | {"is_replay": "request"}, "server"),
+        (CANCEL, CLIENT_H2 | {"is_replay": "request"}, "server"),
+        (CLOSES, INCOMPLETE | {"is_replay": "response"}, "client"),
+        # a message about HTTP/1: who speaks it
+        (CHUNK, {}, "server"),
+        (CHUNK, INCOMPLETE, "client"),
+        (CHUNK, CLIENT_H2, "server"),
+        (CHUNK, CLIENT_H3, "server"),
+        (CHUNK, CLIENT_H2 | INCOMPLETE, "server"),
+        (CHUNK, CLIENT_H3 | SERVER_H1 | INCOMPLETE, "server"),
+        (CHUNK, SERVER_H2, "client"),
+        (CHUNK, SERVER_H3, "client"),
+        (CHUNK, SERVER_H1, "server"),
+        (CHUNK, CLIENT_H2 | SERVER_H2 | INCOMPLETE, "server"),
+        # which neither connection's state changes
+        (CHUNK, CLIENT_CLOSED, "server"),
+        (CHUNK, INCOMPLETE | SERVER_CLOSED, "client"),
+        # what the server speaks: its answer's version, before that what was agreed on
+        (CHUNK, alpn(b"h2"), "client"),
+        (CHUNK, alpn(b"h3"), "client"),
+        (CHUNK, alpn(b"http/1.1"), "server"),
+        (CHUNK, alpn(b"http/1.0"), "server"),
+        (CHUNK, alpn(b"spdy/3"), "server"),
+        (CHUNK, alpn(b""), "server"),
+        (CHUNK, alpn(b"h2") | SERVER_H1, "server"),
+        (CHUNK, alpn(b"http/1.1") | SERVER_H2, "client"),
+        # the handshake with the server ends when the client is gone
+        (HANDSHAKE, {}, "server"),
+        (HANDSHAKE, CLIENT_CLOSED, "client"),
+        (HANDSHAKE, {"client_conn__state": WRITABLE}, "client"),
+        (HANDSHAKE, {"client_conn__state": READABLE}, "server"),
+        (HANDSHAKE, SERVER_CLOSED, "server"),
+        (HANDSHAKE, INCOMPLETE, "server"),
+        (HANDSHAKE, CLIENT_H2, "server"),
+        (HANDSHAKE, CLIENT_CLOSED | alpn(b"h2"), "client"),
+        ("connection closed early", CLIENT_CLOSED, "client"),
+        # of a saved flow, only its tag tells that
+        (HANDSHAKE, SAVED | CLIENT_CLOSED, "server"),
+        *(
+            (HANDSHAKE, SAVED | metadata({"cause": cause}), "client")
+            for cause in (
+                "client_disconnected",
+                "connection_timeout",
+                "connection_read_timeout",
+                "http_response_timeout",
+            )
+        ),
+        (HANDSHAKE, SAVED | metadata({"cause": "connection_terminated"}), "server"),
+        (HANDSHAKE, SAVED | metadata({"cause": ["client_disconnected"]}), "server"),
+        (HANDSHAKE, SAVED | metadata({}), "server"),
+        (HANDSHAKE, SAVED | metadata("client_disconnected"), "server"),
+        (HANDSHAKE, metadata({"cause": "client_disconnected"}), "server"),  # a replayed flow's
+        # only one of them speaks HTTP/2 or HTTP/3, and that one broke it
+        (CLOSES, CLIENT_H2, "client"),
+        (CLOSES, CLIENT_H3, "client"),
+        (CLOSES, CLIENT_H2 | SERVER_H1, "client"),
+        (CLOSES, SERVER_H2 | INCOMPLETE, "server"),
+        (CLOSES, SERVER_H3 | INCOMPLETE, "server"),
+        (CLOSES, alpn(b"h2") | INCOMPLETE, "server"),
+        (RESET, CLIENT_H2, "client"),
+        (CANCEL, SERVER_H2, "server"),
+        (CLOSES, CLIENT_H2 | SERVER_CLOSED, "client"),
+        (CLOSES, SERVER_H2 | CLIENT_CLOSED, "server"),
+        # both do: only clients take a request back
+        (CANCEL, CLIENT_H2 | SERVER_H2, "client"),
+        (CANCEL, CLIENT_H2 | alpn(b"h2") | SERVER_CLOSED, "client"),
+        ("stream closed by client (CANCEL)", CLIENT_H2 | alpn(b"h2"), "client"),
+        ("stream reset by client (H3_REQUEST_CANCELLED)", CLIENT_H3 | SERVER_H3, "client"),
+        ("stream reset by client (REQUEST_CANCELLED)", CLIENT_H3 | SERVER_H2, "client"),
+        (RESET, CLIENT_H2 | SERVER_H2, "server"),
+        (RESET, CLIENT_H3 | SERVER_H2 | INCOMPLETE | CLIENT_CLOSED, "server"),
+        ("stream closed by client (NO_ERROR)", CLIENT_H2 | SERVER_H2 | INCOMPLETE, "server"),
+        ("a stream reset (CANCEL)", CLIENT_H2 | SERVER_H2, "server"),
+        # else, of a live exchange, whose connection is closed
+        (CLOSES, CLIENT_CLOSED, "client"),
+        (CLOSES, {"client_conn__state": WRITABLE}, "client"),
+        (CLOSES, {"client_conn__state": READABLE}, "server"),
+        (CLOSES, SERVER_CLOSED, "server"),
+        (CLOSES, SERVER_CLOSED | INCOMPLETE, "server"),
+        (CLOSES, {"server_conn__state": WRITABLE} | INCOMPLETE, "server"),
+        (CLOSES, {"server_conn__state": READABLE} | INCOMPLETE, "client"),
+        (CLOSES, CLIENT_CLOSED | CLIENT_H2 | SERVER_H2, "client"),
+        (CLOSES, SERVER_CLOSED | CLIENT_H2 | SERVER_H2 | INCOMPLETE, "server"),
+        (CLOSES, CLIENT_CLOSED | SERVER_CLOSED, "server"),
+        (CLOSES, CLIENT_CLOSED | SERVER_CLOSED | INCOMPLETE, "client"),
+        # of a saved one, what the session found that saw it live
+        (CLOSES, SAVED | CLIENT_CLOSED, "server"),
+        (CLOSES, SAVED | SERVER_CLOSED | INCOMPLETE, "client"),
+        (CLOSES, SAVED | metadata({"cause": "client_disconnected"}), "client"),
+        (CLOSES, SAVED | metadata({"cause": "connection_terminated"}), "server"),
+        (CLOSES, SAVED | metadata({"cause": "connection_terminated"}) | INCOMPLETE, "client"),
+        (CLOSES, metadata({"cause": "client_disconnected"}), "server"),
+    ],
+)
+def test_side(message: str, changes: Changes, side: str) -> None:
+    assert http_situation(broken(message, **changes)).side == side
+
+
+def test_all_ways_to_give_up_are_in_the_table() -> None:
+    assert len(GAVE_UP) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Situation(waited=10.0)),
+        ({"response__timestamp_end": None}, Situation(waited=8.0)),
+        (
+            {"response__timestamp_end": None, "response__timestamp_start": None},
+            Situation(waited=-100.0),
+        ),
+        ({"server_conn__timestamp_tcp_setup": None}, Situation(waited=10.0, connecting=True)),
+        (UPSTREAM, Situation(waited=10.0, upstream=True)),
+    ],
+)
+def test_connect(changes: Changes, expected: Situation) -> None:
+    flow = broken(answered="HTTP/1.1", request__method="CONNECT")
+    assert flow.response
+    flow.response.timestamp_start, flow.response.timestamp_end = 108.0, 110.0
+    assert connect_situation(changed(flow, changes)) == expected
+
+
+@pytest.mark.parametrize("make", [tflow.ttcpflow, tflow.tudpflow])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Situation(waited=10.0)),
+        ({"client_conn__timestamp_start": None}, Situation(waited=110.0)),
+        ({"server_conn__timestamp_start": None}, Situation(waited=10.0, connecting=True)),
+    ],
+)
+def test_stream(make: Any, changes: Changes, expected: Situation) -> None:
+    flow = make(err=True)
+    flow.error.timestamp = 110.0
+    flow.client_conn.timestamp_start, flow.server_conn.timestamp_start = 100.0, 100.5
+    assert stream_situation(changed(flow, changes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("of_client", "of_server", "expected"),
+    [
+        ({}, {}, Situation(waited=4.0)),
+        # who left
+        ({"timestamp_end": 105.0}, {}, Situation(side="client", waited=4.0)),
+        ({"state": CLOSED}, {}, Situation(side="client", waited=4.0)),
+        ({"state": WRITABLE}, {}, Situation(side="client", waited=4.0)),
+        ({"state": READABLE}, {}, Situation(waited=4.0)),
+        ({}, {"state": CLOSED}, Situation(waited=4.0)),
+        # since when: TCP, else the attempt
+        ({}, {"timestamp_tcp_setup": None}, Situation(waited=7.0, connecting=True)),
+        (
+            {},
+            {"timestamp_tcp_setup": None, "timestamp_start": None},
+            Situation(waited=0.0, connecting=True),
+        ),
+        ({}, {"timestamp_start": None}, Situation(waited=4.0)),
+        # the way to the server
+        (
+            {"proxy_mode": mode_specs.ProxyMode.parse("upstream:http://proxy")},
+            {},
+            Situation(waited=4.0, upstream=True),
+        ),
+        (
+            {"proxy_mode": mode_specs.ProxyMode.parse("reverse:http://server")},
+            {},
+            Situation(waited=4.0),
+        ),
+    ],
+)
+def test_server_connection(of_client: Changes, of_server: Changes, expected: Situation) -> None:
+    client, server = tflow.tclient_conn(), tflow.tserver_conn()
+    client.timestamp_end, client.state = None, OPEN
+    server.timestamp_start, server.timestamp_tcp_setup, server.state = 103.0, 106.0, OPEN
+    assert server_situation(changed(client, of_client), changed(server, of_server), 110.0) == (
+        expected
+    )
+
+
+def test_a_connection_that_knows_nothing_of_tcp() -> None:
+    client, other = tflow.tclient_conn(), tflow.tclient_conn()
+    client.timestamp_end, client.state = None, OPEN
+    other.timestamp_start = 103.0
+    peer: connection.Connection = other
+    assert server_situation(client, peer, 110.0) == Situation(waited=7.0, connecting=True)
+
+
+def test_client_handshake() -> None:
+    client = tflow.tclient_conn()
+    client.timestamp_start, client.timestamp_end = 103.0, 105.0
+    assert handshake_situation(client, 110.0) == Situation(waited=7.0)
+
+
+@pytest.mark.parametrize("connecting", [True, False])
+def test_a_connection_that_hangs(connecting: bool) -> None:
+    expected = Situation(side="client", waited=7.0, connecting=connecting)
+    assert hanging_situation(7.0, connecting) == expected
+
+
+@pytest.mark.parametrize(
+    ("live", "saved", "found"),
+    [
+        (False, {"cause": "x"}, {"cause": "x"}),
+        (False, {}, {}),
+        (False, "somebody else's", None),
+        (False, None, None),
+        (True, {"cause": "x"}, None),
+    ],
+)
+def test_saved_tags(live: bool, saved: Any, found: Any) -> None:
+    flow: mflow.Flow = tflow.ttcpflow()
+    assert saved_tag(flow) is None
+    flow.live = live
+    flow.metadata["flowtally"] = saved
+    assert saved_tag(flow) == found
