@@ -16,6 +16,7 @@ from flowtally.budgets import Result
 from flowtally.budgets import UnknownNameError
 from flowtally.budgets import evaluate
 from flowtally.budgets import parse
+from flowtally.budgets import status_codes
 from flowtally.report.budgets_text import text
 from flowtally.report.junit import is_ours
 from flowtally.report.junit import junit
@@ -31,6 +32,7 @@ from lab.cli import answered
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import final
+from lab.cli import limited
 from lab.cli import lines
 from lab.cli import run
 from lab.cli import start
@@ -47,7 +49,7 @@ RECORDS = [
     event(second=8),
     {**answered(0, 9), "outcome": "ok", "kind": "dns"},
     {**answered(0, 10), "outcome": "unfinished", "url": "http://shop.example/open"},
-    {"type": "gap", "session": "00000001", "time": "2026-01-02T03:04:05Z", "dropped": 6},
+    {"type": "gap", "session": "00000001", "time": "2026-01-02T03:04:05.000Z", "dropped": 6},
 ]
 for record in RECORDS[-3:-1]:
     for name in ("status", "band", "description", "error_code", "error_name"):
@@ -56,7 +58,7 @@ for record in RECORDS[-3:-1]:
 
 def judged(*maxima: str, minima: Sequence[str] = (), of: Tally | None = None) -> list[Result]:
     counted = of or tally(*RECORDS)
-    return list(evaluate(parse(maxima, minima, counted.codes), counted, 2))
+    return list(evaluate(parse(maxima, minima, status_codes(counted)), counted, 2))
 
 
 # --- what has a budget ---
@@ -157,8 +159,8 @@ def test_any_code_of_the_log_has_a_budget() -> None:
 def test_what_may_be_among_other_codes_counts_against_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tally_module, "MAX_CODES", 1)
-    full = tally(answered(200), answered(404), answered(404))
+    monkeypatch.setattr(tally_module, "TABLES", limited(1, "codes"))
+    full = tally(answered(400), answered(404), answered(404))
     results = judged("404=1", "500=0", minima=["404=1"], of=full)
     assert text(results) == [
         "EXCEEDED  404  at most 1   is 0",
@@ -250,9 +252,6 @@ EXCEEDED  404                 at most 0    is 1
 EXCEEDED  failures            at most 1    is 2
   http_response_timeout: GET http://shop.example/cart/17
   connection_refused: GET http://shop.example/cart/17 (no one there)
-    client_tls_rejected: Install mitmproxy's CA certificate on the client (http://mitm.it); an app
-    that pins its certificate must be rebuilt without pinning, or its host excluded with
-    ignore_hosts.
     connection_refused: Nothing listens on that port: check that the server is running, and the port
     number.
     http_response_timeout: The server took the request and did not answer in time: look at what it
@@ -466,10 +465,15 @@ def test_nothing_is_wider_than_the_terminal(examples: list[str], other: str, wid
 
 
 def test_statistics_with_odd_examples_do_no_harm() -> None:
-    data = tally(*RECORDS).to_data()
-    odd = {"time": 5, "method": [], "url": {"a": 1}, "host": 7, "port": [1], "detail": None}
-    data["errors"]["-2"]["causes"]["connection_refused"]["examples"] = [odd, {}]
-    data["slowest"] = [{"duration_ms": 9000, "url": None, "wait_ms": "x"}]
-    found = Tally.from_data(json.loads(json.dumps(data)))
-    results = judged("connection_refused=0", "problems=0", "max_ms=1", "wait_max_ms=1", of=found)
+    odd = {"time": "never", "url": HOSTILE, "status": -1, "wait_ms": 9e14, "duration_ms": 9000}
+    found = tally(*RECORDS)
+    for row in (
+        {"table": "causes", "key": ["-2", HOSTILE], "flows": 1, "examples": [odd, {"time": ""}]},
+        {"table": "causes", "key": ["(other)", "(other)"], "flows": 1, "examples": [odd]},
+        {"table": "codes", "key": ["(other)", "(other)"], "flows": 1},
+    ):
+        found.take(row)
+    budgets = ("connection_refused=0", "problems=0", "404=0", "-2=0", "max_ms=1", "wait_max_ms=1")
+    results = judged(*budgets, of=found)
     assert all(line.isprintable() for line in text(results))
+    assert {result.verdict for result in results} == {"EXCEEDED"}

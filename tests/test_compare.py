@@ -16,12 +16,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from flowtally import comparison as module
+from flowtally import chance as module
 from flowtally import tally as tally_module
+from flowtally.chance import Proportion
+from flowtally.chance import chance
 from flowtally.comparison import Change
 from flowtally.comparison import Comparison
-from flowtally.comparison import Part
-from flowtally.comparison import chance
 from flowtally.comparison import compare
 from flowtally.report.comparison_text import text
 from flowtally.tally import Tally
@@ -35,6 +35,7 @@ from lab.cli import answered
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import final
+from lab.cli import limited
 from lab.cli import lines
 from lab.cli import run
 from lab.cli import start
@@ -46,7 +47,7 @@ OLD = "http://old.example/logo.png"
 
 BEFORE = [
     *(answered(200, second, url=LIST, duration_ms=20.0 + second % 7) for second in range(60)),
-    *(failed(second=second, port=8000, detail="no one there", url=PAY) for second in range(12)),
+    *(failed(second=second, detail="no one there", url=PAY) for second in range(12)),
     *(answered(200, 1, url=PAY) for _ in range(8)),
     answered(404, 5, url=OLD, host="old.example"),
     *(answered(500, 6) for _ in range(3)),
@@ -62,7 +63,7 @@ AFTER = [
 
 COMPARED = """\
 Fixed: 1 problem gone. Gone: 1 problem, but what had it was not called again. New: 2 problems, all
-too rare to be sure. Slower: 6 percentiles. Failures 14.3 % → 0.0 % of flows. Status 400 and up
+too rare to be sure. Slower: 6 percentiles. Failed 14.3 % → 0.0 % of flows. Status 400 and up
 4.8 % → 3.2 % of flows.
 
 Before: 84 flows, 12 failed (14.3 %), 4 with status 400 and up, over 59.0 s
@@ -85,11 +86,11 @@ New                           before      after
 Other status       before         after
   200 OK      68 (81.0 %)  122 (96.8 %)
 
-Endpoint: failed or 400 and up    before    after
-  GET http://shop.example/pay   12 of 20  1 of 31
+Endpoint: failures and status 400 and up    before    after
+  GET http://shop.example/pay             12 of 20  1 of 31
 
-Host: failed or 400 and up    before     after
-  shop.example              15 of 83  4 of 124
+Host: failures and status 400 and up    before     after
+  shop.example                        15 of 83  4 of 124
 
 Duration                             before  after
   All flows                     p95   26 ms  36 ms  +40 %
@@ -171,7 +172,7 @@ def two_sided(comparison: Comparison) -> Comparison:
 # --- the test statistic ---
 
 
-def exactly(one: Part, other: Part) -> Fraction:
+def exactly(one: Proportion, other: Proportion) -> Fraction:
     """Fisher's exact test in whole numbers: twice the smaller tail."""
     total, hits = one.of + other.of, one.count + other.count
     ways = {
@@ -183,23 +184,23 @@ def exactly(one: Part, other: Part) -> Fraction:
     return min(Fraction(1), Fraction(2 * min(low, high), comb(total, hits)))
 
 
-PARTS = st.integers(0, 200).flatmap(
-    lambda of: st.builds(Part, st.integers(0, of), st.just(of)),
+PROPORTIONS = st.integers(0, 200).flatmap(
+    lambda of: st.builds(Proportion, st.integers(0, of), st.just(of)),
 )
 
 
-@given(PARTS, PARTS)
-def test_the_test_is_fishers(one: Part, other: Part) -> None:
+@given(PROPORTIONS, PROPORTIONS)
+def test_the_test_is_fishers(one: Proportion, other: Proportion) -> None:
     assert chance(one, other) == pytest.approx(float(exactly(one, other)), rel=1e-6)
 
 
-@given(PARTS, PARTS)
-def test_the_test_does_not_mind_the_order(one: Part, other: Part) -> None:
+@given(PROPORTIONS, PROPORTIONS)
+def test_the_test_does_not_mind_the_order(one: Proportion, other: Proportion) -> None:
     assert chance(one, other) == chance(other, one)
 
 
 def test_from_a_large_variance_on_it_is_approximate(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = Part(50_600, 100_000), Part(50_000, 100_000)
+    one, other = Proportion(50_600, 100_000), Proportion(50_000, 100_000)
     approximate = chance(one, other)
     monkeypatch.setattr(module, "LARGE_VARIANCE", 10**9)
     assert approximate == pytest.approx(chance(one, other), rel=0.02)
@@ -208,14 +209,14 @@ def test_from_a_large_variance_on_it_is_approximate(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (Part(2**60, 2**62), Part(2**61, 2**62)),
-        (Part(1, 2**62), Part(5, 2**62)),
-        (Part(9, 3), Part(0, 3)),
-        (Part(2**62, 5), Part(3, 2**62)),
-        (Part(0, 0), Part(0, 0)),
+        (Proportion(2**60, 2**62), Proportion(2**61, 2**62)),
+        (Proportion(1, 2**62), Proportion(5, 2**62)),
+        (Proportion(9, 3), Proportion(0, 3)),
+        (Proportion(2**62, 5), Proportion(3, 2**62)),
+        (Proportion(0, 0), Proportion(0, 0)),
     ],
 )
-def test_numbers_that_no_session_has(one: Part, other: Part) -> None:
+def test_numbers_that_no_session_has(one: Proportion, other: Proportion) -> None:
     assert 0 <= chance(one, other) <= 1
 
 
@@ -344,12 +345,15 @@ def test_shares_are_compared(
     before: tuple[int, int], after: tuple[int, int], found: list[str]
 ) -> None:
     def side(failures: int, flows: int) -> Tally:
-        made = tally(failed()) if failures else Tally()
-        made.flows = flows
-        made.outcomes["error"] = failures
-        made.outcomes["status"] = flows - failures
-        if failures:
-            made.errors[-2]["connection_refused"].count = failures
+        made = Tally()
+        rows = [
+            {"table": "outcomes", "key": ["Success"], "flows": flows - failures},
+            {"table": "outcomes", "key": ["error"], "flows": failures, "failures": failures},
+            {"table": "causes", "key": ["-2", "connection_refused"], "flows": failures},
+        ]
+        for row in rows:
+            if row["flows"]:
+                made.take(row)
         return made
 
     comparison = compare(side(*before), side(*after))
@@ -383,7 +387,7 @@ def test_one_of_many_hosts_that_differs_by_chance_is_no_difference() -> None:
         ((3, 3), (5, 5), []),
     ],
 )
-def test_an_endpoint_that_broke_or_was_mended(
+def test_an_endpoint_that_broke_or_was_fixed(
     before: tuple[int, int], after: tuple[int, int], listed: list[str]
 ) -> None:
     def side(failures: int, flows: int) -> Tally:
@@ -414,11 +418,13 @@ def test_what_was_not_called_again_is_not_fixed() -> None:
         failed("dns_error", url="http://b.example/x", host="b.example"),
         event(host="c.example"),
         event("tls_protocol_error", host="d.example", port=8443),
+        event("tls_alert_received", host="e.example", port=8443),
     )
     after = tally(
         answered(url="http://a.example/x?y=1", host="a.example"),
         answered(url="http://b.example/other", host="b.example"),
-        answered(url="http://d.example/", host="d.example"),
+        answered(url="http://d.example:8443/", host="d.example", port=8443),
+        answered(url="http://e.example/", host="e.example"),
     )
     called = {change.name: change.called for change in compare(before, after).problems}
     assert called == {
@@ -426,12 +432,12 @@ def test_what_was_not_called_again_is_not_fixed() -> None:
         "dns_error": False,
         "client_tls_rejected": False,
         "tls_protocol_error": True,
+        "tls_alert_received": False,  # another port is another host
     }
 
 
 def test_what_a_full_table_counts_under_other_is_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MAX_HOSTS", "MAX_ENDPOINTS", "MAX_CODES", "MAX_CAUSES"):
-        monkeypatch.setattr(tally_module, name, 1)
+    monkeypatch.setattr(tally_module, "TABLES", limited(1))
     before = tally(answered(200, url="http://a/", host="a"))
     after = tally(
         *(answered(500 + n % 3, url=f"http://{n}/", host=str(n)) for n in range(50)),
@@ -492,7 +498,7 @@ def test_a_log_with_itself(tmp_path: Path) -> None:
     before, _ = write_logs(tmp_path, BEFORE, AFTER)
     side = "84 flows, 12 failed (14.3 %), 4 with status 400 and up, over 59.0 s"
     assert run("compare", before, before).stdout == (
-        "No difference. Failures 14.3 % → 14.3 % of flows. "
+        "No difference. Failed 14.3 % → 14.3 % of flows. "
         "Status 400 and up 4.8 % → 4.8 % of flows.\n\n"
         f"Before: {side}\nAfter:  {side}\n"
     )

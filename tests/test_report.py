@@ -18,27 +18,30 @@ from typing import Any
 
 import pytest
 from flowtally.report import data
+from flowtally.report import html
 from flowtally.report import text
 from flowtally.report.paint import coloured
 from flowtally.report.paint import paint_for
 from flowtally.report.paint import plain
+from flowtally.tally import COUNTS
 from flowtally.tally import Tally
-from flowtally.vocabulary import KNOWN
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 from lab.cli import HOSTILE
 from lab.cli import Record
 from lab.cli import answered
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import final
+from lab.cli import limited
 from lab.cli import lines
+from lab.cli import numbered
 from lab.cli import on_terminal
 from lab.cli import run
 from lab.cli import start
 from lab.cli import tally
+from lab.sessions import everything
 
 FLOWTALLY = (sys.executable, "-m", "flowtally")
 
@@ -120,12 +123,12 @@ Client error                   1   8.3 %    1.5 kB   31 ms   31 ms   31 ms   31 
 Server error                   1   8.3 %    1.5 kB  12.1 s  12.1 s  12.1 s  12.3 s
   503 Service unavailable      1   8.3 %    1.5 kB  12.1 s  12.1 s  12.1 s  12.3 s
 
-Host            flows  failed  400 and up  without a flow  received    p50     p95
-shop.example        7       0           2               0    9.0 kB  25 ms  12.1 s
-127.0.0.1           3       3           0               0    4.5 kB  25 ms   25 ms
-api.example         1       1           0               0    1.5 kB  25 ms   25 ms
-pinned.example      0       0           0               1       0 B
-slow.example        1       0           0               0    1.5 kB
+Host              flows  failed  400 and up  without a flow  received    p50     p95
+shop.example          7       0           2               0    9.0 kB  25 ms  12.1 s
+127.0.0.1:9           3       3           0               0    4.5 kB  25 ms   25 ms
+api.example:8443      1       1           0               0    1.5 kB  25 ms   25 ms
+pinned.example        0       0           0               1       0 B
+slow.example          1       0           0               0    1.5 kB
 
 Failing endpoint                  flows  failed  400 and up     p95
 GET http://127.0.0.1:9/               1       1           0   25 ms
@@ -146,12 +149,12 @@ GET https://api.example:8443/v1    25 ms  20 ms  connection_refused
 GET http://shop.example/cart/17    12 ms  20 ms                 200
 GET http://shop.example/cart/17     5 ms  20 ms                 304
 
-Time (10 s each)  flows  failed  400 and up
-03:04:00              5       0           1  ███████████████████▒▒▒▒▒
-03:04:10              5       4           1  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒
-03:04:20              0       0           0
-03:04:30              1       1           0  █████▒▒▒▒▒
-03:04:40              1       0           0  █████
+Time (10 s each)  flows  failed  400 and up  without a flow
+03:04:00              5       0           1               0  ███████████████████▒▒▒▒▒
+03:04:10              5       4           1               0  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒
+03:04:20              0       0           0               0
+03:04:30              1       0           0               1  █████▒▒▒▒▒
+03:04:40              1       0           0               0  █████
 
 Other protocols                  flows  failed   sent  received    p50    p95
 DNS: A (1)                           1       0  100 B    1.5 kB  25 ms  25 ms
@@ -190,10 +193,10 @@ Status                     flows   share
 Server error                   1  50.0 %
   503 Service unavailable      1  50.0 %
 
-Host            flows  failed
-api.example         1       1
-pinned.example      0       0
-shop.example        1       0
+Host              flows  failed
+api.example:8443      1       1
+pinned.example        0       0
+shop.example          1       0
 
 Failing endpoint           flows  failed
 GET https://…mple:8443/v1      1       1
@@ -207,7 +210,7 @@ Time (1 s each)  flows  failed
 03:04:10             1       0
 03:04:11             0       0
 03:04:12             0       0
-03:04:13             1       2
+03:04:13             1       1
 """
 
 FEW = [RECORDS[6], RECORDS[10], {**event(), "time": RECORDS[10]["time"]}]
@@ -238,7 +241,7 @@ def test_times_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> Non
     time.tzset()
     report = text.report(tally(*FEW))
     assert "     08:34:13  GET https://api.example:8443/v1" in report
-    assert report[-1] == "08:34:13             1       2           0  " + "▒" * 24
+    assert report[-1] == "08:34:13             1       1           0               1  " + "▒" * 24
 
 
 def test_a_timeline_of_several_days_names_them() -> None:
@@ -253,9 +256,15 @@ def test_a_timeline_of_several_days_names_them() -> None:
 
 def test_failures_without_a_flow_have_a_bar_of_their_own() -> None:
     report = text.report(tally(event(), event(), failed(), answered(404), answered()))
-    assert report[-1] == "03:04:05             3       3           1  ████▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒"
+    assert report[-2:] == [
+        "Time (1 s each)  flows  failed  400 and up  without a flow",
+        "03:04:05             3       1           1               2  ████▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒",
+    ]
     report = text.report(tally(event()))
-    assert report[-1] == "03:04:05             0       1           0  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒"
+    assert (
+        report[-1]
+        == "03:04:05             0       0           0               1  ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒"
+    )
 
 
 @pytest.mark.parametrize("shown", [text.report, text.summary])
@@ -272,7 +281,7 @@ def test_the_summary_is_the_beginning_of_the_report_with_one_example_each() -> N
     report = text.report(tally(*RECORDS))
     report = report[
         : report.index(
-            "Host            flows  failed  400 and up  without a flow  received    p50     p95"
+            "Host              flows  failed  400 and up  without a flow  received    p50     p95"
         )
         - 1
     ]
@@ -345,15 +354,19 @@ def test_tables_say_what_they_leave_out() -> None:
     assert "  and 1 more host" in text.report(found)
 
 
-def hostile() -> Tally:
-    return tally(
+def hostile_records() -> list[Record]:
+    return [
         other("dns", 1, host=HOSTILE, method=HOSTILE),
         {**event(host=HOSTILE, detail=HOSTILE), "cause": HOSTILE},
         failed(host=HOSTILE, url=f"http://{HOSTILE}/{HOSTILE}", detail=HOSTILE),
         answered(200, url=f"http://{HOSTILE}/", method=HOSTILE, description=HOSTILE),
         answered(418, description=HOSTILE, host=HOSTILE),
         unfinished(2, host=HOSTILE, url=HOSTILE),
-    )
+    ]
+
+
+def hostile() -> Tally:
+    return tally(*hostile_records())
 
 
 @pytest.mark.parametrize("width", [40, 100])
@@ -361,6 +374,48 @@ def test_control_characters_do_not_reach_the_terminal(width: int) -> None:
     report = text.report(hostile(), width)
     assert all(line.isprintable() for line in report)
     assert any("\ufffd]0;owned\ufffd" in line for line in report)
+
+
+# --- media types ---
+
+MEDIA_TYPES = """\
+Media type        flows   share  failed  400 and up  received    p50    p95
+text/html             2  50.0 %       0           1    3.0 kB  25 ms  25 ms
+application/json      1  25.0 %       1           0    1.5 kB  25 ms  25 ms
+""".splitlines()
+
+
+def test_media_types_are_in_every_report() -> None:
+    found = tally(
+        answered(media_type="text/html"),
+        answered(404, media_type="text/html"),
+        failed("http_response_incomplete", media_type="application/json"),
+        answered(204),
+        event(),
+    )
+    report = text.report(found)
+    at = report.index(MEDIA_TYPES[0])
+    assert report[at : at + 4] == [*MEDIA_TYPES, ""]
+    page = html.page(found, html.About())
+    assert '<h2 id="media-types-title">Media types</h2>' in page
+    assert (
+        '<tr data-key="text/html"><th scope="row">text/html</th><td data-value="2">2</td>' in page
+    )
+    assert [(r["media_type"], r["flows"]) for r in statistics_of(found)["media_types"]] == [
+        ("text/html", 2),
+        ("application/json", 1),
+    ]
+    rows = [row for row in table(data.csv_text(found)) if row["table"] == "media_types"]
+    assert [row["media_type"] for row in rows] == ["text/html", "application/json"]
+
+
+def test_a_media_type_that_is_no_text_is_skipped(tmp_path: Path) -> None:
+    log = written(tmp_path, start(), answered(media_type=["text/html"]), answered())
+    done = run("report", log)
+    assert done.stderr.splitlines()[0] == (
+        f"{log}, line 2: media_type is ['text/html'], not text; skipped"
+    )
+    assert done.stdout.startswith("flowtally: 1 flow, ")
 
 
 # --- colours ---
@@ -517,7 +572,8 @@ def test_standard_input_alone() -> None:
 
 def test_unreadable_lines_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_bytes(lines(*RECORDS[:3]) + b"nonsense\n" + lines(*RECORDS[3:]) + b'{"type":"fl')
+    records = numbered(*RECORDS)
+    log.write_bytes(lines(*records[:3]) + b"nonsense\n" + lines(*records[3:]) + b'{"type":"fl')
     page = tmp_path / "page.html"
     for arguments in ([], ["--json"], ["--csv"], ["--html", page]):
         done = run("report", log, *arguments)
@@ -664,31 +720,178 @@ def test_progress_is_for_terminals_only(tmp_path: Path) -> None:
     assert piped == ""
 
 
+# --- missing records ---
+
+
+def test_missing_records_are_said(tmp_path: Path) -> None:
+    records = numbered(*RECORDS[:-1])  # the last one accounts for others that are missing
+    one = written(tmp_path, *records[:4], *records[5:8], *records[10:])
+    others = ({**record, "session": "00000002"} for record in (records[0], records[2]))
+    two = written(tmp_path, *others, name="two.jsonl")
+    notes = [
+        "3 records of session 00000001 are missing in the logs",
+        "1 record of session 00000002 is missing in the logs",
+    ]
+    done = run("report", one, two)
+    assert (done.returncode, done.stderr.splitlines()) == (0, notes)
+    assert json.loads(run("report", one, two, "--json").stdout)["missing"] == 4
+    page = tmp_path / "page.html"
+    run("report", one, two, "--html", page)
+    said = page.read_text("utf-8")
+    assert all(f"<li>{note}</li>" in said for note in notes)
+
+
+# --- what a merged tally does not know for sure ---
+
+
+def test_a_row_that_may_be_larger_says_so_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowtally.tally.TABLES", limited(3, "hosts"))
+    found = tally(*(answered(host="new") for _ in range(1200)))
+    found.merge(tally(*(failed(host=f"h{n}") for n in range(5))))
+    report = text.report(found)
+    (line,) = (line for line in report if line.startswith("new  "))
+    assert line.split()[:6] == ["new", "≥", "1200", "≥", "0", "≥"]
+    assert any(line.startswith("h0 ") and "≥" not in line for line in report)
+    page = html.page(found, html.About())
+    assert '<th scope="row">new</th><td data-value="1200">≥ 1,200</td>' in page
+    rows = {row["host"]: row for row in statistics_of(found)["hosts"]}
+    assert {name: row["at_least"] for name, row in rows.items() if row["at_least"]} == {"new": True}
+    assert [row["other"] for name, row in rows.items() if name == "(other)"] == [True]
+    cells = [row for row in table(data.csv_text(found)) if row["table"] == "hosts"]
+    assert [row["host"] for row in cells if row["at_least"] == "true"] == ["new"]
+    assert [row["host"] for row in cells if row["other"] == "true"] == ["(other)"]
+
+
+def test_a_problem_that_may_have_been_more_often_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowtally.tally.TABLES", limited(1, "causes", "hosts_of_causes"))
+    found = tally(failed("dns_error", host="new"))
+    found.merge(tally(failed(host="old"), failed("tls_protocol_error", host="old")))
+    report = text.report(found)
+    assert "  ≥ 1  -2 ConnectionErr: dns_error  new" in report
+    assert '<span class="count" data-value="1">≥ 1</span>' in html.page(found, html.About())
+
+
 # --- JSON ---
+
+NO_TIMES = dict.fromkeys(("p50_ms", "p95_ms", "p99_ms", "max_ms"))
+
+
+def statistics_of(found: Tally) -> Any:
+    return json.loads(json.dumps(data.report([], 0, found)))["statistics"]
 
 
 def test_json(tmp_path: Path) -> None:
     done = run("report", "--json", written(tmp_path, *RECORDS, final(*RECORDS)))
     report = json.loads(done.stdout)
-    assert list(report) == ["flowtally", "schema", "sessions", "unreadable", "statistics"]
-    assert report["schema"] == 1
-    assert report["unreadable"] == 0
+    assert list(report) == [
+        "flowtally",
+        "schema",
+        "sessions",
+        "unreadable",
+        "missing",
+        "statistics",
+    ]
+    assert report["schema"] == 2
+    assert report["unreadable"] == report["missing"] == 0
     assert report["sessions"] == [
         {"session": "00000001", "begun": "2026-01-02T03:04:05.000Z", "ended_cleanly": True}
     ]
-    assert report["statistics"] == tally(*RECORDS).to_data()
+    assert report["statistics"] == statistics_of(tally(*RECORDS))
     assert done.stderr == ""
 
 
+def test_the_totals_in_json() -> None:
+    assert statistics_of(tally(*RECORDS))["totals"] == {
+        "flows": 12,
+        "failures": 4,
+        "unsuccessful": 2,
+        "events": 1,
+        "ok": 1,
+        "unfinished": 1,
+        "dropped": 3,
+        "request_bytes": 1200,
+        "response_bytes": 16_500,
+        "first": "2026-01-02T03:04:05.000Z",
+        "last": "2026-01-02T03:04:45.000Z",
+    }
+    assert statistics_of(Tally())["totals"]["first"] is None
+
+
+def test_rows_in_json() -> None:
+    said = statistics_of(tally(*RECORDS))
+    counts = {"request_bytes": 100, "response_bytes": 1500, "at_least": False, "other": False}
+    assert said["hosts"][3] == {
+        "host": "pinned.example",
+        "flows": 0,
+        "failures": 0,
+        "unsuccessful": 0,
+        "events": 1,
+        **counts,
+        "request_bytes": 0,
+        "response_bytes": 0,
+        **NO_TIMES,
+        **{f"wait_{name}": None for name in NO_TIMES},
+    }
+    refused = said["causes"][0]
+    missing = next(row for row in said["causes"] if row["cause"] == "404")
+    example = refused.pop("examples")[0]
+    assert refused == {
+        "error_code": -2,
+        "cause": "connection_refused",
+        "error_name": "ConnectionErr",
+        "description": None,
+        "side": "server",
+        "advice": "Nothing listens on that port: check that the server is running, and the port "
+        "number.",
+        "flows": 4,
+        "failures": 4,
+        "unsuccessful": 0,
+        "events": 0,
+        **counts,
+        "request_bytes": 400,
+        "response_bytes": 6000,
+    }
+    assert example == {
+        "time": "2026-01-02T03:04:13.000Z",
+        "flow": "8",
+        "method": "GET",
+        "url": "https://api.example:8443/v1",
+        "host": "api.example",
+        "port": 8443,
+        "status": None,
+        "cause": "connection_refused",
+        "detail": None,
+        "wait_ms": 20.0,
+        "duration_ms": 25.0,
+    }
+    assert (missing["error_code"], missing["cause"]) == (-3, "404")
+    assert (missing["description"], missing["advice"]) == ("Not found", None)
+    assert [slow["duration_ms"] for slow in said["slowest"]][:3] == [12_345.0, 31.0, 25.0]
+    code = next(row for row in said["codes"] if row["code"] == 503)
+    assert (code["band"], code["description"]) == ("Server error", "Service unavailable")
+    assert (code["max_ms"], code["wait_p50_ms"]) == (12_345.0, 20.0)
+    assert said["timeline"][0]["seconds"] == 1
+    assert said["timeline"][0]["start"] == 1_767_323_045
+    starts = [point["start"] for point in said["timeline"]]
+    assert starts == sorted(starts)
+
+
 @pytest.mark.parametrize(
-    "found", [tally(*RECORDS), Tally(), hostile()], ids=["rich", "", "hostile"]
+    "found",
+    [tally(*RECORDS), Tally(), tally(*everything()), hostile()],
+    ids=["rich", "empty", "everything", "hostile"],
 )
-def test_json_statistics_are_the_body_of_a_stats_record(found: Tally) -> None:
-    schema = json.loads((KNOWN / "record.schema.json").read_text("utf-8"))
-    report = json.loads(json.dumps(data.report([], 0, found)))
-    record = {"type": "stats", "session": "00000001", "time": "2026-01-02T03:04:05.000Z"}
-    errors = Draft202012Validator(schema).iter_errors({**record, **report["statistics"]})
-    assert [error.message for error in errors] == []
+def test_every_table_is_in_json_and_its_rows_have_one_shape(found: Tally) -> None:
+    said = statistics_of(found)
+    assert list(said) == ["totals", *found.tables]
+    for name, rows in found.tables.items():
+        shapes = {tuple(row) for row in said[name]}
+        assert len(shapes) <= 1
+        for shape in shapes:
+            assert shape[: len(rows.table.parts)] == rows.table.parts
+        if rows.table.parts:
+            assert len(said[name]) == len(rows)
+            assert sum(row["flows"] for row in said[name]) == sum(r.flows for r in rows.values())
 
 
 # --- CSV ---
@@ -697,8 +900,8 @@ def test_json_statistics_are_the_body_of_a_stats_record(found: Tally) -> None:
 def table(csv_text: str) -> list[dict[str, str]]:
     """The lines of a CSV; each must have all columns."""
     rows = list(csv.reader(io.StringIO(csv_text, newline="")))
-    assert {len(row) for row in rows} == {len(data.COLUMNS)}
-    assert rows[0] == list(data.COLUMNS)
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert len(set(rows[0])) == len(rows[0])
     return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 
@@ -709,59 +912,58 @@ def column(rows: list[dict[str, str]], name: str, of: str) -> int:
 def test_csv(tmp_path: Path) -> None:
     done = run("report", "--csv", written(tmp_path, *RECORDS, final(*RECORDS)))
     rows = table(done.stdout)
-    names = [(row["table"], row["name"], row["count"] or row["flows"]) for row in rows]
-    assert names == [
-        ("band", "Informational", "1"),
-        ("status", "101", "1"),
-        ("band", "Success", "2"),
-        ("status", "200", "2"),
-        ("band", "Redirection", "1"),
-        ("status", "304", "1"),
-        ("band", "Client error", "1"),
-        ("status", "404", "1"),
-        ("band", "Server error", "1"),
-        ("status", "503", "1"),
-        ("error_code", "-2", "5"),
-        ("cause", "connection_refused", "4"),
-        ("cause", "client_tls_rejected", "1"),
-        ("error_code", "-3", "2"),
-        ("cause", "404", "1"),
-        ("cause", "503", "1"),
-        ("host", "shop.example", "7"),
-        ("host", "127.0.0.1", "3"),
-        ("host", "api.example", "1"),
-        ("host", "slow.example", "1"),
-        ("host", "pinned.example", "0"),
-        ("endpoint", "GET http://shop.example/cart/{id}", "3"),
-        ("endpoint", "A shop.example:80", "1"),
-        ("endpoint", "GET http://127.0.0.1:9/", "1"),
-        ("endpoint", "GET http://127.0.0.1:9/a", "1"),
-        ("endpoint", "GET http://127.0.0.1:9/b", "1"),
-        ("endpoint", "GET http://shop.example/live", "1"),
-        ("endpoint", "GET http://shop.example/logo.png", "1"),
-        ("endpoint", "GET http://slow.example/", "1"),
-        ("endpoint", "GET https://api.example:8443/v1", "1"),
-        ("endpoint", "POST http://shop.example/pay", "1"),
-        ("kind", "dns", "1"),
-        ("kind", "websocket", "1"),
-    ]
-    slow = next(row for row in rows if row["name"] == "503" and row["table"] == "status")
+    found = tally(*RECORDS)
+    filled = [name for name, of in found.tables.items() if of]
+    assert list(dict.fromkeys(row["table"] for row in rows)) == filled
+    names = ("table", "code", "error_code", "cause", "host", "endpoint", "kind", "close_code")
+    said = [tuple(row[name] for name in names if row[name]) for row in rows]
+    for expected in (
+        ("codes", "101"),
+        ("codes", "503"),
+        ("causes", "-2", "connection_refused"),
+        ("causes", "-3", "404"),
+        ("causes", "unfinished"),
+        ("hosts_of_causes", "-2", "connection_refused", "127.0.0.1:9"),
+        ("hosts", "shop.example"),
+        ("hosts", "127.0.0.1:9"),
+        ("hosts", "api.example:8443"),
+        ("endpoints", "GET http://shop.example/cart/{id}"),
+        ("protocols", "dns"),
+        ("protocols", "websocket", "1000"),
+    ):
+        assert said.count(expected) == 1, expected
+    slow = next(row for row in rows if row["code"] == "503")
     assert slow["description"] == "Service unavailable"
-    assert (slow["wait_p50_ms"], slow["duration_max_ms"]) == ("20.0", "12345.0")
-    assert done.stdout.startswith(",".join(data.COLUMNS) + "\r\n")
+    assert (slow["wait_p50_ms"], slow["max_ms"], slow["at_least"]) == ("20.0", "12345.0", "false")
+    assert done.stdout.startswith(",".join(data.header(found)) + "\r\n")
+    hosts = [row["host"] for row in rows if row["table"] == "hosts"]
+    assert hosts[:2] == ["shop.example", "127.0.0.1:9"], "the largest first"
+
+
+def test_json_and_csv_say_the_same() -> None:
+    found = tally(*everything())
+    said = statistics_of(found)
+    rows = table(data.csv_text(found))
+    for name in found.tables:
+        lines = [row for row in rows if row["table"] == name]
+        for line, row in zip(lines, said[name], strict=True):
+            row.pop("examples", None)
+            for field, value in row.items():
+                text_of = {None: "", True: "true", False: "false"}
+                cell = text_of[value] if value is None or value is True or value is False else value
+                assert line[field] == str(cell)
+            assert not any(line[field] for field in line.keys() - row.keys() - {"table"})
 
 
 def test_the_sums_of_a_csv() -> None:
     found = tally(*RECORDS)
     rows = table(data.csv_text(found))
-    for name in data.COUNTS:
-        assert column(rows, name, "band") == column(rows, name, "status")
-    for name in ("flows", "request_bytes", "response_bytes"):
-        total = getattr(found, name)
-        assert column(rows, name, "host") == column(rows, name, "endpoint") == total
-    assert column(rows, "events", "host") == found.events == 1
-    assert column(rows, "failures", "host") == found.failures == 4
-    assert column(rows, "count", "error_code") == column(rows, "count", "cause") == 7
+    for name in COUNTS:
+        total = getattr(found.total(), name)
+        assert column(rows, name, "hosts") == column(rows, name, "outcomes") == total
+        assert column(rows, name, "timeline") == total
+    assert column(rows, "events", "hosts") == found.events == 1
+    assert column(rows, "failures", "hosts") == column(rows, "failures", "endpoints") == 4
 
 
 FORMULAS = [
@@ -802,7 +1004,10 @@ def test_html(tmp_path: Path) -> None:
     log, page = written(tmp_path, *RECORDS), tmp_path / "page.html"
     done = run("report", log, "--html", page)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert "<title>flowtally: 12 flows, 5 failed</title>" in page.read_text("utf-8")
+    assert (
+        "<title>flowtally: 12 flows, 4 failed, 1 failure without a flow</title>"
+        in page.read_text("utf-8")
+    )
     before = page.stat().st_ino
     # It knows its own, and writes a new file.
     assert run("report", written(tmp_path, start()), "--html", page).returncode == 0
@@ -849,14 +1054,74 @@ def test_html_into_a_folder_that_takes_no_files(tmp_path: Path) -> None:
     assert done.stderr.startswith("flowtally: /proc/self/page.html: cannot be written: ")
 
 
+def test_failed_has_one_meaning() -> None:
+    """Flows that failed; failures without a flow stand beside them, never among them."""
+    found = tally(*RECORDS)
+    page = html.page(found, html.About())
+    assert "<title>flowtally: 12 flows, 4 failed, 1 failure without a flow</title>" in page
+    totals = dict(re.findall(r'data-total="(\w+)" data-value="(\d+)"', page))
+    assert (totals["failures"], totals["events"]) == ("4", "1")
+    (script,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page)
+    series = {one["name"]: sum(one["values"]) for one in json.loads(script)["traffic"]["series"]}
+    assert (series["Failed"], series["Failures without a flow"]) == (4, 1)
+    report = text.report(found)
+    assert "12 flows, 4 failed (33.3 %)" in report[0]
+    assert report[0].endswith("1 failure without a flow, 1 ok,")
+    assert "Failures without a flow</th>" in chart(page)
+    for without in ([RECORDS[1]], [RECORDS[7]]):
+        assert "Failures without a flow</th>" not in chart(html.page(tally(*without), html.About()))
+
+
+def chart(page: str) -> str:
+    """The section on traffic over time."""
+    return page[page.index('id="traffic"') : page.index('id="durations"')]
+
+
+# --- what is loaded ---
+
+LOADED = """
+import sys
+import flowtally.report.text, flowtally.report.view, flowtally.session
+print(*sorted(sys.modules))
+"""
+ONLY_FOR_A_REPORT = (
+    "flowtally.comparison",
+    "flowtally.logs",
+    "flowtally.report.data",
+    "flowtally.report.html",
+    "jinja2",
+    "multiprocessing",
+    "tempfile",
+    "xml.etree",
+)
+
+
+def test_what_only_a_report_needs_is_not_loaded_with_the_addon() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert not set(ONLY_FOR_A_REPORT) & set(done.stdout.split())
+
+
 # --- hostile logs ---
 
 
 def hostile_log(tmp_path: Path) -> Path:
-    body = hostile().to_data()
-    body["errors"]["-3"]["causes"][f"(other) {HOSTILE}"] = {"count": 1, "hosts": {HOSTILE: 1}}
-    body["timeline"]["buckets"] |= {"0": [1] * 9}
-    stats = {**final(), **body}
+    stats = final(*hostile_records())
+    for key in (
+        {"table": "codes", "key": ["Success", HOSTILE], "description": HOSTILE},
+        {"table": "codes", "key": ["(other)", "(other)"]},
+        {"table": "causes", "key": ["(other)", "(other)"]},
+        {"table": "causes", "key": ["-3", f"(other) {HOSTILE}"]},
+        {"table": "hosts_of_causes", "key": ["-3", f"(other) {HOSTILE}", HOSTILE]},
+        {"table": "hosts_of_causes", "key": ["(other)", "(other)", "(other)"]},
+        {"table": "protocols", "key": ["tcp", HOSTILE]},
+        {"table": "outcomes", "key": ["(other)"]},
+        {"table": "timeline", "key": ["1", "0", "(other)"]},
+        {"table": "timeline", "key": ["1", "-99999999999", "Success"]},
+        {"table": "slowest of all", "key": []},
+    ):
+        stats["rows"].append({**key, "flows": 1})
     return written(tmp_path, start(), stats)
 
 
@@ -873,7 +1138,8 @@ def test_hostile_names_do_no_harm(tmp_path: Path, option: str) -> None:
     done = run("report", log, *arguments.get(option, [option]))
     assert (done.returncode, done.stderr) == (0, "")
     if option == "--json":
-        assert HOSTILE in json.loads(done.stdout)["statistics"]["hosts"]
+        hosts = json.loads(done.stdout)["statistics"]["hosts"]
+        assert HOSTILE in [row["host"] for row in hosts]
         return
     out = page.read_text("utf-8") if option == "--html" else done.stdout
     assert "owned" in out

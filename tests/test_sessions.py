@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from flowtally.logs import Logs
+from flowtally.logs import read
 from flowtally.report.sessions_text import Listed
 from flowtally.report.sessions_text import text
 from lab.cli import HOSTILE
@@ -142,8 +142,7 @@ def test_no_session_at_all(tmp_path: Path) -> None:
 
 
 def listed(path: Path) -> list[Listed]:
-    logs = Logs()
-    logs.read_file(path, str(path))
+    logs = read([(str(path), path)])
     return [Listed.of(session, path) for session in logs.sessions.values()]
 
 
@@ -160,9 +159,20 @@ def test_a_hostile_log_and_a_long_path(tmp_path: Path, width: int) -> None:
         assert len(line) <= max(width, 80)
 
 
-@pytest.mark.parametrize("begun", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
-def test_times_that_no_clock_shows(tmp_path: Path, begun: str) -> None:
-    (tmp_path / "log").write_bytes(lines(start() | {"time": begun}, start(NEW)))
-    found = listed(tmp_path / "log")
-    found.sort(key=Listed.order)
-    assert any(line.startswith(begun[:4]) for line in text(found))
+@pytest.mark.parametrize(
+    ("begun", "zone"),
+    [("0001-01-01T00:00:00.000Z", "WEST+12"), ("9999-12-31T23:59:59.999Z", "EAST-14")],
+)
+def test_times_that_no_clock_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str, zone: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        (tmp_path / "log").write_bytes(lines(start() | {"time": begun}, start(NEW)))
+        found = listed(tmp_path / "log")
+        found.sort(key=Listed.order)
+        assert any(line.startswith(begun[:4]) for line in text(found))
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 from flowtally import tally as tally_module
-from flowtally.report.view import MAX_SLOTS
 from flowtally.report.view import Line
-from flowtally.report.view import Lines
 from flowtally.report.view import Problem
 from flowtally.report.view import durations
 from flowtally.report.view import timeline
 from flowtally.report.view import view
+from flowtally.tally import MAX_BUCKETS
 from flowtally.tally import OTHER
 from flowtally.tally import SERIES
 from flowtally.tally import Tally
@@ -29,6 +27,7 @@ from lab.cli import Record
 from lab.cli import answered
 from lab.cli import event
 from lab.cli import failed
+from lab.cli import limited
 from lab.cli import tally
 
 HOSTS = st.sampled_from(["", "a.example", "b.example", "c.example", "d.example", "e.example"])
@@ -70,45 +69,48 @@ TALLIES = st.lists(records(), max_size=60).map(lambda found: tally(*found))
 def small() -> Iterator[None]:
     """Tables that overflow."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("MAX_HOSTS", "MAX_ENDPOINTS", "MAX_CODES", "MAX_HOSTS_OF_A_CAUSE"):
-            patch.setattr(tally_module, name, 4)
+        names = ("hosts", "endpoints", "codes", "hosts_of_causes")
+        patch.setattr(tally_module, "TABLES", limited(4, *names))
         yield
 
 
-def flows(lines: Sequence[Line]) -> int:
-    return sum(line.flows for line in lines)
+def total(lines: Iterable[Line], field: str = "flows") -> float:
+    """The sum of a column."""
+    return sum(number(line, field) for line in lines)
+
+
+def number(line: Line, field: str) -> float:
+    value = line.values[field]
+    assert isinstance(value, int | float)
+    return value
 
 
 @given(TALLIES)
 @settings(deadline=None)
 def test_the_sums_are_those_of_the_tally(found: Tally) -> None:
-    shown = view(found, 1000, 1000)
+    shown = view(found, 1000)
     headline = shown.headline
-    bands = [lines.band for lines in shown.bands]
+    status, hosts = shown.lines("bands").rows, shown.lines("hosts").rows
+    bands = [line for line in status if line.total]
     assert headline.flows == found.flows
-    assert headline.flows == flows(bands) + headline.failures + headline.ok + headline.unfinished
-    for name in Line.__dataclass_fields__:
-        if name in ("flows", "unsuccessful", "request_bytes", "response_bytes"):
-            for lines in shown.bands:
-                codes = sum(getattr(code, name) for code in lines.codes)
-                assert codes == getattr(lines.band, name)
-    for rows in (shown.hosts.rows, [lines.band for lines in shown.bands]):
-        assert sum(line.share for line in rows) == pytest.approx(
-            flows(rows) / found.flows if found.flows else 0
-        )
-    hosts = shown.hosts.rows
-    assert shown.hosts.more == shown.failing.more == shown.slow_endpoints.more == 0
-    assert flows(hosts) == found.flows
-    assert sum(line.events for line in hosts) == headline.events == found.events
-    assert sum(line.failures for line in hosts) == headline.failures
-    assert sum(line.unsuccessful for line in hosts) == headline.unsuccessful
-    assert sum(line.failures for line in shown.failing.rows) == headline.failures
-    assert sum(line.unsuccessful for line in shown.failing.rows) == headline.unsuccessful
-    assert flows(shown.protocols) == sum(
-        sum(counts.values()) for kind, counts in found.kinds.items() if kind != "http"
+    assert headline.flows == total(bands) + headline.failures + headline.ok + headline.unfinished
+    for band in bands:
+        codes = [line for line in status if line.band == band.band and not line.total]
+        for field in ("flows", "request_bytes", "response_bytes"):
+            assert total(codes, field) == band.values[field]
+    assert total(bands, "share") * found.flows == pytest.approx(total(bands))
+    for field in ("flows", "failures", "unsuccessful", "events"):
+        assert total(hosts, field) == getattr(found, field) == getattr(headline, field)
+    failing = shown.lines("failing").rows
+    assert total(failing, "failures") == headline.failures
+    assert total(failing, "unsuccessful") == headline.unsuccessful
+    assert all(lines.more == 0 for lines in shown.tables)
+    assert total(shown.lines("protocols").rows) == sum(
+        row.flows for (kind, _), row in found["methods"].items() if kind != "http"
     )
     by_code = {
-        code: sum(row.count for row in causes.values()) for code, causes in found.errors.items()
+        int(code): sum(row.count for row in causes.values())
+        for code, causes in found.errors().items()
     }
     for code, count in by_code.items():
         assert sum(problem.count for problem in shown.problems if problem.code == code) == count
@@ -142,20 +144,20 @@ def test_the_timeline_is_as_fine_as_there_is_room() -> None:
 
 
 def test_a_log_that_tells_of_other_ages_makes_no_endless_timeline() -> None:
-    data = tally(answered()).to_data()
-    data["timeline"]["buckets"] |= {str(second): [1] * 9 for second in (0, 10**12, -(10**12))}
-    try:
-        found = Tally.from_data(data)
-    except ValueError:
-        return  # or it is refused
-    assert len(timeline(found).starts) <= MAX_SLOTS
+    found = tally(answered())
+    for second in (0, 10**11, -(10**11)):
+        key = ["1", str(second), "Success"]
+        found.take({"table": "timeline", "key": key, "flows": 1})
+    assert len(timeline(found).starts) <= MAX_BUCKETS
 
 
 @given(TALLIES)
 @settings(deadline=None)
 def test_the_distribution_holds_every_time_once(found: Tally) -> None:
     bars = durations(found)
-    assert sum(bar.count for bar in bars) == sum(r.duration.count for r in found.hosts.values())
+    assert sum(bar.count for bar in bars) == sum(
+        row.duration.count for row in found["hosts"].values()
+    )
     for bar, following in pairwise(bars):
         assert bar.start < bar.end == following.start
     if bars:
@@ -170,17 +172,13 @@ def test_a_time_is_within_its_bar(milliseconds: float) -> None:
     assert bar.start - 0.001 <= milliseconds <= bar.end + 0.001
 
 
-@given(TALLIES, st.integers(0, 8), st.integers(0, 8))
+@given(TALLIES, st.integers(0, 8))
 @settings(deadline=None)
-def test_what_is_left_out_is_counted(found: Tally, hosts: int, endpoints: int) -> None:
-    shown, whole = view(found, hosts, endpoints), view(found, 1000, 1000)
-    for part, full, limit in (
-        (shown.hosts, whole.hosts, hosts),
-        (shown.failing, whole.failing, endpoints),
-        (shown.slow_endpoints, whole.slow_endpoints, endpoints),
-    ):
-        assert part.rows == full.rows[:limit]
-        assert len(part.rows) + part.more == len(full.rows)
+def test_what_is_left_out_is_counted(found: Tally, rows: int) -> None:
+    for cut, full in zip(view(found, rows).tables, view(found, 1000).tables, strict=True):
+        limit = len(full.rows) if cut.table.most is None else rows
+        assert cut.rows == full.rows[:limit]
+        assert len(cut.rows) + cut.more == len(full.rows)
 
 
 def rank(problem: Problem) -> tuple[int, int]:
@@ -192,21 +190,20 @@ def rank(problem: Problem) -> tuple[int, int]:
 @given(TALLIES)
 @settings(deadline=None)
 def test_order(found: Tally) -> None:
-    shown = view(found, 1000, 1000)
+    shown = view(found, 1000)
     problems = list(map(rank, shown.problems))
     assert problems == sorted(problems)
-    tables: list[tuple[Lines, Callable[[Line], int]]] = [
-        (shown.hosts, lambda line: line.flows + line.events),
-        (shown.failing, lambda line: line.problems),
-    ]
-    for lines, count in tables:
-        rows = lines.rows
+    for id, fields in (
+        ("hosts", ("flows", "events")),
+        ("failing", ("failures", "unsuccessful")),
+    ):
+        rows = shown.lines(id).rows
         assert OTHER not in [line.name for line in rows[:-1]]
-        counts = [count(line) for line in rows if line.name != OTHER]
+        counts = [sum(number(line, f) for f in fields) for line in rows if line.name != OTHER]
         assert counts == sorted(counts, reverse=True)
-    assert all(line.problems for line in shown.failing.rows)
-    assert OTHER not in [line.name for line in shown.slow_endpoints.rows]
-    took = [request["duration_ms"] for request in shown.slowest]
+        assert id != "failing" or all(counts)
+    assert OTHER not in [line.name for line in shown.lines("slow-endpoints").rows]
+    took = [number(line, "duration_ms") for line in shown.lines("slowest").rows]
     assert took == sorted(took, reverse=True)
 
 
@@ -221,7 +218,7 @@ def test_the_order_of_problems() -> None:
         event("dns_error"),
         failed("connection_timeout"),
     )
-    assert [(p.count, p.code, p.cause) for p in view(found, 0, 0).problems] == [
+    assert [(p.count, p.code, p.cause) for p in view(found, 0).problems] == [
         (2, -2, "connection_refused"),
         (2, -6, "http_response_timeout"),
         (1, -2, "dns_error"),
@@ -237,10 +234,10 @@ def test_a_problem_says_what_is_known_of_it() -> None:
         *(failed(host=f"h{n}", port=8000, second=n) for n in (1, 2, 3, 3)),
         answered(404, url="http://shop.example/x"),
     )
-    refused, missing = view(found, 0, 0).problems
+    refused, missing = view(found, 0).problems
     assert (refused.name, refused.side, refused.band) == ("ConnectionErr", "server", "")
     assert refused.advice == CAUSES["connection_refused"].advice
-    assert refused.hosts == [("h3:8000", 2), ("h1:8000", 1), ("h2:8000", 1)]
+    assert refused.hosts == [("h3:8000", 2, False), ("h1:8000", 1, False), ("h2:8000", 1, False)]
     assert refused.more_hosts == 0
     assert [example["host"] for example in refused.examples] == ["h3", "h2", "h1"]
     assert (missing.description, missing.band) == ("Not found", "Client error")
@@ -249,12 +246,13 @@ def test_a_problem_says_what_is_known_of_it() -> None:
 
 def test_other_hosts_of_a_problem_are_more_and_have_no_name() -> None:
     found = tally(*(failed(host=f"h{n}") for n in range(9)))
-    (problem,) = view(found, 0, 0).problems
-    assert problem.hosts == [(f"h{n}", 1) for n in range(4)]
+    (problem,) = view(found, 0).problems
+    assert problem.hosts == [(f"h{n}", 1, False) for n in range(4)]
     assert problem.more_hosts == 1
-    shown = view(found, 10, 10)
-    assert [line.name for line in shown.hosts.rows] == ["h0", "h1", "h2", "h3", OTHER]
-    assert shown.hosts.rows[-1].flows == 5
+    shown = view(found, 10)
+    rows = shown.lines("hosts").rows
+    assert [line.name for line in rows] == ["h0", "h1", "h2", "h3", OTHER]
+    assert rows[-1].values["flows"] == 5
 
 
 def test_protocols() -> None:
@@ -264,8 +262,45 @@ def test_protocols() -> None:
         {**failed(), "kind": "connect", "method": "CONNECT"},
         answered(),
     )
-    assert [(line.name, line.flows, line.note) for line in view(found, 0, 0).protocols] == [
+    rows = view(found, 0).lines("protocols").rows
+    assert [(line.name, line.values["flows"], line.values["note"]) for line in rows] == [
         ("CONNECT refused", 1, "CONNECT (1)"),
         ("DNS", 3, "A (2), AAAA (1)"),
         ("WebSocket", 3, "closed with 1000 (2), closed with 1006 (1)"),
     ]
+
+
+def test_a_host_has_its_port_unless_that_is_usual() -> None:
+    found = tally(*(answered(port=port) for port in (80, 443, 8443, 8443)))
+    rows = view(found).lines("hosts").rows
+    assert [(line.name, line.values["flows"]) for line in rows] == [
+        ("shop.example", 2),
+        ("shop.example:8443", 2),
+    ]
+
+
+def test_the_slowest_requests_say_when_they_began() -> None:
+    found = tally(answered(second=20, duration_ms=12_500.0))
+    (line,) = view(found).lines("slowest").rows
+    assert line.values["started"] == "2026-01-02T03:04:12.500Z"
+
+
+@pytest.mark.parametrize("time", ["", "yesterday", "0001-01-01T00:00:00.000Z"])
+def test_a_request_of_which_nobody_knows_when_it_began(time: str) -> None:
+    row = {"table": "slowest", "key": [], "examples": [{"time": time, "duration_ms": 1e14}]}
+    found = tally()
+    found.take(row)
+    (line,) = view(found).lines("slowest").rows
+    assert line.values["started"] in (time, "1970-01-01T00:00:00.000Z")
+
+
+def test_what_another_session_may_hold_under_other_is_at_least() -> None:
+    found = tally(*(failed(host="new") for _ in range(9)))
+    found.merge(tally(*(failed(host=f"h{n}") for n in range(6))))
+    shown = view(found)
+    marked = {line.name: line.at_least for line in shown.lines("hosts").rows}
+    assert marked["new"]
+    assert not marked[OTHER]
+    (problem,) = shown.problems
+    assert problem.hosts[0] == ("new", 9, True)
+    assert not problem.at_least

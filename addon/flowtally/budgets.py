@@ -14,48 +14,42 @@ from typing import Any
 from typing import Literal
 
 from .examples import describe
-from .tally import EXAMPLES
+from .report.tables import TIMES
 from .tally import OTHER
-from .tally import CauseRow
-from .tally import Histogram
+from .tally import UNFINISHED
+from .tally import Key
+from .tally import Row
+from .tally import Rows
 from .tally import Tally
-from .tally import band_of_key
 from .vocabulary import BANDS
 from .vocabulary import CAUSES
 from .vocabulary import ERRORS
-from .vocabulary import TOO_MANY_REDIRECTS
 from .vocabulary import UNSUCCESSFUL
 from .vocabulary import band
+from .vocabulary import band_of
 
 Bound = Literal["max", "min"]
 
 ADVICES = 3
 """How many causes' advice a budget shows at most, those with the highest counts."""
+EXAMPLES = 5
+"""How many examples a budget shows at most."""
 
 TOTALS: Mapping[str, Callable[[Tally, int], int]] = {
     "flows": lambda tally, _: tally.flows,
     "failures": lambda tally, _: tally.failures,
     "events": lambda tally, _: tally.events,
-    "problems": lambda tally, _: (
-        tally.failures
-        + tally.events
-        + _total(tally.errors.get(UNSUCCESSFUL, {}).values())
-        + _total(tally.errors.get(TOO_MANY_REDIRECTS, {}).values())
-    ),
-    "unsuccessful": lambda tally, _: _total(tally.errors.get(UNSUCCESSFUL, {}).values()),
-    "unfinished": lambda tally, _: tally.outcomes["unfinished"],
-    "ok": lambda tally, _: tally.outcomes["ok"],
+    "problems": lambda tally, _: tally.problems,
+    "unsuccessful": lambda tally, _: tally.unsuccessful,
+    "unfinished": lambda tally, _: tally.total("unfinished").flows,
+    "ok": lambda tally, _: tally.total("ok").flows,
     "dropped": lambda tally, _: tally.dropped,
     "unreadable": lambda _, unreadable: unreadable,
-    "request_bytes": lambda tally, _: tally.request_bytes,
-    "response_bytes": lambda tally, _: tally.response_bytes,
+    "request_bytes": lambda tally, _: tally.total().request_bytes,
+    "response_bytes": lambda tally, _: tally.total().response_bytes,
 }
-"""Name → its count, given a tally and the number of unreadable lines."""
-
-TIMES = tuple(
-    f"{prefix}{point}_ms" for prefix in ("", "wait_") for point in ("p50", "p95", "p99", "max")
-)
-"""`p95_ms` is of the duration, `wait_p95_ms` of the wait; both over all flows that have one."""
+"""Name → its count, given a tally and the number of unreadable lines. `failures` are flows that
+failed, `events` failures without a flow."""
 
 _NAMES = {name.casefold(): name for name in (*BANDS, *map(str, ERRORS), *CAUSES, *TOTALS, *TIMES)}
 _STATUS = re.compile(r"[1-9][0-9]{2}")
@@ -101,7 +95,7 @@ class Result:
 
     @property
     def verdict(self) -> Literal["ok", "EXCEEDED", "MISSED"]:
-        """In a word."""
+        """What is said of it: a `max` that does not hold is EXCEEDED, a `min` MISSED."""
         if self.holds:
             return "ok"
         return "EXCEEDED" if self.budget.bound == "max" else "MISSED"
@@ -127,8 +121,8 @@ def parse(
 ) -> tuple[Budget, ...]:
     """The budgets of `NAME=NUMBER` texts.
 
-    `codes`: the status codes of the log, the keys of `Tally.codes`; None while they are not known,
-    which lets any whole number pass for one. A budget that is given twice is one.
+    `codes`: the status codes of the log, see `status_codes`; None while they are not known, which
+    lets any whole number pass for one. A budget that is given twice is one.
 
     Raises: BudgetError; UnknownNameError.
     """
@@ -188,38 +182,39 @@ def number(value: float) -> str:
 # --- what a tally makes of them ---
 
 
+def status_codes(tally: Tally) -> set[str]:
+    """The status codes that a tally has, as text."""
+    return {code for _, code in tally["codes"]}
+
+
 def evaluate(budgets: Sequence[Budget], tally: Tally, unreadable: int = 0) -> tuple[Result, ...]:
     """Whether a tally keeps to each budget. `unreadable`: lines of its logs that were skipped."""
-    duration, wait = Histogram(), Histogram()
-    if any(budget.name in TIMES for budget in budgets):
-        # The hosts hold each flow exactly once.
-        for row in tally.hosts.values():
-            duration.merge(row.duration)
-            wait.merge(row.wait)
+    total = tally.total()
     return tuple(
-        _timed(budget, tally, wait if budget.name.startswith("wait_") else duration)
+        _timed(budget, tally, total)
         if budget.name in TIMES
         else _counted(budget, tally, unreadable)
         for budget in budgets
     )
 
 
-def _timed(budget: Budget, tally: Tally, histogram: Histogram) -> Result:
-    if not histogram.count:
+def _timed(budget: Budget, tally: Tally, total: Row) -> Result:
+    distribution, point = TIMES[budget.name]
+    points = getattr(total, distribution).points()
+    if not points:
         return Result(budget, None, budget.bound == "max", note="no flow had a time")
-    point = budget.name.removeprefix("wait_").removesuffix("_ms")
-    actual = histogram.maximum if point == "max" else histogram.percentiles()[point]
+    actual = points[point]
     if budget.bound == "min" or actual <= budget.limit:
         return Result(budget, actual, budget.bound == "max" or actual >= budget.limit)
-    field = "wait_ms" if budget.name.startswith("wait_") else "duration_ms"
-    return Result(budget, actual, False, _slowest(tally, field, budget.limit))
+    return Result(budget, actual, False, _slowest(tally, f"{distribution}_ms", budget.limit))
 
 
 def _slowest(tally: Tally, field: str, limit: float) -> tuple[str, ...]:
     found = [
-        (time, example)
-        for example in tally.slowest
-        if isinstance(time := example.get(field), int | float) and time > limit
+        (example[field], example)
+        for row in tally["slowest"].values()
+        for example in reversed(row.examples)
+        if example.get(field, 0) > limit
     ]
     found.sort(key=lambda item: -item[0])
     return tuple(f"{number(time)} ms: {describe(example)}" for time, example in found[:EXAMPLES])
@@ -242,60 +237,58 @@ def _count(name: str, tally: Tally, unreadable: int) -> tuple[int, int]:
     if name in TOTALS:
         return TOTALS[name](tally, unreadable), 0
     if name in BANDS:
-        return sum(row.flows for key, row in tally.codes.items() if band_of_key(key) == name), 0
+        return tally.total(name).flows, 0
+    causes = tally["causes"]
     if name in CAUSES:
-        rows = [causes[name] for causes in tally.errors.values() if name in causes]
-        same_code = tally.errors.get(CAUSES[name].error.code)
-        hidden = same_code.get(OTHER) if same_code else None
-        return _total(rows), hidden.count if hidden else 0
-    code = int(name)
-    if code in ERRORS:
-        return _total(tally.errors.get(code, {}).values()), 0
-    row, other = tally.codes.get(name), tally.codes.get(f"{OTHER} {band(code)}")
-    return row.flows if row else 0, other.flows if other else 0
+        count = sum(row.count for (_, cause), row in causes.items() if cause == name)
+        return count, _hidden(causes, str(CAUSES[name].error.code))
+    if int(name) in ERRORS:
+        return sum(row.count for (code, _), row in causes.items() if code == name), 0
+    key = band(int(name)), name
+    row = tally["codes"].get(key)
+    return row.flows if row else 0, _hidden(tally["codes"], key[0])
 
 
-def _total(rows: Iterable[CauseRow]) -> int:
-    return sum(row.count for row in rows)
+def _hidden(rows: Rows, group: str) -> int:
+    """How much a full table counts under (other) that may be of a group."""
+    return sum(rows[key].count for key in ((group, OTHER), (OTHER, OTHER)) if key in rows)
 
 
-_Row = tuple[str, CauseRow]
+_RowOfCause = tuple[str, int, Row]
+"""Cause; how much of it a budget counts; the row of the statistics."""
 
 
-def _rows(name: str, tally: Tally) -> list[_Row]:
-    """The causes, or of -3 the status codes, that a budget counts, as far as they have
-    examples."""
-    rows = [
-        (code, cause, row) for code, causes in tally.errors.items() for cause, row in causes.items()
-    ]
-    if name == "unfinished":
-        return [("", tally.unfinished)]
-    if name in BANDS:
-        wanted = [row for row in rows if row[0] == UNSUCCESSFUL and band_of_key(row[1]) == name]
-    elif name in CAUSES:
-        wanted = [row for row in rows if row[1] == name]
-    elif name in ("failures", "events"):
-        wanted = [row for row in rows if row[0] not in (UNSUCCESSFUL, TOO_MANY_REDIRECTS)]
-    elif name == "unsuccessful":
-        wanted = [row for row in rows if row[0] == UNSUCCESSFUL]
-    elif name in TOTALS:
-        wanted = rows if name == "problems" else []
-    elif int(name) in ERRORS:
-        wanted = [row for row in rows if row[0] == int(name)]
-    else:
-        wanted = [row for row in rows if row[:2] == (UNSUCCESSFUL, name)]
-    return [(cause, row) for _, cause, row in wanted]
+def _rows(name: str, tally: Tally) -> list[_RowOfCause]:
+    """The causes, or of -3 the status codes, that a budget counts."""
+
+    def count(key: Key, row: Row) -> int:
+        code, cause = key
+        is_status = code == str(UNSUCCESSFUL)
+        if key == UNFINISHED:
+            return row.count if name == "unfinished" else 0
+        if name in ("failures", "events", "unsuccessful"):
+            return int(getattr(row, name))
+        if name in TOTALS:
+            return row.count if name == "problems" else 0
+        if name in BANDS:
+            return row.count if is_status and band_of(cause) == name else 0
+        if name in CAUSES or int(name) not in ERRORS:
+            return row.count if cause == name else 0
+        return row.count if code == name else 0
+
+    found = [(key[1], count(key, row), row) for key, row in tally["causes"].items()]
+    return [item for item in found if item[1]]
 
 
-def _examples(name: str, rows: list[_Row]) -> tuple[str, ...]:
+def _examples(name: str, rows: list[_RowOfCause]) -> tuple[str, ...]:
     found = [
         (cause, example)
-        for cause, row in rows
+        for cause, _, row in rows
         for example in row.examples
         # An event is no flow, and has no flow's id.
         if name not in ("failures", "events") or ("flow" in example) == (name == "failures")
     ]
-    found.sort(key=lambda item: str(item[1].get("time", "")), reverse=True)
+    found.sort(key=lambda item: str(item[1]["time"]), reverse=True)
     said: dict[str, str] = {}  # example → cause; none says the same again
     for cause, example in found:
         said.setdefault(_example(name, cause, example), cause)
@@ -308,14 +301,16 @@ def _examples(name: str, rows: list[_Row]) -> tuple[str, ...]:
 
 def _example(name: str, cause: str, example: Mapping[str, Any]) -> str:
     what = describe(example)
-    return what if cause in ("", name) and what else f"{cause}: {what}" if what else cause
+    return (
+        what if cause in (name, UNFINISHED[1]) and what else f"{cause}: {what}" if what else cause
+    )
 
 
-def _advice(name: str, rows: list[_Row]) -> tuple[str, ...]:
+def _advice(name: str, rows: list[_RowOfCause]) -> tuple[str, ...]:
     counts: dict[str, int] = {}
-    for cause, row in rows:
-        if cause in CAUSES and row.count:
-            counts[cause] = counts.get(cause, 0) + row.count
+    for cause, count, _ in rows:
+        if cause in CAUSES:
+            counts[cause] = counts.get(cause, 0) + count
     causes = sorted(counts, key=lambda cause: (-counts[cause], cause))[:ADVICES]
     return tuple(
         CAUSES[cause].advice if cause == name else f"{cause}: {CAUSES[cause].advice}"

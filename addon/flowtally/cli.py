@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
+from typing import BinaryIO
 from typing import NoReturn
 
 import click
@@ -25,23 +25,21 @@ from .budgets import BudgetError
 from .budgets import UnknownNameError
 from .budgets import evaluate
 from .budgets import parse
-from .comparison import compare as compare_tallies
+from .budgets import status_codes
 from .journal import SUFFIX
 from .journal import default_folder
 from .logs import Logs
+from .logs import read
 from .output import ForeignFileError
 from .output import OutputError
 from .output import write
 from .redaction import printable
 from .report import budgets_text
-from .report import comparison_text
-from .report import data
 from .report import sessions_text
 from .report import text
-from .report.junit import is_ours as is_junit
-from .report.junit import junit as junit_xml
 from .report.layout import WIDTH
 from .report.layout import indented
+from .report.layout import s
 from .report.paint import paint_for
 from .report.sessions_text import Listed
 
@@ -88,19 +86,21 @@ def report(
     if html is not None:
         from .report import html as html_report  # Jinja2 takes a while to load
 
-        notes = [f"{found.unreadable} unreadable lines skipped"] if found.unreadable else []
-        notes += [f"{p.source}, line {p.line}: {p.reason}; skipped" for p in found.problems]
         unclean = sum(not session.final for session in found.sessions.values())
-        about = html_report.About(_sessions(found), notes, unclean)
+        about = html_report.About(_sessions(found), _notes(found), unclean)
         content = html_report.page(tally, about).encode("utf-8", "replace")
         _write(html, content, html_report.is_ours, force)
-    elif as_json:
+        return
+    from .report import data
+
+    if as_json:
         _note_unclean(found)
         listed = [
             {"session": session.id, "begun": session.time, "ended_cleanly": session.final}
             for session in found.sessions.values()
         ]
-        _print(json.dumps(data.report(listed, found.unreadable, tally), indent=1))
+        said = data.report(listed, found.unreadable, tally, found.missing)
+        _print(json.dumps(said, indent=1))
     elif as_csv:
         _note_unclean(found)
         _print(data.csv_text(tally), end="")
@@ -118,6 +118,19 @@ def _sessions(found: Logs) -> list[str]:
         + ("" if session.final else "; it did not end cleanly, or is still running")
         for session in found.sessions.values()
     ]
+
+
+def _notes(found: Logs) -> list[str]:
+    """What logs do not tell, or what of them could not be used, a sentence each."""
+    notes = [f"{p.source}, line {p.line}: {p.reason}; skipped" for p in found.problems]
+    if found.unreadable:
+        notes.append(f"{found.unreadable} unreadable line{s(found.unreadable)} skipped")
+    for session in found.sessions.values():
+        if count := session.missing:
+            verb = "is" if count == 1 else "are"
+            of = f"session {session.id:.40}"
+            notes.append(f"{count} record{s(count)} of {of} {verb} missing in the logs")
+    return notes
 
 
 @main.command()
@@ -143,7 +156,7 @@ def check(
     a total (flows, failures, problems, ...) or a time (p95_ms, wait_p95_ms, ...); a wrong one gets
     the whole list.
 
-    Exit status: 0 if all budgets hold, 1 if not, 2 if that cannot be told.
+    Exit status: 0 if all budgets hold, 1 if not, 2 if that could not be determined.
     """
     if not maxima and not minima:
         _stop(
@@ -154,11 +167,13 @@ def check(
     sources = logs or (_newest(),)
     found = _read(sources)
     tally = found.merged()
-    results = evaluate(_budgets(maxima, minima, tally.codes), tally, found.unreadable)
+    results = evaluate(_budgets(maxima, minima, status_codes(tally)), tally, found.unreadable)
     _note_unclean(found)
     _print("\n".join(budgets_text.text(results, _width())))
     if junit is not None:
-        _write(junit, junit_xml(results, sources, found.sessions), is_junit, force)
+        from .report import junit as xml
+
+        _write(junit, xml.junit(results, sources, found.sessions), xml.is_ours, force)
     sys.exit(0 if all(result.holds for result in results) else 1)
 
 
@@ -180,7 +195,7 @@ def _budgets(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--force", is_flag=True, help="Overwrite FILE even if flowtally did not write it.")
 def compare(before: str, after: str, html: Path | None, as_json: bool, force: bool) -> None:
-    """Print what differs between two session logs: what a change mended, and what it broke.
+    """Print what differs between two session logs: what a change fixed, and what it broke.
 
     One of them may be - for standard input. Shares of flows are compared, and what may be chance is
     left out or said to be.
@@ -192,6 +207,9 @@ def compare(before: str, after: str, html: Path | None, as_json: bool, force: bo
     both = [_read([source]) for source in (before, after)]
     for logs in both:
         _note_unclean(logs)
+    from .comparison import compare as compare_tallies
+    from .report import comparison_text
+
     comparison = compare_tallies(*(logs.merged() for logs in both))
     if html is not None:
         from .report import comparison_html  # Jinja2 takes a while to load
@@ -206,33 +224,32 @@ def compare(before: str, after: str, html: Path | None, as_json: bool, force: bo
 
 
 @main.command()
-@click.argument("places", nargs=-1, metavar="[FOLDER_OR_LOG]...")
+@click.argument("locations", nargs=-1, metavar="[FOLDER_OR_LOG]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def sessions(places: tuple[str, ...], as_json: bool) -> None:
+def sessions(locations: tuple[str, ...], as_json: bool) -> None:
     """List the sessions in session logs, the newest first.
 
     A folder stands for the logs in it. Without one: the default folder.
     """
     folder = default_folder(DEFAULT_CONFDIR)
-    if not places and not folder.is_dir():
+    if not locations and not folder.is_dir():
         _stop(f"no session log in {folder}; name one")
-    wanted = [Path(place) for place in places] or [folder]
+    wanted = [Path(location) for location in locations] or [folder]
     found: list[Listed] = []
     unreadable = False
-    for place in wanted:
+    for location in wanted:
         try:
-            paths = _logs_in(place)
+            paths = _logs_in(location)
         except OSError as error:
-            _skip(place, error.strerror or str(error))
+            _skip(location, error.strerror or str(error))
             unreadable = True
             continue
         for path in paths:
-            logs = Logs()
             try:
-                logs.read_file(path, os.fspath(path))
+                logs = read([(os.fspath(path), path)])
             except OSError as error:
                 _skip(path, error.strerror or str(error))
-                unreadable |= path == place
+                unreadable |= path == location
                 continue
             if not logs.sessions:
                 _skip(path, "no flowtally session")
@@ -248,12 +265,12 @@ def sessions(places: tuple[str, ...], as_json: bool) -> None:
         sys.exit(2)
 
 
-def _logs_in(place: Path) -> list[Path]:
+def _logs_in(location: Path) -> list[Path]:
     """The logs in a folder; of what is no folder, itself. Raises: OSError."""
-    if not place.is_dir():
-        return [place]
+    if not location.is_dir():
+        return [location]
     # Only files: a named pipe would be waited for.
-    return sorted(p for p in place.iterdir() if p.name.endswith(SUFFIX) and p.is_file())
+    return sorted(p for p in location.iterdir() if p.name.endswith(SUFFIX) and p.is_file())
 
 
 def _skip(path: Path, reason: str) -> None:
@@ -261,27 +278,19 @@ def _skip(path: Path, reason: str) -> None:
 
 
 def _read(sources: Sequence[str]) -> Logs:
-    """The logs of that name, - being standard input. Says what could not be read; ends the program
-    if there is no session."""
-    found = Logs()
-    gc.disable()  # it would look through millions of new objects again and again, and find nothing
+    """The logs of that name, - being standard input. Says what could not be read and what is
+    missing; ends the program if there is no session."""
+    logs: list[tuple[str, Path | BinaryIO]] = [
+        ("standard input", sys.stdin.buffer) if source == "-" else (source, Path(source))
+        for source in _once(sources)
+    ]
     try:
         with _progress(sources) as told:
-            for source in _once(sources):
-                if source == "-":
-                    found.read(sys.stdin.buffer, "standard input", told)
-                else:
-                    found.read_file(Path(source), source, told)
+            found = read(logs, told)
     except OSError as error:
-        _stop(f"{source}: {error.strerror or error}")
-    finally:
-        gc.enable()
-    for problem in found.problems:
-        where = f"{problem.source}, line {problem.line}"
-        click.echo(printable(f"{where}: {problem.reason}; skipped", 4096), err=True)
-    if found.unreadable:
-        lines = "line" if found.unreadable == 1 else "lines"
-        click.echo(f"{found.unreadable} unreadable {lines} skipped", err=True)
+        _stop(f"{error.filename}: {error.strerror or error}")
+    for note in _notes(found):
+        click.echo(printable(note, 4096), err=True)
     if not found.sessions:
         _stop(f"no flowtally session in {', '.join(sources)}")
     return found

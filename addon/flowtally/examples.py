@@ -1,6 +1,6 @@
-"""What a tally keeps of single flows and events, in words.
+"""What a tally keeps of single flows and events, as one line of text.
 
-The words are as the log has them: whoever shows them makes them printable.
+The text is as the log has it: whoever shows it makes it printable.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from typing import Any
 from .tally import place
 
 
-def describe(example: Mapping[str, Any]) -> str:
-    """An example in one line: method and URL, or at least the host, and the detail; "" of one that
-    has none of them."""
+def subject(example: Mapping[str, Any]) -> str:
+    """Which request an example is of: method and URL, or at least the host; "" where nothing of
+    them is known."""
     url = example.get("url") or place(example)
-    what = " ".join(str(part) for part in (example.get("method"), url) if part)
-    detail = str(example.get("detail", ""))
+    return " ".join(str(word) for word in (example.get("method"), url) if word)
+
+
+def describe(example: Mapping[str, Any]) -> str:
+    """An example in one line: its subject and the detail; "" of one that has neither."""
+    what, detail = subject(example), str(example.get("detail", ""))
     return f"{what} ({detail})" if what and detail else what or detail

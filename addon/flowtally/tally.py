@@ -163,6 +163,10 @@ def _protocol(record: Record) -> Key | None:
     return record["kind"], str(record.get("close_code", ""))
 
 
+def _media_type(record: Record) -> Key | None:
+    return (record["media_type"],) if "media_type" in record else None
+
+
 def _slow(record: Record) -> Key | None:
     return () if record["kind"] == "http" and "duration_ms" in record else None
 
@@ -212,6 +216,7 @@ TABLES = (
     Table("hosts_of_causes", ("error_code", "cause", "host"), _host_of_cause, 100, True),
     Table("hosts", ("host",), lambda r: (place(r),), 1500, True, waits=True, durations=True),
     Table("endpoints", ("endpoint",), _endpoint, 3000, common=False, durations=True),
+    Table("media_types", ("media_type",), _media_type, 100, durations=True),
     Table("methods", ("kind", "method"), lambda r: (r["kind"], r.get("method", "")), 50),
     Table("protocols", ("kind", "close_code"), _protocol, 50, durations=True),
     Table("slowest", (), _slow, 1, common=False, examples=10, order=_by_duration),

@@ -13,7 +13,16 @@ from .vocabulary import SCHEMA
 from .vocabulary import band
 
 TYPES = ("session_start", "flow", "event", "gap", "stats")
-_TEXTS: Sequence[str] = ("host", "method", "url", "flow", "cause", "detail", "description")
+_TEXTS: Sequence[str] = (
+    "host",
+    "method",
+    "url",
+    "flow",
+    "cause",
+    "detail",
+    "description",
+    "media_type",
+)
 _PORTS: Sequence[str] = ("port", "client_port", "close_code")
 _COUNTS: Sequence[str] = ("request_bytes", "response_bytes")
 _TIMES: Sequence[str] = ("wait_ms", "duration_ms")

@@ -158,6 +158,11 @@ def band(code: int) -> str:
     return BANDS[code // 100 - 1] if 100 <= code <= 599 else "Server error"
 
 
+def band_of(code: str) -> str:
+    """The band of a status code as the statistics have it, which is text; "" of what is none."""
+    return band(int(code)) if code.isascii() and code.isdecimal() and len(code) <= 9 else ""
+
+
 def status_tag(code: int, description: str = "") -> Tag:
     """The tag of a complete response with this status."""
     if not description:

@@ -42,12 +42,12 @@ def text(results: Sequence[Result], width: int = WIDTH) -> list[str]:
 
 
 def actual(result: Result) -> str:
-    """What a tally has of a budget, in words."""
+    """What a tally has of a budget: `is 3`, or why there is nothing."""
     return f"is {number(result.actual)}" if result.actual is not None else result.note
 
 
 def known(width: int = WIDTH) -> list[str]:
-    """What can have a budget."""
+    """What can have a budget, a line or more for each group of names."""
     lines = []
     for group, members in names().items():
         lines += wrap(

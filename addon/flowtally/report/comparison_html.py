@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ..comparison import Change
 from ..comparison import Comparison
-from ..tally import band_of_key
 from ..vocabulary import UNSUCCESSFUL
+from ..vocabulary import band_of
+from .comparison_text import PROBLEMS
 from .comparison_text import verdict
-from .html import KINDS
+from .html import COLOURS
 from .html import fill
 
 ROWS = 200
@@ -25,7 +26,8 @@ def page(comparison: Comparison, before: str, after: str) -> str:
     hosts, endpoints = comparison.traffic_hosts, comparison.traffic_endpoints
     return fill(
         "comparison.html.j2",
-        change_kind=_kind,
+        change_colour=_colour,
+        problems_are=PROBLEMS,
         verdict=verdict(comparison),
         sides=[(f"Before: {before}", comparison.before), (f"After: {after}", comparison.after)],
         problems=[
@@ -54,10 +56,10 @@ def page(comparison: Comparison, before: str, after: str) -> str:
     )
 
 
-def _kind(change: Change) -> str:
-    """The class that gives a problem its colour."""
+def _colour(change: Change) -> str:
+    """The CSS class that gives a problem its colour."""
     if change.direction in ("vanished", "fewer"):
         return "success"
     if change.error_code == UNSUCCESSFUL:
-        return KINDS.get(band_of_key(change.name), "server")
+        return COLOURS.get(band_of(change.name), "server")
     return "failure"

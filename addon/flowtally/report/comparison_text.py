@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence
-from datetime import datetime
 from textwrap import wrap
 
+from ..chance import Proportion
 from ..comparison import Change
 from ..comparison import Comparison
 from ..comparison import Direction
-from ..comparison import Part
 from ..comparison import Shift
 from ..comparison import Side
 from ..comparison import Traffic
 from ..redaction import printable
-from ..tally import band_of_key
+from ..tally import place
+from ..vocabulary import BANDS
+from ..vocabulary import band_of
 from .layout import WIDTH
 from .layout import Cells
 from .layout import columns
+from .layout import counted
 from .layout import indented
 from .layout import ms
 from .layout import s
+from .layout import seconds_between
 from .layout import share
 from .layout import span
 from .layout import table
@@ -29,7 +32,8 @@ from .layout import table
 ROWS = 10
 """How many rows a section has at most."""
 
-FAILING = "failed or 400 and up"
+PROBLEMS = "failures and status 400 and up"
+"""What is counted of hosts and endpoints, `Row.problems`: failures with and without a flow."""
 
 
 def text(comparison: Comparison, width: int = WIDTH) -> list[str]:
@@ -40,7 +44,7 @@ def text(comparison: Comparison, width: int = WIDTH) -> list[str]:
     statuses = [
         change
         for change in comparison.status_codes
-        if change.clear and band_of_key(change.name) not in ("Client error", "Server error")
+        if change.clear and band_of(change.name) not in BANDS[3:]
     ]
     lines = [
         *_wrapped(" ".join(verdict(comparison)), width),
@@ -56,8 +60,8 @@ def text(comparison: Comparison, width: int = WIDTH) -> list[str]:
             "Error code", [change for change in comparison.error_codes if change.clear], width
         ),
         *_changes("Other status", statuses, width),
-        *_failing(f"Endpoint: {FAILING}", comparison.endpoints, width),
-        *_failing(f"Host: {FAILING}", comparison.hosts, width),
+        *_failing(f"Endpoint: {PROBLEMS}", comparison.endpoints, width),
+        *_failing(f"Host: {PROBLEMS}", comparison.hosts, width),
         *_durations(comparison.durations, width),
         *_traffic(comparison, width),
     ]
@@ -74,9 +78,9 @@ def verdict(comparison: Comparison) -> list[str]:
     slower = sum(shift.slower for shift in comparison.durations)
     faster = len(comparison.durations) - slower
     if slower:
-        sentences.append(f"Slower: {_counted(slower, 'percentile')}.")
+        sentences.append(f"Slower: {_number(slower, 'percentile')}.")
     if faster:
-        sentences.append(f"Faster: {_counted(faster, 'percentile')}.")
+        sentences.append(f"Faster: {_number(faster, 'percentile')}.")
     if not sentences:
         if comparison.different:
             sentences.append("No difference in problems and times.")
@@ -84,7 +88,7 @@ def verdict(comparison: Comparison) -> list[str]:
             same = (before.flows, before.failures) == (after.flows, after.failures)
             sentences.append("No difference." if same else "No difference beyond chance.")
     for name, old, new in (
-        ("Failures", before.failures, after.failures),
+        ("Failed", before.failures, after.failures),
         ("Status 400 and up", before.unsuccessful, after.unsuccessful),
     ):
         shares = [share(old, before.flows) or "0.0 %", share(new, after.flows) or "0.0 %"]
@@ -98,17 +102,17 @@ def _verdict_on_problems(problems: Sequence[Change]) -> list[str]:
     fixed = [change for change in gone if change.called]
     sentences = []
     if fixed:
-        sentences.append(f"Fixed: {_counted(len(fixed), 'problem')} gone{_rare(fixed)}.")
+        sentences.append(f"Fixed: {_number(len(fixed), 'problem')} gone{_rare(fixed)}.")
     if untried := len(gone) - len(fixed):
         it = "it" if untried == 1 else "them"
         sentences.append(
-            f"Gone: {_counted(untried, 'problem')}, but what had {it} was not called again."
+            f"Gone: {_number(untried, 'problem')}, but what had {it} was not called again."
         )
     if new:
-        sentences.append(f"New: {_counted(len(new), 'problem')}{_rare(new)}.")
+        sentences.append(f"New: {_number(len(new), 'problem')}{_rare(new)}.")
     for name, direction in (("Worse", "more"), ("Better", "fewer")):
         if count := len([change for change in problems if change.direction == direction]):
-            sentences.append(f"{name}: {_counted(count, 'problem')}.")
+            sentences.append(f"{name}: {_number(count, 'problem')}.")
     return sentences
 
 
@@ -122,18 +126,11 @@ def _rare(changes: Sequence[Change]) -> str:
 
 
 def _side(name: str, side: Side, width: int) -> list[str]:
-    words = [_counted(side.flows, "flow")]
-    if side.failures:
-        words.append(f"{side.failures} failed ({share(side.failures, side.flows)})")
-    if side.unsuccessful:
-        words.append(f"{side.unsuccessful} with status 400 and up")
-    if side.events:
-        words.append(f"{_counted(side.events, 'failure')} without a flow")
+    words = counted(side)
     if side.unfinished:
         words.append(f"{side.unfinished} unfinished")
     if side.first:
-        first, last = (datetime.fromisoformat(t) for t in (side.first, side.last))
-        words.append(f"over {span((last - first).total_seconds())}")
+        words.append(f"over {span(seconds_between(side.first, side.last))}")
     counts = ", ".join(word.replace(" ", "\xa0") for word in words)
     return _wrapped(f"{name + ':':<8}{counts}", width, " " * 8)
 
@@ -186,11 +183,16 @@ def _failing(title: str, changes: Sequence[Change], width: int) -> list[str]:
 def _row(change: Change) -> Cells:
     code = "" if change.error_code is None else f"{change.error_code} "
     name = f"{change.name} {change.description}".rstrip()
-    return f"  {code}{name}", _part(change.before), _part(change.after), _certainty(change)
+    return (
+        f"  {code}{name}",
+        _proportion(change.before),
+        _proportion(change.after),
+        _certainty(change),
+    )
 
 
-def _part(part: Part) -> str:
-    return f"{part.count} ({share(part.count, part.of)})" if part.count else "0"
+def _proportion(found: Proportion) -> str:
+    return f"{found.count} ({share(found.count, found.of)})" if found.count else "0"
 
 
 def _certainty(change: Change) -> str:
@@ -253,18 +255,20 @@ def _of_known(
 ) -> list[tuple[str, int]]:
     """The endpoints that no host in the other list stands for already."""
     listed = {host for host, _ in hosts}
-    return [item for item in endpoints if not {*_hosts(item[0])} & listed]
+    return [item for item in endpoints if _host(item[0]) not in listed]
 
 
-def _hosts(endpoint: str) -> tuple[str, str]:
-    """The host of an endpoint, with its port and without."""
+def _host(endpoint: str) -> str:
+    """The host of an endpoint as the statistics have it: with its port unless that is usual."""
     url = endpoint.partition(" ")[2]
-    host = (url.partition("://")[2] or url).partition("/")[0]
-    without = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    return host, without.strip("[]")
+    authority = (url.partition("://")[2] or url).partition("/")[0]
+    host, colon, port = authority.rpartition(":")
+    if colon and port.isascii() and port.isdecimal():
+        return place({"host": host.strip("[]"), "port": int(port)})
+    return authority.strip("[]")
 
 
-# --- parts ---
+# --- rows and sentences ---
 
 
 def _of(changes: Iterable[Change], direction: Direction) -> list[Change]:
@@ -280,5 +284,5 @@ def _more(count: int, what: str) -> list[str]:
     return [f"  and {left} more {what}{s(left)}"] if left > 0 else []
 
 
-def _counted(count: int, what: str) -> str:
+def _number(count: int, what: str) -> str:
     return f"{count} {what}{s(count)}"

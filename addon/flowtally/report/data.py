@@ -1,100 +1,122 @@
-"""A tally for other programs: JSON and CSV."""
+"""A tally for other programs: JSON and CSV. Both have every table of the statistics."""
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from ..journal import SCHEMA
 from ..redaction import printable
-from ..tally import CauseRow
-from ..tally import Row
+from ..tally import Example
+from ..tally import Rows
 from ..tally import Tally
-from ..vocabulary import CAUSES
-from ..vocabulary import ERRORS
-
-TIMES = ("p50", "p95", "p99", "max")
-COUNTS = ("flows", "failures", "unsuccessful", "events", "request_bytes", "response_bytes")
-COLUMNS = (
-    "table",
-    "name",
-    "description",
-    "count",
-    *COUNTS,
-    *(f"wait_{name}_ms" for name in TIMES),
-    *(f"duration_{name}_ms" for name in TIMES),
-)
-"""The columns of the CSV: one table after the other, of bands, codes, error codes, causes, hosts,
-endpoints and kinds. `count` is that of error codes and causes; all others have flows."""
+from ..vocabulary import SCHEMA
+from .tables import EXAMPLE_COLUMNS
+from .tables import Column
+from .tables import Entry
+from .tables import Value
+from .tables import columns_of
+from .tables import entries_of
 
 
-def report(sessions: list[dict[str, Any]], unreadable: int, tally: Tally) -> dict[str, Any]:
+def report(
+    sessions: list[dict[str, Any]], unreadable: int, tally: Tally, missing: int = 0
+) -> dict[str, Any]:
     """What `flowtally report --json` prints. `sessions`: id, begin and whether it ended cleanly.
-    `statistics` is the body of a `stats` record."""
+    `unreadable`: lines that could not be used; `missing`: records that are in no log."""
     return {
         "flowtally": __version__,
         "schema": SCHEMA,
         "sessions": sessions,
         "unreadable": unreadable,
-        "statistics": tally.to_data(),
+        "missing": missing,
+        "statistics": statistics(tally),
     }
+
+
+def statistics(tally: Tally) -> dict[str, Any]:
+    """`totals`, an object, and each table as a list of objects of one shape, the largest first.
+
+    Field names are those of columns; what has no value is null. Times are in ms.
+    """
+    return {
+        "totals": _totals(tally),
+        **{name: list(_objects(tally, rows)) for name, rows in tally.tables.items()},
+    }
+
+
+def _objects(tally: Tally, rows: Rows) -> Iterator[dict[str, Any]]:
+    table, columns = rows.table, columns_of(rows.table)
+    for entry in entries_of(tally, table.name):
+        found = _object(entry, columns)
+        if table.examples and table.parts:
+            found["examples"] = [_example(example) for example in reversed(entry.row.examples)]
+        yield found
+
+
+def _totals(tally: Tally) -> dict[str, Any]:
+    total = tally.total()
+    return {
+        "flows": total.flows,
+        "failures": total.failures,
+        "unsuccessful": total.unsuccessful,
+        "events": total.events,
+        "ok": tally.total("ok").flows,
+        "unfinished": tally.total("unfinished").flows,
+        "dropped": tally.dropped,
+        "request_bytes": total.request_bytes,
+        "response_bytes": total.response_bytes,
+        "first": tally.first or None,
+        "last": tally.last or None,
+    }
+
+
+def _object(entry: Entry, columns: Sequence[Column]) -> dict[str, Any]:
+    return {column.field: column.value(entry) for column in columns}
+
+
+def _example(example: Example) -> dict[str, Any]:
+    return _object(Entry("", example=example), EXAMPLE_COLUMNS)
+
+
+# --- CSV ---
+
+
+def header(tally: Tally) -> tuple[str, ...]:
+    """The columns of the CSV: the name of a table, and what any table has, first the parts of
+    keys."""
+    tables = [rows.table for rows in tally.tables.values()]
+    parts = [part for table in tables for part in table.parts]
+    fields = [column.field for table in tables for column in columns_of(table)]
+    return "table", *dict.fromkeys([*parts, *fields])
 
 
 def csv_text(tally: Tally) -> str:
-    """The statistics as one CSV (RFC 4180), a line for each band, code, cause and so on."""
+    """The statistics as one CSV (RFC 4180), a line for each row of each table; what a table does
+    not have is empty."""
+    import csv  # what only a report needs is loaded for one
+
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    writer.writerow(COLUMNS)
-    writer.writerows(_lines(tally))
+    fields = header(tally)
+    writer.writerow(fields)
+    for name, rows in tally.tables.items():
+        columns = columns_of(rows.table)
+        for entry in entries_of(tally, name):
+            cells = {"table": name, **_object(entry, columns)}
+            writer.writerow([_cell(cells.get(field)) for field in fields])
     return buffer.getvalue()
 
 
-def _lines(tally: Tally) -> Iterator[list[Any]]:
-    for band, total, codes in tally.bands():
-        yield _line("band", band, "", total)
-        for key, row in codes.items():
-            yield _line("status", key, tally.descriptions[key], row)
-    for code, causes in sorted(tally.errors.items(), reverse=True):
-        error = ERRORS.get(code)
-        yield _count("error_code", str(code), error.name if error else "", causes.values())
-        for cause, counted in causes.items():
-            known = CAUSES.get(cause)
-            advice = known.advice if known else tally.descriptions.get(cause, "")
-            yield _count("cause", cause, advice, [counted])
-    tables: Mapping[str, Mapping[str, Row]] = {
-        "host": tally.hosts,
-        "endpoint": tally.endpoints,
-        "kind": tally.protocols,
-    }
-    for name, rows in tables.items():
-        for key, row in sorted(rows.items(), key=lambda item: (-item[1].flows, item[0])):
-            yield _line(name, key, "", row)
-
-
-def _line(table: str, name: str, description: str, row: Row) -> list[Any]:
-    times: list[float | str] = []
-    for histogram in (row.wait, row.duration):
-        if histogram.count:
-            values = {**histogram.percentiles(), "max": histogram.maximum}
-            times += [values[percentile] for percentile in TIMES]
-        else:
-            times += [""] * len(TIMES)
-    counts = [getattr(row, count) for count in COUNTS]
-    return [table, _cell(name), _cell(description), "", *counts, *times]
-
-
-def _count(table: str, name: str, description: str, rows: Iterable[CauseRow]) -> list[Any]:
-    count = sum(row.count for row in rows)
-    return [table, _cell(name), _cell(description), count, *[""] * (len(COLUMNS) - 4)]
-
-
-def _cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    text = printable(text, 2048)
-    number = text[1:].isdecimal()  # an error code
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not number else text
+def _cell(value: Value) -> str | int | float:
+    """What no spreadsheet takes for a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str):
+        return value
+    text = printable(value, 2048)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text

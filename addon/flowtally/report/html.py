@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,49 +23,46 @@ from markupsafe import Markup
 
 from .. import __version__
 from ..redaction import printable
+from ..tally import EVENT
 from ..tally import Tally
 from ..tally import place
 from ..vocabulary import UNSUCCESSFUL
+from .layout import at_least
+from .layout import cell
 from .layout import local_time
 from .layout import ms
+from .layout import percent
 from .layout import s
 from .layout import size
 from .layout import span
 from .layout import time_of_day
+from .tables import FAILED
+from .tables import Column
 from .view import Headline
+from .view import Line
 from .view import Lines
+from .view import OverTime
 from .view import Problem
-from .view import Timeline
 from .view import View
 from .view import view
 
-HOSTS = 200
-ENDPOINTS = 200
 _FOLDER = Path(__file__).with_name("page")
 _GENERATOR = b'<meta name="generator" content="flowtally '
 
-# From the bottom to the top.
-_STACK = (
-    "Success",
-    "Redirection",
-    "Informational",
-    "ok",
-    "unfinished",
-    "Client error",
-    "Server error",
-    "Failed",
-)
-KINDS = {
-    "Informational": "informational",
+COLOURS: Mapping[str, str] = {
     "Success": "success",
     "Redirection": "redirection",
-    "Client error": "client",
-    "Server error": "server",
-    "Failed": "failure",
+    "Informational": "informational",
     "ok": "ok",
     "unfinished": "unfinished",
+    "Client error": "client",
+    "Server error": "server",
+    "error": "failure",
+    EVENT: "event",
 }
-"""Band or outcome → the class that gives it its colour."""
+"""Name of SERIES → the CSS class that gives it its colour, the lowest of a chart first."""
+_NAMES = {"error": FAILED.title, EVENT: "Failures without a flow"}
+"""Name of SERIES → what people read, where that differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +84,14 @@ def is_ours(head: bytes) -> bool:
 
 def page(tally: Tally, about: About) -> str:
     """A report on a tally."""
-    return render(view(tally, HOSTS, ENDPOINTS), about)
+    return render(view(tally), about)
 
 
 def render(shown: View, about: About, live: bool = False) -> str:
     """A report. `live`: one that refreshes itself."""
-    timeline = _stacked(shown.timeline)
+    series = _stacked(shown.timeline)
     first = shown.headline.first
-    moment = datetime.fromisoformat(first).astimezone() if _fits(first) else None
+    moment = datetime.fromisoformat(first).astimezone() if _is_local(first) else None
     offset = moment.utcoffset() if moment else None
     data = {
         "traffic": {
@@ -101,29 +99,30 @@ def render(shown: View, about: About, live: bool = False) -> str:
             "seconds": shown.timeline.seconds,
             "offset": int(offset.total_seconds()) if offset else 0,
             "series": [
-                {"name": name, "kind": KINDS[name], "values": values}
-                for name, values in timeline.items()
+                {"name": _NAMES.get(name, name), "colour": COLOURS[name], "values": values}
+                for name, values in series.items()
             ],
         },
         "durations": {
             "bars": [[round(b.start, 3), round(b.end, 3), b.count] for b in shown.durations]
         },
     }
-    parts = _parts(shown)
+    segments = _segments(shown)
     return fill(
         "page.html.j2",
         live,
         live=live,
-        title=f"flowtally: {_title(shown)}",
+        title=f"flowtally: {_title(shown.headline)}",
         when=_when(shown, about),
         view=shown,
-        totals=_totals(shown),
-        parts=parts,
-        parts_label=", ".join(f"{part['name']} {_percent(part['share'])}" for part in parts),
-        series=list(timeline),
+        totals=_totals(shown.headline),
+        segments=segments,
+        segments_label=", ".join(f"{each['name']} {percent(each['share'])}" for each in segments),
+        tables=[lines for lines in shown.tables if lines.rows],
+        series=[_NAMES.get(name, name) for name in series],
         timeline=[
             {"start": start, "text": local_time(start), "counts": counts}
-            for start, *counts in zip(shown.timeline.starts, *timeline.values(), strict=True)
+            for start, *counts in zip(shown.timeline.starts, *series.values(), strict=True)
         ],
         notes=[*about.sessions, *_notes(shown), *about.notes, f"flowtally {__version__}"],
         data=Markup(_json(data)),
@@ -133,23 +132,24 @@ def render(shown: View, about: About, live: bool = False) -> str:
 # --- what the template is given ---
 
 
-def _title(shown: View) -> str:
-    headline = shown.headline
-    flows = f"{headline.flows} flow{s(headline.flows)}"
-    return f"{flows}, {headline.failures + headline.events} failed"
+def _title(headline: Headline) -> str:
+    words = [f"{headline.flows} flow{s(headline.flows)}", f"{headline.failures} failed"]
+    if headline.events:
+        words.append(f"{headline.events} failure{s(headline.events)} without a flow")
+    return ", ".join(words)
 
 
 def _when(shown: View, about: About) -> str:
-    parts = [_span(shown.headline)]
+    words = [_span(shown.headline)]
     if about.unclean:
         every = len(about.sessions) == about.unclean
         which = "" if every else f"{about.unclean} of {len(about.sessions)} sessions "
-        parts.append(f"{which}did not end cleanly, or still running")
-    return "; ".join(filter(None, parts))
+        words.append(f"{which}did not end cleanly, or still running")
+    return "; ".join(filter(None, words))
 
 
 def _span(headline: Headline) -> str:
-    if not _fits(headline.first) or not _fits(headline.last):
+    if not _is_local(headline.first) or not _is_local(headline.last):
         return ""
     first, last = (
         datetime.fromisoformat(time).astimezone() for time in (headline.first, headline.last)
@@ -158,29 +158,28 @@ def _span(headline: Headline) -> str:
     return f"{first:%Y-%m-%d %H:%M:%S} to {until} ({first:%Z}), {span(headline.seconds)}"
 
 
-def _totals(shown: View) -> list[dict[str, Any]]:
-    headline = shown.headline
-    flows = headline.flows
-
-    def total(key: str, name: str, value: int, kind: str = "", note: str = "") -> dict[str, Any]:
+def _totals(headline: Headline) -> list[dict[str, Any]]:
+    def total(key: str, name: str, value: int, colour: str = "", note: str = "") -> dict[str, Any]:
         text = size(value) if key.endswith("bytes") else _thousands(value)
-        kind = kind if value else ""
-        return {"key": key, "name": name, "value": value, "text": text, "kind": kind, "note": note}
+        colour = colour if value else ""
+        return {
+            "key": key,
+            "name": name,
+            "value": value,
+            "text": text,
+            "colour": colour,
+            "note": note,
+        }
 
     def share(count: int) -> str:
-        return _percent(count / flows) if flows and count else ""
+        return percent(count / headline.flows) if headline.flows and count else ""
 
+    failed, wrong = headline.failures, headline.unsuccessful
     totals = [
-        total("flows", "Flows", flows),
-        total("failures", "Failed", headline.failures, "failure", share(headline.failures)),
-        total(
-            "unsuccessful",
-            "Status 400 and up",
-            headline.unsuccessful,
-            "client",
-            share(headline.unsuccessful),
-        ),
-        total("events", "Failures without a flow", headline.events, "failure"),
+        total("flows", "Flows", headline.flows),
+        total("failures", _NAMES["error"], failed, "failure", share(failed)),
+        total("unsuccessful", "Status 400 and up", wrong, "client", share(wrong)),
+        total("events", _NAMES[EVENT], headline.events, "event"),
         total("ok", "ok", headline.ok),
         total("unfinished", "Unfinished", headline.unfinished),
         total("request_bytes", "Sent", headline.request_bytes),
@@ -189,38 +188,38 @@ def _totals(shown: View) -> list[dict[str, Any]]:
     return [t for t in totals if t["value"] or t["key"] not in ("ok", "unfinished")]
 
 
-def _parts(shown: View) -> list[dict[str, Any]]:
-    """What became of the flows, as parts of a bar of 1000."""
+def _segments(shown: View) -> list[dict[str, Any]]:
+    """What became of the flows, as segments of a bar of 1000."""
     headline = shown.headline
-    counts = {lines.band.name: lines.band.flows for lines in shown.bands}
-    counts |= {"ok": headline.ok, "unfinished": headline.unfinished, "Failed": headline.failures}
+    counts: dict[str, Any] = {
+        "ok": headline.ok,
+        "unfinished": headline.unfinished,
+        "error": headline.failures,
+    }
+    counts |= {line.name: line.values["flows"] for line in shown.lines("bands").rows if line.total}
     start = 0.0
-    parts = []
-    for name in _STACK:
+    segments = []
+    for name, colour in COLOURS.items():
         count = counts.get(name, 0)
         if count:
-            width = 1000 * count / max(1, headline.flows)
-            parts.append(
+            share = count / max(1, headline.flows)
+            segments.append(
                 {
-                    "name": name,
-                    "kind": KINDS[name],
+                    "name": _NAMES.get(name, name),
+                    "colour": colour,
                     "count": count,
-                    "share": count / max(1, headline.flows),
+                    "share": share,
                     "start": round(start, 2),
-                    "width": round(width, 2),
+                    "width": round(1000 * share, 2),
                 }
             )
-            start += width
-    return parts
+            start += 1000 * share
+    return segments
 
 
-def _stacked(timeline: Timeline) -> dict[str, list[int]]:
-    """Name → counts, from the bottom to the top, with the failures on top."""
-    columns = {name: list(counts) for name, counts in timeline.series.items()}
-    failed = [columns.pop(name) for name in ("error", "event") if name in columns]
-    if failed:
-        columns["Failed"] = [sum(counts) for counts in zip(*failed, strict=True)]
-    return {name: columns[name] for name in _STACK if name in columns}
+def _stacked(timeline: OverTime) -> dict[str, Sequence[int]]:
+    """The series from the lowest to the topmost."""
+    return {name: timeline.series[name] for name in COLOURS if name in timeline.series}
 
 
 def _notes(shown: View) -> list[str]:
@@ -229,7 +228,7 @@ def _notes(shown: View) -> list[str]:
     return [f"Records that could not be written to the log: {shown.dropped}"]
 
 
-# --- the page's parts ---
+# --- style, script, policy ---
 
 
 def fill(template: str, live_policy: bool = False, **values: Any) -> str:
@@ -259,17 +258,18 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "visible": _visible,
         "thousands": _thousands,
-        "percent": _percent,
-        "size": size,
+        "at_least": at_least,
+        "percent": percent,
         "ms": ms,
         "exact_ms": _exact_ms,
         "span": span,
         "clock": time_of_day,
         "examples": _examples,
-        "problem_kind": _problem_kind,
-        "band_kind": KINDS.get,
-        "more": _more,
+        "problem_colour": _problem_colour,
+        "groups": _groups,
+        "note": _note,
     }
+    environment.globals |= {"cell": _cell, "colours": COLOURS}
     return environment
 
 
@@ -328,37 +328,68 @@ def _thousands(number: int) -> str:
     return f"{number:,}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def _exact_ms(value: float) -> str:
     return f"{value:,.1f} ms" if value < 100 else f"{value:,.0f} ms"
 
 
 def _examples(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Those that say more than a host."""
+    """Those that say more than when they were."""
     shown = []
     for example in examples:
         where = example.get("url") or place(example)
         if where or example.get("detail"):
-            shown.append({**example, "place": where})
+            shown.append({**example, "where": where})
     return shown
 
 
-def _problem_kind(problem: Problem) -> str:
+def _problem_colour(problem: Problem) -> str:
     if problem.code == UNSUCCESSFUL:
-        return KINDS.get(problem.band, "server")
+        return COLOURS.get(problem.band, "server")
     return "failure" if problem.code else "unfinished"
 
 
-def _more(lines: Lines, what: str) -> str:
-    if not lines.more:
-        return ""
-    return f"the first {len(lines.rows)}; {lines.more} more {what} are in the JSON and CSV"
+# --- tables ---
 
 
-def _fits(time: str) -> bool:
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell behind the name of a row."""
+
+    text: str
+    value: Any
+    """What the script sorts by, `data-value`; None: the text."""
+    css_class: str
+
+
+def _cell(line: Line, column: Column) -> Cell:
+    value, unit = line.values[column.field], column.unit
+    if unit in ("text", "word"):
+        return Cell(_visible(value), None, "text" if unit == "text" else "")
+    if isinstance(value, int) and unit in ("count", "problems"):
+        text = at_least(_thousands(value)) if line.at_least else _thousands(value)
+        return Cell(text, value, column.colour if value else "")
+    return Cell(_visible(cell(value, unit)), -1 if value is None else value, "")
+
+
+def _groups(lines: Lines) -> list[tuple[Line | None, list[Line]]]:
+    """The rows of a table: a sum, and those that it sums up, it among them; None and all rows of a
+    table without sums."""
+    bands = groupby(lines.rows, key=lambda line: line.band)
+    found = [list(rows) for _, rows in bands]
+    return [(rows[0] if rows[0].total else None, rows) for rows in found]
+
+
+def _note(lines: Lines) -> str:
+    """What stands beside the title of a table."""
+    notes = [lines.table.note]
+    if lines.more:
+        what = f"{lines.more} more {lines.table.what}{s(lines.more)}"
+        verb = "is" if lines.more == 1 else "are"
+        notes.append(f"the first {len(lines.rows)}; {what} {verb} in the JSON and CSV")
+    return "; ".join(filter(None, notes))
+
+
+def _is_local(time: str) -> bool:
     """Whether a time can be told in this machine's time zone."""
     try:
         datetime.fromisoformat(time).astimezone()

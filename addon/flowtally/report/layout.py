@@ -5,16 +5,20 @@ Everything that comes from a log passes through `printable` here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from datetime import datetime
 from textwrap import wrap
 from typing import Any
+from typing import Protocol
 
 from ..redaction import printable
 
 WIDTH = 100
 """Columns that a report fills at most; a narrower terminal gets less."""
 NARROWEST = 80
+"""A terminal that is narrower gets lines that are too long."""
 
 LEAST = 20
 """Columns that a name gets at least."""
@@ -23,9 +27,9 @@ Cells = tuple[str, ...]
 """What stands in a row."""
 
 
-def columns(width: int) -> int:
+def columns(width: int, narrowest: int = NARROWEST) -> int:
     """The columns to fill of a terminal that has `width`."""
-    return max(NARROWEST, min(width, WIDTH))
+    return max(narrowest, min(width, WIDTH))
 
 
 def table(rows: Sequence[Cells], width: int, indent: str = "") -> list[str]:
@@ -70,9 +74,14 @@ def s(count: int) -> str:
     return "" if count == 1 else "s"
 
 
-def share(part: int, whole: int) -> str:
-    """`part` of `whole` in per cent; "" of nothing."""
-    return f"{100 * part / whole:.1f} %" if whole else ""
+def percent(share: float) -> str:
+    """A share, 0 to 1, in per cent."""
+    return f"{100 * share:.1f} %"
+
+
+def share(some: int, whole: int) -> str:
+    """`some` of `whole` in per cent; "" of nothing."""
+    return percent(some / whole) if whole else ""
 
 
 def ms(value: float) -> str:
@@ -91,7 +100,7 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s" if isinstance(seconds, int) else f"{seconds:.1f} s"
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """A number of bytes."""
     number = float(count)
     for unit in ("B", "kB", "MB", "GB"):
@@ -99,6 +108,58 @@ def size(count: int) -> str:
             return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"
+
+
+def at_least(count: str) -> str:
+    """A count that may be larger."""
+    return f"≥ {count}"
+
+
+_NUMBERS: Mapping[str, Callable[[float], str]] = {"share": percent, "bytes": size, "ms": ms}
+
+
+def cell(value: str | float | None, unit: str, more: bool = False) -> str:
+    """A value as people read it. `unit`: see `tables.Unit`; `more`: if it is a count, it may be
+    larger."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return time_of_day(value) if unit == "time" else value
+    if unit in _NUMBERS:
+        return _NUMBERS[unit](value)
+    return at_least(str(value)) if more else str(value)
+
+
+class Totals(Protocol):
+    """The counts that a headline begins with."""
+
+    @property
+    def flows(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def unsuccessful(self) -> int: ...
+    @property
+    def events(self) -> int: ...
+
+
+def counted(totals: Totals) -> list[str]:
+    """How many flows there were, and what went wrong, in the words of every report."""
+    words = [f"{totals.flows} flow{s(totals.flows)}"]
+    if totals.failures:
+        words.append(f"{totals.failures} failed ({share(totals.failures, totals.flows)})")
+    if totals.unsuccessful:
+        words.append(f"{totals.unsuccessful} with status 400 and up")
+    if totals.events:
+        words.append(f"{totals.events} failure{s(totals.events)} without a flow")
+    return words
+
+
+def seconds_between(first: str, last: str) -> float:
+    """From one RFC 3339 time to another, in seconds; 0 where there are none."""
+    if not first or not last:
+        return 0.0
+    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
 
 
 def time_of_day(time: Any) -> str:

@@ -1,4 +1,4 @@
-"""The list of sessions, for a terminal and as plain data."""
+"""The list of sessions, for a terminal and for JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..logs import Session
 from ..redaction import printable
 from .layout import NARROWEST
 from .layout import WIDTH
+from .layout import seconds_between
 from .layout import shortened
 from .layout import span
 
@@ -32,7 +33,9 @@ class Listed:
     """From its first flow or event to the last."""
     flows: int
     failures: int
+    """Flows that failed."""
     events: int
+    """Failures without a flow."""
     final: bool
     """It ended cleanly."""
 
@@ -40,15 +43,11 @@ class Listed:
     def of(cls, session: Session, path: Path) -> Listed:
         """A session that was found in the log `path`."""
         tally = session.tally
-        seconds = 0.0
-        if tally.first:
-            first, last = (datetime.fromisoformat(time) for time in (tally.first, tally.last))
-            seconds = (last - first).total_seconds()
         return cls(
             id=session.id,
             path=path,
             begun=session.time,
-            seconds=seconds,
+            seconds=seconds_between(tally.first, tally.last),
             flows=tally.flows,
             failures=tally.failures,
             events=tally.events,
@@ -63,7 +62,7 @@ class Listed:
             return 0.0, self.id
 
     def to_data(self) -> dict[str, Any]:
-        """As plain data."""
+        """For JSON; `time` is that of the beginning."""
         return {
             "session": self.id,
             "time": self.begun,

@@ -10,21 +10,28 @@ from typing import Any
 
 from ..examples import describe
 from ..redaction import printable
+from ..tally import EVENT
 from ..tally import Tally
+from . import layout
 from .layout import WIDTH
 from .layout import Cells
+from .layout import cell
+from .layout import counted
 from .layout import indented
 from .layout import local_time
-from .layout import ms
 from .layout import s
-from .layout import share
-from .layout import size
 from .layout import span
-from .layout import table
 from .layout import time_of_day
 from .paint import Paint
 from .paint import plain
+from .tables import FAILED
+from .tables import FLOWS
+from .tables import STATUS
+from .tables import WITH_ERROR_STATUS
+from .tables import WITHOUT_FLOW
+from .tables import Column
 from .view import Headline
+from .view import HostCount
 from .view import Line
 from .view import Lines
 from .view import Problem
@@ -34,10 +41,11 @@ from .view import view
 NARROWEST = 40
 """A terminal that is narrower gets lines that are too long."""
 ROOMY = 96
-"""Columns from which on all percentiles are shown."""
-PERCENTILES = ("p50", "p95", "p99", "max")
-HOSTS = 15
-ENDPOINTS = 10
+"""Terminal columns from which on a table shows those of its columns that are wide."""
+BESIDE_BARS = 80
+"""Terminal columns from which on the timeline has bars, and all its columns."""
+MAX_WORD = 24
+"""Longest word in a table, in characters."""
 SLOTS = 20
 """Lines of the timeline."""
 EXAMPLES = 3
@@ -50,17 +58,17 @@ BESIDE = 30
 
 def columns(width: int) -> int:
     """The columns to fill of a terminal that has `width`."""
-    return max(NARROWEST, min(width, WIDTH))
+    return layout.columns(width, NARROWEST)
 
 
 def summary(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     """What mitmdump prints when it ends: headline, problems, bands. `width`: in columns."""
     width = columns(width)
-    shown = view(tally, 0, 0)
+    shown = view(tally, tables=(STATUS,), terminal=True)
     return [
         *_headline(shown.headline, width, paint),
         *_problems(shown, 1, width, paint),
-        *_bands(shown, width, paint),
+        *_tables(shown.tables, width, paint),
         *_dropped(shown, width),
     ]
 
@@ -68,28 +76,21 @@ def summary(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]
 def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     """All that a terminal shows of a tally."""
     width = columns(width)
-    shown = view(tally, HOSTS, ENDPOINTS, SLOTS)
+    shown = view(tally, terminal=True, slots=SLOTS)
+    of_http = [lines for lines in shown.tables if not lines.table.other_protocols]
+    of_others = [lines for lines in shown.tables if lines.table.other_protocols]
     return [
         *_headline(shown.headline, width, paint),
         *_problems(shown, EXAMPLES, width, paint),
-        *_bands(shown, width, paint),
-        *_hosts(shown.hosts, width, paint),
-        *_failing(shown.failing, width, paint),
-        *_slowest(shown.slowest, width, paint),
+        *_tables(of_http, width, paint),
         *_timeline(shown, width, paint),
-        *_protocols(shown.protocols, width, paint),
+        *_tables(of_others, width, paint),
         *_dropped(shown, width),
     ]
 
 
 def _headline(headline: Headline, width: int, paint: Paint) -> list[str]:
-    words = [f"{headline.flows} flow{s(headline.flows)}"]
-    if headline.failures:
-        words.append(f"{headline.failures} failed ({share(headline.failures, headline.flows)})")
-    if headline.unsuccessful:
-        words.append(f"{headline.unsuccessful} with status 400 and up")
-    if headline.events:
-        words.append(f"{headline.events} failure{s(headline.events)} without a flow")
+    words = counted(headline)
     for name, count in (("ok", headline.ok), ("unfinished", headline.unfinished)):
         if count:
             words.append(f"{count} {name}")
@@ -104,14 +105,18 @@ def _headline(headline: Headline, width: int, paint: Paint) -> list[str]:
     return [paint(line, "title") for line in lines]
 
 
+# --- problems ---
+
+
 def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]:
     if not shown.problems:
         return ["", paint("No problems", "title")]
     lines = ["", paint("Problems", "title")]
-    counts = max(len(str(problem.count)) for problem in shown.problems)
-    for problem in shown.problems:
-        indent = " " * (counts + 4)
-        start = f"  {problem.count:>{counts}}  "
+    counts = [cell(problem.count, "count", problem.at_least) for problem in shown.problems]
+    room_of_counts = max(map(len, counts))
+    indent = " " * (room_of_counts + 4)
+    for problem, count in zip(shown.problems, counts, strict=True):
+        start = f"  {count:>{room_of_counts}}  "
         title = wrap(_title(problem), width, initial_indent=start, subsequent_indent=indent)
         style = problem.band or ("failure" if problem.code else "")
         lines += [paint(line, style) for line in title]
@@ -139,10 +144,7 @@ def _title(problem: Problem) -> str:
 def _where(problem: Problem, room: int) -> str:
     """The hosts with the most of it, as many as there is room for."""
     several = len(problem.hosts) + problem.more_hosts > 1
-    shown = [
-        printable(host, max(12, min(40, room - 16))) + (f" ({count})" if several else "")
-        for host, count in problem.hosts
-    ]
+    shown = [_host(host, room, several) for host in problem.hosts]
     while shown:
         left = len(problem.hosts) + problem.more_hosts - len(shown)
         line = ", ".join([*shown, f"{left} more"] if left else shown)
@@ -152,146 +154,104 @@ def _where(problem: Problem, room: int) -> str:
     return ""
 
 
+def _host(host: HostCount, room: int, several: bool) -> str:
+    name = printable(host.host, max(12, min(40, room - 16)))
+    return f"{name} ({cell(host.times, 'count', host.at_least)})" if several else name
+
+
 def _example(example: Mapping[str, Any], indent: str, width: int) -> str:
     what = describe(example)
     return printable(f"{indent}{time_of_day(example.get('time'))}  {what}", width) if what else ""
 
 
-def _bands(shown: View, width: int, paint: Paint) -> list[str]:
-    percentiles = PERCENTILES if width >= ROOMY else [p for p in PERCENTILES if p != "p99"]
-    rows: list[Cells] = [("Status", "flows", "share", "received", *percentiles)]
+# --- tables ---
+
+
+def _tables(tables: Sequence[Lines], width: int, paint: Paint) -> list[str]:
+    found = []
+    for lines in tables:
+        if lines.rows and lines.table.terminal_title:
+            found += ["", *_table(lines, width, paint)]
+    return found
+
+
+def _table(lines: Lines, width: int, paint: Paint) -> list[str]:
+    declared = lines.table
+    texts = [column for column in declared.terminal if column.unit == "text"]
+    shown = [
+        column
+        for column in declared.terminal
+        if column.unit != "text" and (width >= ROOMY or not column.wide)
+    ]
+    indent = "  " if any(line.total for line in lines.rows) else ""
+    rows: list[Cells] = [(declared.terminal_title, *map(_head, shown))]
     styles = ["title"]
-    for band in shown.bands:
-        rows.append(_timed(band.band, shown.headline.flows, percentiles))
-        styles.append(band.band.name)
-        for code in band.codes:
-            rows.append(_timed(code, shown.headline.flows, percentiles, indent="  "))
-            styles.append("")
-    return _section(rows, width, paint, styles)
-
-
-def _timed(line: Line, flows: int, percentiles: Sequence[str], indent: str = "") -> Cells:
-    return (
-        indent + line.name,
-        str(line.flows),
-        share(line.flows, flows),
-        size(line.response_bytes),
-        *_times(line, percentiles),
-    )
-
-
-def _times(line: Line, percentiles: Sequence[str] = PERCENTILES) -> Cells:
-    return tuple(ms(line.duration[p]) if line.duration else "" for p in percentiles)
-
-
-def _hosts(hosts: Lines, width: int, paint: Paint) -> list[str]:
-    head = ("Host", "flows", "failed", "400 and up", "without a flow", "received", "p50", "p95")
-    rows = [
-        (
-            line.name or "(none)",
-            str(line.flows),
-            str(line.failures),
-            str(line.unsuccessful),
-            str(line.events),
-            size(line.response_bytes),
-            *_times(line)[:2],
-        )
-        for line in hosts.rows
+    for line in lines.rows:
+        name = "" if line.total else indent
+        name += ": ".join([line.name or "(none)", *(filter(None, (_cell(line, c) for c in texts)))])
+        rows.append((name, *(printable(_cell(line, column), MAX_WORD) for column in shown)))
+        styles.append(line.band if line.total else "")
+    printed = [
+        paint(row, style) for row, style in zip(layout.table(rows, width), styles, strict=True)
     ]
-    return [*_section([head, *rows], width, paint), *_more(hosts, "host")]
+    if lines.more:
+        printed.append(f"  and {lines.more} more {declared.what}{s(lines.more)}")
+    return printed
 
 
-def _failing(endpoints: Lines, width: int, paint: Paint) -> list[str]:
-    head = ("Failing endpoint", "flows", "failed", "400 and up", "p95")
-    rows = [
-        (
-            line.name,
-            str(line.flows),
-            str(line.failures),
-            str(line.unsuccessful),
-            _times(line)[1],
-        )
-        for line in endpoints.rows
-    ]
-    return [*_section([head, *rows], width, paint), *_more(endpoints, "endpoint")]
+def _head(column: Column) -> str:
+    return column.title[:1].lower() + column.title[1:]
 
 
-def _slowest(requests: Sequence[Mapping[str, Any]], width: int, paint: Paint) -> list[str]:
-    head = ("Slowest request", "took", "wait", "status")
-    rows = [
-        (
-            describe(request),
-            ms(float(request["duration_ms"])),
-            ms(float(request["wait_ms"])) if "wait_ms" in request else "",
-            printable(str(request.get("status") or request.get("cause", "")), 24),
-        )
-        for request in requests
-    ]
-    return _section([head, *rows], width, paint)
+def _cell(line: Line, column: Column) -> str:
+    return cell(line.values[column.field], column.unit, line.at_least)
 
 
 def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
     timeline = shown.timeline
     if not timeline.starts:
         return []
-    most = max(map(sum, zip(*timeline.series.values(), strict=True)))
+    heads = [FLOWS, FAILED, WITH_ERROR_STATUS]
+    if EVENT in timeline.series:
+        heads.append(WITHOUT_FLOW)
+    rows: list[Cells] = [(f"Time ({span(timeline.seconds)} each)", *map(_head, heads))]
     days = {local_time(start)[:10] for start in timeline.starts}
-    rows: list[Cells] = [(f"Time ({span(timeline.seconds)} each)", "flows", "failed", "400 and up")]
-    bars = [""]
+    lengths = [(0, 0)]
     for number, start in enumerate(timeline.starts):
         counts = Counter({name: column[number] for name, column in timeline.series.items()})
-        flows = counts.total() - counts["event"]
-        failed = counts["error"] + counts["event"]
-        wrong = counts["Client error"] + counts["Server error"]
+        events = counts[EVENT]
+        status = counts["Client error"] + counts["Server error"]
         moment = local_time(start)
-        rows.append((moment if len(days) > 1 else moment[11:], str(flows), str(failed), str(wrong)))
-        length = -(-BAR * counts.total() // most)
-        bad = -(-BAR * (failed + wrong) // most)
-        bars.append("█" * (length - bad) + paint("▒" * bad, "failure"))
-    if width < 80:
-        rows, bars = [row[:3] for row in rows], [""] * len(rows)
-    lines = table(rows, width)
+        cells = (counts.total() - events, counts["error"], status, events)[: len(heads)]
+        rows.append((moment if len(days) > 1 else moment[11:], *map(str, cells)))
+        lengths.append((counts.total(), counts["error"] + status + events))
+    if width < BESIDE_BARS:
+        lines = layout.table([row[:3] for row in rows], width)
+        return ["", paint(lines[0], "title"), *lines[1:]]
+    lines = layout.table(rows, width)
+    bars = _bars(lengths, min(BAR, width - max(map(len, lines)) - 2), paint)
     widest = max(map(len, lines))
     painted = [paint(lines[0], "title"), *lines[1:]]
-    padded = zip(painted, lines, bars, strict=True)
     return [
         "",
-        *(f"{out}{' ' * (widest - len(line))}  {bar}".rstrip() for out, line, bar in padded),
+        *(
+            f"{out}{' ' * (widest - len(line))}  {bar}".rstrip()
+            for out, line, bar in zip(painted, lines, bars, strict=True)
+        ),
     ]
 
 
-def _protocols(protocols: Sequence[Line], width: int, paint: Paint) -> list[str]:
-    head = ("Other protocols", "flows", "failed", "sent", "received", "p50", "p95")
-    rows = [
-        (
-            f"{line.name}: {line.note}" if line.note else line.name,
-            str(line.flows),
-            str(line.failures),
-            size(line.request_bytes),
-            size(line.response_bytes),
-            *_times(line)[:2],
-        )
-        for line in protocols
-    ]
-    return _section([head, *rows], width, paint)
+def _bars(counts: Sequence[tuple[int, int]], longest: int, paint: Paint) -> list[str]:
+    """A bar for each count of all and of problems; `longest`: columns of the longest."""
+    most = max(total for total, _ in counts)
+    bars = []
+    for total, problems in counts:
+        length, bad = (-(-longest * count // most) for count in (total, problems))
+        bars.append("█" * (length - bad) + paint("▒" * bad, "failure"))
+    return bars
 
 
 def _dropped(shown: View, width: int) -> list[str]:
     if not shown.dropped:
         return []
     return ["", *wrap(f"Records that could not be written to the log: {shown.dropped}", width)]
-
-
-def _section(
-    rows: Sequence[Cells], width: int, paint: Paint, styles: Sequence[str] = ()
-) -> list[str]:
-    """A table below its head; nothing if there is no row but the head."""
-    if len(rows) < 2:
-        return []
-    lines = table(rows, width)
-    styles = styles or ["title", *[""] * (len(rows) - 1)]
-    return ["", *(paint(line, style) for line, style in zip(lines, styles, strict=True))]
-
-
-def _more(lines: Lines, what: str) -> list[str]:
-    return [f"  and {lines.more} more {what}{s(lines.more)}"] if lines.more else []

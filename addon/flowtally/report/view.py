@@ -1,7 +1,8 @@
 """What a report says, in the order in which it says it: a tally, sorted and cut to size.
 
-All that shows a report (text, HTML, the live page) renders this, so that all say the same. Names
-and examples are as the network gave them: whoever shows them makes them fit for it.
+All that shows a report to people (text, HTML, the live page) renders this, so that all say the
+same. It holds no part of the tally, which may change meanwhile. Names and examples are as the
+network gave them: whoever shows them makes them fit for it.
 """
 
 from __future__ import annotations
@@ -9,29 +10,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
+from typing import NamedTuple
 
 from ..examples import describe
+from ..histogram import FIRST
+from ..histogram import GROWTH
+from ..tally import MAX_BUCKETS
 from ..tally import OTHER
 from ..tally import SERIES
+from ..tally import UNFINISHED
 from ..tally import WIDTHS
-from ..tally import CauseRow
-from ..tally import Histogram
+from ..tally import Key
 from ..tally import Row
 from ..tally import Tally
-from ..tally import band_of_key
+from ..tally import Timeline
 from ..tally import place
-from ..vocabulary import BANDS
 from ..vocabulary import CAUSES
 from ..vocabulary import ERRORS
 from ..vocabulary import UNSUCCESSFUL
+from ..vocabulary import band_of
+from .layout import seconds_between
+from .tables import TABLES
+from .tables import Entry
+from .tables import ReportTable
+from .tables import Value
+from .tables import largest
 
-MAX_SLOTS = 240
-"""How many points of time a timeline shows."""
 BUCKETS_OF_A_BAR = 6
-"""How many buckets of a histogram make a bar of the distribution: each is 27 % wider than the one
-before."""
+"""How many buckets of a histogram make a bar of the distribution: each bar is 27 % wider than the
+one before."""
+HOSTS_OF_A_PROBLEM = 5
+"""How many hosts of a problem are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,7 @@ class Headline:
 
     flows: int
     failures: int
+    """Flows that failed."""
     unsuccessful: int
     """Complete responses with a status of 400 and up."""
     events: int
@@ -55,12 +66,22 @@ class Headline:
     """From the first to the last."""
 
 
+class HostCount(NamedTuple):
+    """How often a host had a problem."""
+
+    host: str
+    """With its port unless that is usual."""
+    times: int
+    at_least: bool
+    """It may have been more often."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A cause, or a status code of 400 and up."""
 
     code: int
-    """The error code; 0 of what is unfinished."""
+    """The error code; 0 of what is unfinished, and of what a full table holds no code of."""
     name: str
     """The error code's."""
     cause: str
@@ -73,8 +94,10 @@ class Problem:
     """Where to look."""
     advice: str
     count: int
-    hosts: Sequence[tuple[str, int]]
-    """Host, with its port unless that is usual, and how many; the largest first."""
+    at_least: bool
+    """There may be more, see `Rows.at_least`."""
+    hosts: Sequence[HostCount]
+    """The largest first."""
     more_hosts: int
     """How many other hosts there are."""
     examples: Sequence[Mapping[str, Any]]
@@ -83,50 +106,34 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row of a table of bands, codes, hosts, endpoints or protocols."""
+    """A row of a table."""
 
+    key: str
+    """Tells it from all others of its table."""
     name: str
+    """What stands in its first column."""
+    values: Mapping[str, Value]
+    """Field of a column → what stands there."""
+    at_least: bool
+    """Its counts may be larger, see `Rows.at_least`."""
     band: str
-    """Of a band or a code."""
-    flows: int
-    share: float
-    """Of all flows, 0 to 1."""
-    failures: int
-    unsuccessful: int
-    events: int
-    request_bytes: int
-    response_bytes: int
-    wait: Mapping[str, float]
-    """p50, p95, p99, max in ms; empty if there were no times."""
-    duration: Mapping[str, float]
-    note: str = ""
-    """Of a protocol: methods or close codes."""
-
-    @property
-    def problems(self) -> int:
-        """All that went wrong."""
-        return self.failures + self.unsuccessful + self.events
+    """Of a band or a status code."""
+    total: bool
+    """It is the sum of those that follow, up to the next sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The rows of a table, the most important first."""
+    """A table, cut to size."""
 
+    table: ReportTable
     rows: Sequence[Line]
     more: int
     """How many are left out."""
 
 
 @dataclass(frozen=True, slots=True)
-class BandLines:
-    """A band and its codes."""
-
-    band: Line
-    codes: Sequence[Line]
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class OverTime:
     """Traffic over time, without gaps."""
 
     seconds: int
@@ -134,7 +141,7 @@ class Timeline:
     starts: Sequence[int]
     """Unix times."""
     series: Mapping[str, Sequence[int]]
-    """Name of SERIES → flows, or events; those that never occurred are left out."""
+    """Name of SERIES → flows, or failures without one; what never occurred is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,105 +159,96 @@ class View:
 
     headline: Headline
     problems: Sequence[Problem]
-    bands: Sequence[BandLines]
-    hosts: Lines
-    failing: Lines
-    """Endpoints."""
-    slow_endpoints: Lines
-    slowest: Sequence[Mapping[str, Any]]
-    """Single requests, see `Tally.slowest`."""
-    timeline: Timeline
+    tables: Sequence[Lines]
+    """Those that were asked for, also where they are empty."""
+    timeline: OverTime
     durations: Sequence[Bar]
-    protocols: Sequence[Line]
-    """What is not HTTP."""
     dropped: int
+    """Records that could not be written to the log."""
+
+    def lines(self, id: str) -> Lines:
+        """A table, by the id of its declaration."""
+        return next(lines for lines in self.tables if lines.table.id == id)
 
 
-def view(tally: Tally, hosts: int, endpoints: int, slots: int = MAX_SLOTS) -> View:
-    """Sort a tally. `hosts`, `endpoints`: rows of the tables; `slots`: points of the timeline, two
-    at the least."""
+def view(
+    tally: Tally,
+    rows: int | None = None,
+    *,
+    tables: Sequence[ReportTable] = TABLES,
+    terminal: bool = False,
+    slots: int = MAX_BUCKETS,
+) -> View:
+    """Sort a tally. `rows`: at most so many rows of those tables that are cut at all. `terminal`:
+    as few as a terminal shows. `slots`: points of the timeline, two at the least."""
     return View(
         headline=_headline(tally),
         problems=_problems(tally),
-        bands=[
-            BandLines(
-                _line(band, total, tally.flows, band),
-                [
-                    _line(f"{_code(key)}{tally.descriptions[key]}", row, tally.flows, band)
-                    for key, row in codes.items()
-                ],
-            )
-            for band, total, codes in tally.bands()
+        tables=[
+            _lines(table, tally, table.terminal_most if terminal else table.most, rows)
+            for table in tables
         ],
-        hosts=_largest(tally.hosts, hosts, tally.flows),
-        failing=_failing(tally, endpoints),
-        slow_endpoints=_slow_endpoints(tally, min(endpoints, 20)),
-        slowest=tally.slowest.copy(),
         timeline=timeline(tally, slots),
         durations=durations(tally),
-        protocols=_protocols(tally),
         dropped=tally.dropped,
     )
 
 
-def _code(key: str) -> str:
-    return "" if key.startswith(OTHER) else f"{key} "
-
-
 def _headline(tally: Tally) -> Headline:
-    seconds = 0.0
-    if tally.first:
-        first, last = (datetime.fromisoformat(time) for time in (tally.first, tally.last))
-        seconds = (last - first).total_seconds()
+    total = tally.total()
     return Headline(
-        flows=tally.flows,
-        failures=tally.failures,
-        unsuccessful=sum(row.count for row in tally.errors.get(UNSUCCESSFUL, {}).values()),
-        events=tally.events,
-        ok=tally.outcomes["ok"],
-        unfinished=tally.outcomes["unfinished"],
-        request_bytes=tally.request_bytes,
-        response_bytes=tally.response_bytes,
+        flows=total.flows,
+        failures=total.failures,
+        unsuccessful=total.unsuccessful,
+        events=total.events,
+        ok=tally.total("ok").flows,
+        unfinished=tally.total("unfinished").flows,
+        request_bytes=total.request_bytes,
+        response_bytes=total.response_bytes,
         first=tally.first,
         last=tally.last,
-        seconds=seconds,
+        seconds=seconds_between(tally.first, tally.last),
     )
+
+
+# --- problems ---
+
+_STILL_OPEN = "Still open when the session ended: the answer, or its end, had not come yet."
 
 
 def _problems(tally: Tally) -> list[Problem]:
     """Failures first, then status codes, then what is unfinished; the most frequent first."""
-    found = [
-        _problem(code, cause, row, tally)
-        for code, causes in tally.errors.items()
-        for cause, row in causes.items()
-    ]
-    found.sort(key=lambda p: (p.code == UNSUCCESSFUL, -p.count, -p.code, p.cause))
-    if tally.unfinished.count:
-        found.append(_problem(0, "unfinished", tally.unfinished, tally))
+    hosts: dict[Key, list[tuple[Key, Row]]] = {}
+    for key, row in largest(tally["hosts_of_causes"]):
+        hosts.setdefault(key[:-1], []).append((key, row))
+    found = [_problem(key, row, hosts.get(key, ()), tally) for key, row in tally["causes"].items()]
+    found.sort(key=lambda p: (not p.code, p.code == UNSUCCESSFUL, -p.count, -p.code, p.cause))
     return found
 
 
-HOSTS_OF_A_PROBLEM = 5
-_UNFINISHED = "Still open when the session ended: the answer, or its end, had not come yet."
-
-
-def _problem(code: int, cause: str, row: CauseRow, tally: Tally) -> Problem:
-    hosts = sorted(row.hosts.items(), key=lambda item: (item[0] == OTHER, -item[1], item[0]))
-    named = [(host, count) for host, count in hosts[:HOSTS_OF_A_PROBLEM] if host and host != OTHER]
+def _problem(key: Key, row: Row, hosts: Sequence[tuple[Key, Row]], tally: Tally) -> Problem:
+    code, cause = key
+    error = ERRORS.get(int(code)) if code not in ("", OTHER) else None
     known = CAUSES.get(cause)
-    status = code == UNSUCCESSFUL
-    band = band_of_key(cause)
+    is_status = code == str(UNSUCCESSFUL)
+    at_least = tally["hosts_of_causes"].at_least
+    named = [
+        HostCount(of[-1], counted.count, of in at_least)
+        for of, counted in hosts[:HOSTS_OF_A_PROBLEM]
+        if of[-1] not in ("", OTHER)
+    ]
     return Problem(
-        code=code,
-        name=ERRORS[code].name if code in ERRORS else "",
+        code=error.code if error else 0,
+        name=error.name if error else "",
         cause=cause,
-        description=tally.descriptions.get(cause, "") if status else "",
-        band=band if status and band in BANDS else "",
+        description=tally.description(cause) if is_status else "",
+        band=band_of(cause) if is_status else "",
         side=known.side if known else "",
-        advice=known.advice if known else _UNFINISHED if not code else "",
+        advice=known.advice if known else _STILL_OPEN if key == UNFINISHED else "",
         count=row.count,
+        at_least=key in tally["causes"].at_least,
         hosts=named,
-        more_hosts=len([host for host, _ in hosts if host]) - len(named),
+        more_hosts=sum(of[-1] != "" for of, _ in hosts) - len(named),
         examples=_distinct(row.examples[::-1]),
     )
 
@@ -263,108 +261,60 @@ def _distinct(examples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return list(said.values())
 
 
-def _line(name: str, row: Row, flows: int, band: str = "", note: str = "") -> Line:
-    return Line(
-        name=name,
-        band=band,
-        flows=row.flows,
-        share=row.flows / flows if flows else 0.0,
-        failures=row.failures,
-        unsuccessful=row.unsuccessful,
-        events=row.events,
-        request_bytes=row.request_bytes,
-        response_bytes=row.response_bytes,
-        wait=_times(row.wait),
-        duration=_times(row.duration),
-        note=note,
-    )
+# --- tables ---
 
 
-def _times(histogram: Histogram) -> dict[str, float]:
-    if not histogram.count:
-        return {}
-    return {**histogram.percentiles(), "max": histogram.maximum}
-
-
-def _largest(rows: Mapping[str, Row], count: int, flows: int) -> Lines:
-    """Those with the most flows."""
-    ordered = sorted(
-        rows.items(), key=lambda item: (item[0] == OTHER, -item[1].flows - item[1].events, item[0])
-    )
+def _lines(table: ReportTable, tally: Tally, *limits: int | None) -> Lines:
+    entries = table.entries(tally)
+    most = len(entries) if limits[0] is None else min(n for n in limits if n is not None)
     return Lines(
-        [_line(name, row, flows) for name, row in ordered[:count]], max(0, len(rows) - count)
+        table, [_line(entry, table) for entry in entries[:most]], max(0, len(entries) - most)
     )
 
 
-def _failing(tally: Tally, count: int) -> Lines:
-    def problems(row: Row) -> int:
-        return row.failures + row.unsuccessful
-
-    failing = [(key, row) for key, row in tally.endpoints.items() if problems(row)]
-    failing.sort(key=lambda item: (item[0] == OTHER, -problems(item[1]), item[0]))
-    rows = [_line(key, row, tally.flows) for key, row in failing[:count]]
-    return Lines(rows, max(0, len(failing) - count))
-
-
-def _slow_endpoints(tally: Tally, count: int) -> Lines:
-    """Those where a request takes longest on average; the percentiles of all would take long."""
-    timed = [
-        (key, row) for key, row in tally.endpoints.items() if row.duration.count and key != OTHER
-    ]
-    timed.sort(key=lambda item: (-item[1].duration.mean, item[0]))
-    rows = [_line(key, row, tally.flows) for key, row in timed[:count]]
-    return Lines(rows, max(0, len(timed) - count))
+def _line(entry: Entry, table: ReportTable) -> Line:
+    return Line(
+        key="/".join(entry.key),
+        name=entry.name,
+        values={column.field: column.value(entry) for column in table.columns},
+        at_least=entry.at_least,
+        band=entry.band,
+        total=entry.total,
+    )
 
 
-def _protocols(tally: Tally) -> list[Line]:
-    lines = []
-    for kind, row in sorted(tally.protocols.items()):
-        counts: Mapping[str, int] = tally.kinds.get(kind, {})
-        if kind == "websocket":
-            counts = {f"closed with {code}": n for code, n in tally.close_codes.items()}
-        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        note = ", ".join(f"{name} ({count})" for name, count in ordered[:5] if name)
-        lines.append(_line(_PROTOCOLS.get(kind, kind), row, tally.flows, note=note))
-    return lines
+# --- charts ---
 
 
-_PROTOCOLS = {
-    "websocket": "WebSocket",
-    "connect": "CONNECT refused",
-    "dns": "DNS",
-    "tcp": "TCP",
-    "udp": "UDP",
-}
-
-
-def timeline(tally: Tally, slots: int = MAX_SLOTS) -> Timeline:
+def timeline(tally: Tally, slots: int = MAX_BUCKETS) -> OverTime:
     """The timeline in at most `slots` points of time, those without traffic among them."""
-    if not tally.timeline:
-        return Timeline(WIDTHS[tally.width], [], {})
-    earliest, latest = min(tally.timeline), max(tally.timeline)
-    width = next(
-        (w for w in WIDTHS[tally.width :] if latest // w - earliest // w < slots), WIDTHS[-1]
-    )
+    rows = tally["timeline"]
+    assert isinstance(rows, Timeline)
+    number = rows.number
+    counts = {
+        (int(start), name): row.count for (start, name), row in rows.items() if name in SERIES
+    }
+    if not counts:
+        return OverTime(WIDTHS[number], [], {})
+    earliest, latest = min(counts)[0], max(counts)[0]
+    width = next((w for w in WIDTHS[number:] if latest // w - earliest // w < slots), WIDTHS[-1])
     while latest // width - earliest // width >= slots:  # a log may say anything
         width *= 2
     first = earliest - earliest % width
     starts = list(range(first, latest + 1, width))
-    columns = [[0] * len(starts) for _ in SERIES]
-    for start, counts in tally.timeline.items():
-        for column, count in zip(columns, counts, strict=True):
-            column[(start - first) // width] += count
-    series = {name: column for name, column in zip(SERIES, columns, strict=True) if any(column)}
-    return Timeline(width, starts, series)
+    columns = {name: [0] * len(starts) for name in SERIES}
+    for (start, name), count in counts.items():
+        columns[name][(start - first) // width] += count
+    return OverTime(
+        width, starts, {name: column for name, column in columns.items() if any(column)}
+    )
 
 
 def durations(tally: Tally) -> list[Bar]:
     """How the durations of all flows are distributed."""
-    total = Histogram()
-    for row in tally.hosts.values():  # each flow is in one of them
-        total.merge(row.duration)
     bars: dict[int, int] = {}
-    for index, count in total.filled():
-        number = -(-index // BUCKETS_OF_A_BAR)
+    for bucket, count in tally.total().duration.filled():
+        number = -(-bucket // BUCKETS_OF_A_BAR)
         bars[number] = bars.get(number, 0) + count
     if not bars:
         return []
@@ -376,6 +326,4 @@ def durations(tally: Tally) -> list[Bar]:
 
 def _limit(bar: int) -> float:
     """Where a bar ends, in ms."""
-    if bar < 0:
-        return 0.0
-    return Histogram.FIRST * Histogram.GROWTH ** (bar * BUCKETS_OF_A_BAR) / 1000
+    return FIRST * GROWTH ** (bar * BUCKETS_OF_A_BAR) / 1000 if bar >= 0 else 0.0

@@ -77,8 +77,8 @@
       }),
       series: [
         { label: "Time", value: (_, second) => (second == null ? "in all" : clock(second)) },
-        ...shown.map(({ name, kind, values }) => ({
-          label: name, fill: colour(kind), width: 0, points: { show: false }, paths: bars,
+        ...shown.map(({ name, colour: fill, values }) => ({
+          label: name, fill: colour(fill), width: 0, points: { show: false }, paths: bars,
           value: (_, __, ___, index) => count(index == null ? sum(values) : values[index]),
         })),
       ],
