@@ -34,7 +34,7 @@ EVERY = 1.0
 SHARE = 0.02
 """The part of the time that may be spent on rendering."""
 ROWS = 50
-"""How many hosts and endpoints the page shows."""
+"""How many rows of a table the page shows."""
 MAX_LOG = 16 * 1024 * 1024
 """The largest log that is handed out, in bytes: mitmproxy keeps answers in memory."""
 
@@ -96,7 +96,7 @@ class Rendering:
 def _view(session: Session) -> View:
     from .report.view import view
 
-    return view(session.tally, ROWS, ROWS)
+    return view(session.tally, ROWS)
 
 
 class LivePage:
