@@ -79,7 +79,9 @@ class Oracle:
         base, tally = 0, Tally()
         for checkpoint in self.checkpoints(session):
             if checkpoint.upto >= base:
-                base, tally = checkpoint.upto, checkpoint.tally()
+                checkpoint.build()
+                assert checkpoint.tally is not None
+                base, tally = checkpoint.upto, checkpoint.tally
         missing = told = 0
         for seq in range(base + 1, max(records) + 1):
             record = records.get(seq)
@@ -121,7 +123,7 @@ def small(table: int = 3, growth: int = 2000, line: int = 1500) -> Iterator[None
         tables = tuple(replace(declared, limit=table) for declared in TABLES)
         patch.setattr(tally_module, "TABLES", tables)
         patch.setattr(session_module, "LEAST_GROWTH", growth)
-        patch.setattr(session_module, "SHARE", 0.1)
+        patch.setattr(session_module, "SHARE", 1000)
         patch.setattr(session_module, "ROWS_OF_A_LINE", line)
         patch.setattr(session_module, "FOLD_AT_ONCE", 3)
         patch.setattr(session_module, "SLICE", 0.0)

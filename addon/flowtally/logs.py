@@ -16,6 +16,7 @@ import tempfile
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable
+from collections.abc import Container
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -74,6 +75,10 @@ class Checkpoint:
         """`seq` of the last record that the statistics hold."""
         self.place = source, position
         """Where one of its parts stands."""
+        self.final = False
+        """It was written when the session ended."""
+        self.tally: Tally | None = None
+        """The statistics, once they are built."""
         self._parts: dict[int, Record] = {}
         self._size = 0
         """How many parts make it whole; 0 while that is not known."""
@@ -82,6 +87,7 @@ class Checkpoint:
         """Take in a part, a `stats` record."""
         self._parts.setdefault(record["part"], record)
         self._size = max(self._size, record.get("parts", 0))
+        self.final |= record.get("final") is True
 
     @property
     def size(self) -> int:
@@ -93,13 +99,11 @@ class Checkpoint:
         """Whether all parts are there."""
         return 0 < self._size == len(self._parts) == max(self._parts)
 
-    @property
-    def final(self) -> bool:
-        """Whether it was written when the session ended."""
-        return any(part.get("final") is True for part in self._parts.values())
-
-    def tally(self) -> Tally:
-        """The statistics of a whole one. Raises: ValueError, saying what is wrong with them."""
+    def build(self) -> None:
+        """Make the statistics of a whole one, and let go of the parts, which are several times as
+        large. Raises: ValueError, saying what is wrong with them."""
+        if self.tally is not None:
+            return
         tally = Tally()
         for _, part in sorted(self._parts.items()):
             for row in part["rows"]:
@@ -107,7 +111,8 @@ class Checkpoint:
         first = self._parts[1]
         tally.dropped = first["dropped"]
         tally.first, tally.last = first.get("first", ""), first.get("last", "")
-        return tally
+        self.tally = tally
+        self._parts.clear()
 
 
 @dataclass(slots=True)
@@ -156,11 +161,11 @@ class Session:
             self._pending[number] = checkpoint
         checkpoint.add(record)
         if checkpoint.whole:
-            self._offer(checkpoint)
+            self.offer(checkpoint)
         while sum(pending.size for pending in self._pending.values()) > MAX_PENDING:
             del self._pending[min(self._pending)]
 
-    def _offer(self, checkpoint: Checkpoint) -> None:
+    def offer(self, checkpoint: Checkpoint) -> None:
         """Take in a whole checkpoint: those before it are not needed any more."""
         if self.checkpoint is None or checkpoint.number > self.checkpoint.number:
             self.checkpoint = checkpoint
@@ -172,13 +177,17 @@ class Session:
         self._holes, self._told = array("q"), 0
         self.disordered = False
         self.tally, self._newest = Tally(), 0
+        self._pending.clear()
         if (checkpoint := self.checkpoint) is None:
             return None
         try:
-            self.tally = checkpoint.tally()
+            checkpoint.build()
         except ValueError as error:
             self.checkpoint = None
             return *checkpoint.place, f"wrong statistics: {error}"
+        assert checkpoint.tally is not None
+        # From now on it grows, and is the checkpoint's no more.
+        self.tally, checkpoint.tally = checkpoint.tally, None
         self._newest = checkpoint.upto
         return None
 
@@ -208,6 +217,8 @@ class Session:
 class Vouched(NamedTuple):
     """A stretch of a file that a checkpoint vouches for: nobody but its session wrote there."""
 
+    session: str
+    checkpoint: Checkpoint
     begin: int
     """Where it begins, in bytes: with the `session_start` record."""
     head: int
@@ -284,21 +295,24 @@ class Source:
         self._numbered = counted, number
         return number
 
-    def plan(self) -> None:
-        """Leave out of `ranges` what checkpoints vouch for.
+    def plan(self) -> list[tuple[str, Checkpoint]]:
+        """Leave out of `ranges` what checkpoints vouch for; returns these, with their sessions.
 
         A checkpoint says how much its session has written into the file before it. If that session
         began just so many bytes before, nobody else wrote in between, and the checkpoint holds all
         that stands there.
         """
         ranges: list[tuple[int, int]] = []
+        found: list[tuple[str, Checkpoint]] = []
         end = self.size
         while end and (vouched := self._last_vouched(end)) is not None:
             ranges += [(vouched.end, end), (vouched.begin, vouched.head)]
+            found.append((vouched.session, vouched.checkpoint))
             end = vouched.begin
         if end:
             ranges.append((0, end))
         self.ranges = ranges[::-1]
+        return found
 
     def _last_vouched(self, end: int) -> Vouched | None:
         """What the last whole checkpoint before a position vouches for, if it does."""
@@ -320,13 +334,13 @@ class Source:
                 part = parsed(other) if other.startswith(_STATS) else None
                 if part is not None and _belongs(part, start["session"], checkpoint.number):
                     checkpoint.add(part)
-            try:
-                usable = checkpoint.whole and checkpoint.tally() is not None
-            except ValueError:
-                usable = False  # it will be named when it is looked at
-            if not usable or last["session"] != start["session"]:
+            if not checkpoint.whole or last["session"] != start["session"]:
                 return None
-            return Vouched(begin, begin + len(head), end)
+            try:
+                checkpoint.build()
+            except ValueError:
+                return None  # it will be named when it is looked at
+            return Vouched(start["session"], checkpoint, begin, begin + len(head), end)
         return None
 
     def _last_stats(self, end: int) -> int | None:
@@ -391,7 +405,9 @@ class Logs:
     def _read(self, sources: Sequence[Source], progress: Progress) -> None:
         for source in sources:
             with source:
-                source.plan()
+                for id, checkpoint in source.plan():
+                    if (session := self._session(id)) is not None:
+                        session.offer(checkpoint)
                 self._read_checkpoints(source)
         for session in self.sessions.values():
             if wrong := session.begin():
@@ -407,19 +423,22 @@ class Logs:
         ordered = sorted(self.sessions.values(), key=lambda session: (session.time, session.id))
         self.sessions = {session.id: session for session in ordered}
 
-    def _read_checkpoints(self, source: Source) -> None:
+    def _read_checkpoints(self, source: Source, of: Container[str] | None = None) -> None:
+        """Take in the checkpoints of all sessions, or of some."""
         for position, line in source.lines():
             # Most lines are of flows; to read them as JSON twice would cost as much again.
             record = parsed(line) if b'"stats"' in line else None
             if record is None or record["type"] != "stats":
                 continue
-            if (session := self._session(record)) is not None:
+            if of is not None and record["session"] not in of:
+                continue
+            if (session := self._session(record["session"])) is not None:
                 session.add_part(record, source, position)
 
     def _read_records(self, source: Source) -> None:
         for position, line in source.lines():
             if (record := self._record(source, position, line)) is not None:
-                if (session := self._session(record)) is not None:
+                if (session := self._session(record["session"])) is not None:
                     session.add(record)
                 else:
                     reason = f"of another session than the first {MAX_SESSIONS}"
@@ -432,8 +451,14 @@ class Logs:
             for id, session in self.sessions.items()
             if session.disordered
         }
+        for id in found:
+            self.sessions[id].checkpoint = None  # whose statistics have grown
         for number, source in enumerate(sources):
             with source:
+                for id, checkpoint in source.plan():
+                    if id in found:
+                        self.sessions[id].offer(checkpoint)
+                self._read_checkpoints(source, found)
                 for position, line in source.lines():
                     record = parsed(line)
                     if record is not None and (columns := found.get(record["session"])):
@@ -468,9 +493,8 @@ class Logs:
             return None
         return record
 
-    def _session(self, record: Record) -> Session | None:
-        """The session of a record; None where there are too many."""
-        id = record["session"]
+    def _session(self, id: str) -> Session | None:
+        """A session by its id; None where there are too many."""
         if id not in self.sessions:
             if len(self.sessions) >= MAX_SESSIONS:
                 return None

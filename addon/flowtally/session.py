@@ -27,9 +27,8 @@ SLICE = 0.002
 """Seconds that the work on a checkpoint may take at a time."""
 ROWS_OF_A_LINE = journal.MAX_LINE - 4096
 """Bytes of rows in one record of a checkpoint; what is left is for its other fields."""
-SHARE = 10
-"""The log grows by so many times the size of a checkpoint before one is written: checkpoints stay
-under a tenth of it."""
+SHARE = 0.1
+"""The part of the log that checkpoints may take while the session runs."""
 LEAST_GROWTH = 1024 * 1024
 """Bytes by which the log grows before a checkpoint is written; less is read in no time."""
 USUAL_ROW = 400
@@ -70,6 +69,8 @@ class Session:
         """How many were begun."""
         self._grown_from = 0
         """How large the log was when its last checkpoint was complete, in bytes."""
+        self._checkpoint_bytes = 0
+        """How much of the log are checkpoints."""
         self._row_bytes: float = USUAL_ROW
         """How large a row of the last checkpoint was."""
         self._journal = journal.Journal(
@@ -160,19 +161,21 @@ class Session:
         self._journal.close()
 
     def _is_due(self) -> bool:
-        if self._stated == self._folded + len(self._unfolded):
-            return False
-        if self._grown_from > self._journal.log_bytes:
-            self._grown_from = 0  # the log was made anew
-        if self._journal.log_bytes - self._grown_from < self._needed_growth():
+        if self._stated == self._folded + len(self._unfolded) or not self._is_affordable():
             return False
         self._fold()  # which may bring rows
-        return self._journal.log_bytes - self._grown_from >= self._needed_growth()
+        return self._is_affordable()
 
-    def _needed_growth(self) -> float:
-        """By how many bytes the log has to grow before it can take another checkpoint."""
+    def _is_affordable(self) -> bool:
+        """Whether checkpoints stay under their share of the log with another one."""
+        log_bytes = self._journal.log_bytes
+        if log_bytes < self._grown_from:  # the log was made anew
+            self._grown_from = self._checkpoint_bytes = 0
         rows = sum(map(len, self._tally.tables.values()))
-        return max(LEAST_GROWTH, SHARE * GROWING * rows * self._row_bytes)
+        expected = GROWING * rows * self._row_bytes
+        share = SHARE * (log_bytes + expected)
+        grown = log_bytes - self._grown_from
+        return grown >= LEAST_GROWTH and self._checkpoint_bytes + expected <= share
 
     def _write_checkpoint(self, final: bool) -> Iterator[None]:
         """Write the statistics as they are now. Pauses after each row; until it is exhausted, the
@@ -185,6 +188,7 @@ class Session:
             writer.add(row)
             yield
         writer.write(last=True)
+        self._checkpoint_bytes += writer.row_bytes
         self._row_bytes = writer.row_bytes / max(1, writer.rows)
         self._grown_from = self._journal.log_bytes
 
