@@ -63,7 +63,7 @@ class Live:
 
     def _view(self) -> Any:
         self.rendered += 1
-        return view(self.tally, 10, 10)
+        return view(self.tally, 10)
 
     def add(self) -> None:
         self.tally.add(answered())

@@ -100,7 +100,7 @@ class LivePage:
         self._page = Page(
             Source(
                 version=lambda: session().version,
-                view=lambda: view(session().tally, ROWS, ROWS),
+                view=lambda: view(session().tally, ROWS),
                 data=lambda: session().data(),
                 log=lambda: session().path,
                 about=lambda: [session().about],
