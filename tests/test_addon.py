@@ -37,6 +37,7 @@ from mitmproxy.proxy import server_hooks
 from mitmproxy.proxy.context import Context
 from mitmproxy.test import taddons
 from mitmproxy.test import tflow
+from test_tally import plain
 
 SCHEMA = Draft202012Validator(
     json.loads((KNOWN / "record.schema.json").read_text(encoding="utf-8"))
@@ -62,6 +63,11 @@ def records(path: Path) -> list[dict[str, Any]]:
     for entry in found:
         assert list(SCHEMA.iter_errors(entry)) == []
     return found
+
+
+def statistics(path: Path) -> Tally:
+    """What a log says when it is read."""
+    return logs.read([(path.name, path)]).merged()
 
 
 def replay(addon: Flowtally, flow: mflow.Flow) -> None:
@@ -170,18 +176,19 @@ def test_any_flow_is_tagged_and_the_sums_hold(
             replay(addon, flow)
         addon.done()
         assert not [record for record in caplog.records if record.levelname == "ERROR"]
-        assert_all_counted(flows, records(path))
+        assert_all_counted(flows, path)
 
     with running(path):
         check()
 
 
-def assert_all_counted(flows: list[mflow.Flow], found: list[dict[str, Any]]) -> None:
-    final = found[-1]
-    assert final["final"]
+def assert_all_counted(flows: list[mflow.Flow], path: Path) -> None:
+    found = records(path)
+    assert found[-1]["final"]
+    final = statistics(path)
     tagged = [record for record in found if record["type"] == "flow"]
     # A CONNECT that succeeded is no flow of its own; every other is there once.
-    assert len(tagged) == len({record["flow"] for record in tagged}) == final["flows"]
+    assert len(tagged) == len({record["flow"] for record in tagged}) == final.flows
     succeeded = {
         flow.id
         for flow in flows
@@ -192,9 +199,9 @@ def assert_all_counted(flows: list[mflow.Flow], found: list[dict[str, Any]]) -> 
         and 200 <= flow.response.status_code < 300
     }
     assert {flow.id for flow in flows} - {record["flow"] for record in tagged} <= succeeded
-    bands = sum(band["flows"] for band in final["bands"].values())
-    outcomes = final["outcomes"]
-    assert bands + outcomes["error"] + outcomes["ok"] + outcomes["unfinished"] == final["flows"]
+    bands = sum(band.flows for _, band, _ in final.bands())
+    others = final.sum("flows", "error", "ok", "unfinished")
+    assert bands + others == final.flows
     by_id = {flow.id: flow for flow in flows}
     for entry in tagged:
         flow = by_id[entry["flow"]]
@@ -333,14 +340,14 @@ def test_a_flow_that_nobody_will_finish_claims_its_failure_at_the_end(tmp_path: 
     assert told(tmp_path / "log") == [("flow", "connection_refused")]
 
 
-def test_flows_that_nobody_will_finish_are_in_the_statistics_of_a_tick(
+def test_flows_that_nobody_will_finish_are_in_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(tmp_path / "log") as addon:
         counted: list[int] = []
         session = addon.session
         assert session
-        monkeypatch.setattr(session, "tick", lambda: counted.append(session.tally.flows))
+        monkeypatch.setattr(session, "step", lambda: counted.append(session.tally.flows))
         for ago in (1.0, 60.0):
             client = tflow.tclient_conn()
             client.timestamp_end = time.time() - ago
@@ -438,7 +445,7 @@ def test_a_flow_too_broken_for_a_record_is_counted(tmp_path: Path) -> None:
         flow.metadata["flowtally"] = {"cause": [], "side": {}}
         flow.live = False
         replay(addon, flow)
-    assert records(tmp_path / "log")[-1]["flows"] == 2
+    assert statistics(tmp_path / "log").flows == 2
 
 
 def test_an_imported_har_was_not_answered_by_the_proxy(tmp_path: Path) -> None:
@@ -625,7 +632,7 @@ def test_a_new_log_is_a_new_session(tmp_path: Path) -> None:
     assert {record["session"] for record in first} & {
         record["session"] for record in second
     } == set()
-    assert (first[-1]["flows"], second[-1]["flows"]) == (1, 1)
+    assert [statistics(tmp_path / name).flows for name in ("first", "second")] == [1, 1]
 
 
 def test_statistics_are_the_fold_of_the_records(tmp_path: Path) -> None:
@@ -634,11 +641,10 @@ def test_statistics_are_the_fold_of_the_records(tmp_path: Path) -> None:
             replay(addon, tflow.tflow(resp=http.Response.make(status)))
         replay(addon, tflow.tflow(err=True))
         replay(addon, tflow.tdnsflow(resp=True))
-    *found, final = records(tmp_path / "log")
     tally = Tally()
-    for entry in found:
+    for entry in records(tmp_path / "log"):
         tally.add(entry)
-    assert {name: final[name] for name in tally.to_data()} == tally.to_data()
+    assert plain(statistics(tmp_path / "log")) == plain(tally)
 
 
 @pytest.mark.parametrize(
@@ -739,7 +745,7 @@ def test_whose_requests_get_the_live_page(
         serve(addon, flow)
         assert (flow.response is not None) == own
         assert (flow.id in addon._open) == (not own)
-    assert records(tmp_path / "log")[-1]["flows"] == (not own)
+    assert statistics(tmp_path / "log").flows == (not own)
 
 
 @pytest.mark.parametrize(
@@ -842,7 +848,7 @@ def test_its_own_requests_from_a_file_are_not_counted(tmp_path: Path, ending: st
         theirs = tflow.tflow(resp=True)
         theirs.live = False
         replay(addon, theirs)
-    assert records(tmp_path / "log")[-1]["flows"] == 1
+    assert statistics(tmp_path / "log").flows == 1
 
 
 def test_failures_that_concern_the_live_page_are_no_events(tmp_path: Path) -> None:
@@ -947,7 +953,7 @@ def test_the_live_page_tells_of_the_session(tmp_path: Path) -> None:
         assert "<title>flowtally: 1 flow, 0 failed</title>" in page
         assert f"log: {log}</li>" in page
         report = json.loads(get(addon, "/report.json"))
-        assert report["statistics"]["bands"]["Client error"]["flows"] == 1
+        assert report["statistics"]["totals"]["unsuccessful"] == 1
         assert report["sessions"][0]["ended_cleanly"] is False
         assert get(addon, "/session.jsonl") == log.read_bytes()
 
@@ -955,7 +961,7 @@ def test_the_live_page_tells_of_the_session(tmp_path: Path) -> None:
 def test_what_could_not_be_written_is_said_at_once(tmp_path: Path) -> None:
     with running(tmp_path / "log") as addon:
         assert addon.session
-        addon.session.journal.dropped = 7
+        addon.session._journal.dropped = 7
         assert "Records that could not be written to the log: 7" in call("flowtally.summary")
         flow = request_for(OWN)
         serve(addon, flow)
@@ -1048,14 +1054,7 @@ def test_new(tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture) -> No
         "status",
     ]
     assert [record["final"] for record in found if record["type"] == "stats"] == [True, True]
-    # Each says how much of the file is its own, so that neither needs to be read.
-    with first.open("rb") as file:
-        settled, rest = logs._settled(file)
-    assert len(settled) == (2 if place == "file" else 1)
-    assert rest == 0
-    read = logs.Logs()
-    for path in {first, second}:
-        read.read_file(path, path.name)
+    read = logs.read([(path.name, path) for path in sorted({first, second})])
     assert [session.final for session in read.sessions.values()] == [True, True]
     assert read.merged().flows == 3
 

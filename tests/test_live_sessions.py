@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from flowtally.logs import read
 from lab import clients
 from lab import dns
 from lab import servers
@@ -157,12 +158,13 @@ def test_final_statistics_count_every_record(laboratory: Laboratory) -> None:
         final = proxy.records()[-1]
         assert final["type"] == "stats"
         assert final["final"] is True
-        assert final["flows"] == len(proxy.flows()) == 5
-        assert final["events"] == len(proxy.events()) == 1
-        assert final["outcomes"] == {"status": 4, "error": 1, "ok": 0, "unfinished": 0}
-        bands = {name: band["flows"] for name, band in final["bands"].items() if band["flows"]}
+        counted = read([("log", proxy.log)]).merged()
+        assert counted.flows == len(proxy.flows()) == 5
+        assert counted.events == len(proxy.events()) == 1
+        bands = {name: row.flows for name, row, _ in counted.bands()}
         assert bands == {"Success": 1, "Redirection": 1, "Client error": 1, "Server error": 1}
-        codes = {code: error["count"] for code, error in final["errors"].items()}
+        errors = counted.errors().items()
+        codes = {code: sum(row.count for row in causes.values()) for code, causes in errors}
         assert codes == {"-1": 1, "-2": 1, "-3": 2}
 
 

@@ -110,11 +110,17 @@ def test_a_session_without_records(session: Session) -> None:
 def test_no_line_is_too_long(tmp_path: Path) -> None:
     """Whatever the network or the user put into it."""
     filter_text = "~u " + "x" * 200_000
-    session = Session(str(tmp_path / "log"), ["m" * 90_000] * 3, {"flowtally_filter": filter_text})
+    options = {f"flowtally_{number}": filter_text for number in range(9)}
+    session = Session(str(tmp_path / "log"), ["m" * 90_000] * 300, options)
     url = "http://shop.example/" + "\U0001f600" * 2028
     for number in range(30):
         detail = "\U0001f600" * 300
-        hosts = {"host": "h" * 255, "url": url, "detail": detail, "duration_ms": 1e14 + number}
+        hosts: dict[str, Any] = {
+            "host": "h" * 255,
+            "url": url,
+            "detail": detail,
+            "duration_ms": 1e14 + number,
+        }
         add(session, failed(second=number, **hosts), answered(404, number, **hosts))
     session.close()
     assert max(map(len, session.path.read_bytes().splitlines(keepends=True))) <= MAX_LINE
@@ -179,7 +185,7 @@ def test_the_work_is_done_bit_by_bit(session: Session, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(module, "LEAST_GROWTH", 0)
     monkeypatch.setattr(module, "SHARE", 0)
-    monkeypatch.setattr(module.time, "perf_counter", clock)
+    monkeypatch.setattr("time.perf_counter", clock)
     flows = many(20, 20)
     add(session, *(next(flows) for _ in range(50)))
     before = plain(session.tally)

@@ -48,7 +48,6 @@ from .open_flows import is_unanswered_query
 from .output import OutputError
 from .output import write
 from .recorder import Recorder
-from .report import text
 from .session import Session
 from .tagger import Tagger
 from .vocabulary import Tag
@@ -215,6 +214,8 @@ class Flowtally:
     @command.command("flowtally.summary")
     def command_summary(self) -> Sequence[str]:
         """Show what became of the flows of this session so far."""
+        from .report import text  # what only a report needs is loaded for one
+
         return text.summary(self._running_session().tally, CONSOLE)
 
     @command.command("flowtally.report")

@@ -7,9 +7,6 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from .report import text
-from .report.layout import WIDTH
-from .report.paint import paint_for
 from .session import Session
 
 
@@ -21,6 +18,10 @@ def show_summary(session: Session, process_ends: bool) -> None:
     (StreamReaderProtocol.connection_made asks the cancelled task for its exception): the summary
     would be buried.
     """
+    from .report import text  # what only a report needs is loaded for one
+    from .report.layout import WIDTH
+    from .report.paint import paint_for
+
     width = shutil.get_terminal_size(fallback=(WIDTH, 24)).columns
     summary = text.summary(session.tally, width, paint_for(sys.stderr))
     lines = ["", *summary, "", f"Session log: {session.path}"]

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 
 from mitmproxy import connection
@@ -23,16 +24,17 @@ from mitmproxy import http
 from mitmproxy import tls
 
 from .defects import Defects
-from .report.view import View
-from .report.view import view
 from .session import Session
+
+if TYPE_CHECKING:  # what only a report needs is loaded when one is made
+    from .report.view import View
 
 EVERY = 1.0
 """Seconds between two renderings, at the least."""
 SHARE = 0.02
 """The part of the time that may be spent on rendering."""
 ROWS = 50
-"""How many hosts and endpoints the page shows."""
+"""How many rows of a table the page shows."""
 MAX_LOG = 16 * 1024 * 1024
 """The largest log that is handed out, in bytes: mitmproxy keeps answers in memory."""
 
@@ -91,6 +93,12 @@ class Rendering:
             return self._body, self._version
 
 
+def _view(session: Session) -> View:
+    from .report.view import view
+
+    return view(session.tally, ROWS)
+
+
 class LivePage:
     """The live page's host inside the proxy."""
 
@@ -100,7 +108,7 @@ class LivePage:
         self._page = Page(
             Source(
                 version=lambda: session().version,
-                view=lambda: view(session().tally, ROWS),
+                view=lambda: _view(session()),
                 data=lambda: session().data(),
                 log=lambda: session().path,
                 about=lambda: [session().about],

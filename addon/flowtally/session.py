@@ -37,7 +37,9 @@ USUAL_ROW = 400
 GROWING = 1.25
 """How many times larger the next checkpoint may be than the rows of the last one make expect."""
 MAX_OPTION = 1000
-"""Characters of an option's value that the log keeps, and how many of mitmproxy's modes."""
+"""Characters of an option's value that the log keeps."""
+MAX_MODES, MAX_MODE = 16, 300
+"""How many of mitmproxy's modes the log keeps, and characters of each."""
 
 
 class Session:
@@ -82,7 +84,7 @@ class Session:
                 "mitmproxy": mitmproxy_version.VERSION,
                 "python": platform.python_version(),
                 "platform": platform.platform(),
-                "modes": [_bounded(mode) for mode in modes[:MAX_OPTION]],
+                "modes": [printable(mode, MAX_MODE) for mode in modes[:MAX_MODES]],
                 "options": {name: _bounded(value) for name, value in options.items()},
             },
         )
