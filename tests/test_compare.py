@@ -347,8 +347,8 @@ def test_shares_are_compared(
     def side(failures: int, flows: int) -> Tally:
         made = Tally()
         rows = [
-            {"table": "outcomes", "key": ["Success"], "flows": flows - failures},
-            {"table": "outcomes", "key": ["error"], "flows": failures, "failures": failures},
+            {"table": "timeline", "key": ["1", "0", "Success"], "flows": flows - failures},
+            {"table": "timeline", "key": ["1", "0", "error"], "flows": failures},
             {"table": "causes", "key": ["-2", "connection_refused"], "flows": failures},
         ]
         for row in rows:

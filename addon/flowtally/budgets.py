@@ -41,12 +41,12 @@ TOTALS: Mapping[str, Callable[[Tally, int], int]] = {
     "events": lambda tally, _: tally.events,
     "problems": lambda tally, _: tally.problems,
     "unsuccessful": lambda tally, _: tally.unsuccessful,
-    "unfinished": lambda tally, _: tally.total("unfinished").flows,
-    "ok": lambda tally, _: tally.total("ok").flows,
+    "unfinished": lambda tally, _: tally.sum("flows", "unfinished"),
+    "ok": lambda tally, _: tally.sum("flows", "ok"),
     "dropped": lambda tally, _: tally.dropped,
     "unreadable": lambda _, unreadable: unreadable,
-    "request_bytes": lambda tally, _: tally.total().request_bytes,
-    "response_bytes": lambda tally, _: tally.total().response_bytes,
+    "request_bytes": lambda tally, _: tally.sum("request_bytes"),
+    "response_bytes": lambda tally, _: tally.sum("response_bytes"),
 }
 """Name → its count, given a tally and the number of unreadable lines. `failures` are flows that
 failed, `events` failures without a flow."""
@@ -189,10 +189,11 @@ def status_codes(tally: Tally) -> set[str]:
 
 def evaluate(budgets: Sequence[Budget], tally: Tally, unreadable: int = 0) -> tuple[Result, ...]:
     """Whether a tally keeps to each budget. `unreadable`: lines of its logs that were skipped."""
-    total = tally.total()
+    timed = any(budget.name in TIMES for budget in budgets)
+    total = tally.total() if timed else None
     return tuple(
         _timed(budget, tally, total)
-        if budget.name in TIMES
+        if total is not None and budget.name in TIMES
         else _counted(budget, tally, unreadable)
         for budget in budgets
     )
@@ -237,7 +238,7 @@ def _count(name: str, tally: Tally, unreadable: int) -> tuple[int, int]:
     if name in TOTALS:
         return TOTALS[name](tally, unreadable), 0
     if name in BANDS:
-        return tally.total(name).flows, 0
+        return tally.sum("flows", name), 0
     causes = tally["causes"]
     if name in CAUSES:
         count = sum(row.count for (_, cause), row in causes.items() if cause == name)

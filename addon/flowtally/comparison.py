@@ -255,13 +255,12 @@ def compare(before: Tally, after: Tally) -> Comparison:
 
 
 def _side(tally: Tally) -> Side:
-    total = tally.total()
     return Side(
-        flows=total.flows,
-        failures=total.failures,
-        unsuccessful=total.unsuccessful,
-        events=total.events,
-        unfinished=tally.total("unfinished").flows,
+        flows=tally.flows,
+        failures=tally.failures,
+        unsuccessful=tally.unsuccessful,
+        events=tally.events,
+        unfinished=tally.sum("flows", "unfinished"),
         first=tally.first,
         last=tally.last,
     )

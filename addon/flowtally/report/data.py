@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import __version__
 from ..redaction import printable
+from ..tally import COUNTS
 from ..tally import Example
 from ..tally import Rows
 from ..tally import Tally
@@ -57,17 +58,11 @@ def _objects(tally: Tally, rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _totals(tally: Tally) -> dict[str, Any]:
-    total = tally.total()
     return {
-        "flows": total.flows,
-        "failures": total.failures,
-        "unsuccessful": total.unsuccessful,
-        "events": total.events,
-        "ok": tally.total("ok").flows,
-        "unfinished": tally.total("unfinished").flows,
+        **{name: tally.sum(name) for name in COUNTS},
+        "ok": tally.sum("flows", "ok"),
+        "unfinished": tally.sum("flows", "unfinished"),
         "dropped": tally.dropped,
-        "request_bytes": total.request_bytes,
-        "response_bytes": total.response_bytes,
         "first": tally.first or None,
         "last": tally.last or None,
     }

@@ -24,6 +24,7 @@ from ..histogram import POINTS
 from ..tally import COUNTS
 from ..tally import EXAMPLE
 from ..tally import OTHER
+from ..tally import TIMELINE
 from ..tally import Example
 from ..tally import Key
 from ..tally import Row
@@ -42,7 +43,7 @@ Unit = Literal["count", "problems", "share", "bytes", "ms", "time", "word", "tex
 """What a value is, which decides how people see it. `problems`: a count that has a colour unless
 it is 0. `share`: 0 to 1. `time`: RFC 3339. `word`: a short text; `text` may be a sentence."""
 
-_NOTHING = Row()
+_NOTHING = Row(TIMELINE)
 
 
 @dataclass(eq=False)
@@ -239,7 +240,7 @@ def _failing(tally: Tally) -> list[Entry]:
 def _slow(tally: Tally) -> list[Entry]:
     """Endpoints by their mean: the percentiles of all would take long."""
     endpoints = tally["endpoints"]
-    timed = [item for item in endpoints.items() if item[1].duration.count and OTHER not in item[0]]
+    timed = [item for item in endpoints.items() if item[1].duration and OTHER not in item[0]]
     timed.sort(key=lambda item: (-item[1].duration.mean, item[0]))
     return _entries(tally, endpoints, timed)
 
@@ -277,7 +278,7 @@ def _protocols(tally: Tally) -> list[Entry]:
     totals: dict[str, Row] = {}
     notes: dict[str, dict[str, int]] = {}
     for (kind, close_code), row in rows.items():
-        totals.setdefault(kind, Row()).merge(row, rows.table)
+        totals.setdefault(kind, Row(rows.table)).merge(row, rows.table)
         if close_code:
             notes.setdefault(kind, {})[f"closed with {close_code}"] = row.flows
     for (kind, method), row in tally["methods"].items():

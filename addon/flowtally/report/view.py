@@ -163,6 +163,7 @@ class View:
     """Those that were asked for, also where they are empty."""
     timeline: OverTime
     durations: Sequence[Bar]
+    """None for a terminal, which does not show them."""
     dropped: int
     """Records that could not be written to the log."""
 
@@ -189,22 +190,21 @@ def view(
             for table in tables
         ],
         timeline=timeline(tally, slots),
-        durations=durations(tally),
+        durations=[] if terminal else durations(tally),
         dropped=tally.dropped,
     )
 
 
 def _headline(tally: Tally) -> Headline:
-    total = tally.total()
     return Headline(
-        flows=total.flows,
-        failures=total.failures,
-        unsuccessful=total.unsuccessful,
-        events=total.events,
-        ok=tally.total("ok").flows,
-        unfinished=tally.total("unfinished").flows,
-        request_bytes=total.request_bytes,
-        response_bytes=total.response_bytes,
+        flows=tally.flows,
+        failures=tally.failures,
+        unsuccessful=tally.unsuccessful,
+        events=tally.events,
+        request_bytes=tally.sum("request_bytes"),
+        response_bytes=tally.sum("response_bytes"),
+        ok=tally.sum("flows", "ok"),
+        unfinished=tally.sum("flows", "unfinished"),
         first=tally.first,
         last=tally.last,
         seconds=seconds_between(tally.first, tally.last),
