@@ -524,10 +524,17 @@ def test_charts(browser: Browser, report: str, chart: str) -> None:
         assert values.first.inner_text() == "in all"
 
 
+FITS = """
+() => [...document.querySelectorAll(".chart")].every((box) =>
+  box.firstElementChild.clientWidth <= box.clientWidth)
+"""
+"""Whether the charts are no wider than their places."""
+
+
 def test_a_chart_fits_the_window_when_that_changes(browser: Browser, report: str) -> None:
     with shown(browser, report) as page:
         page.set_viewport_size({"width": lab.NARROW[0], "height": lab.NARROW[1]})
-        page.wait_for_function("() => document.querySelector('#traffic .uplot').clientWidth < 400")
+        page.wait_for_function(FITS)
         assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
 
 
@@ -1304,6 +1311,7 @@ def test_hostile_traffic_is_only_text_on_the_live_page(browser: Browser, live: L
         assert after["unknown"] == []
         for size in (lab.NARROW, lab.WIDE):
             page.set_viewport_size({"width": size[0], "height": size[1]})
+            page.wait_for_function(FITS)  # the charts follow the window
             assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
             assert page.evaluate(lab.OVERLAPS) == []
             lab.picture(page, f"live-hostile-{size[0]}")

@@ -27,6 +27,7 @@ from .tally import Rows
 from .tally import Tally
 from .tally import endpoint
 from .vocabulary import CAUSES
+from .vocabulary import ERROR_BANDS
 from .vocabulary import ERRORS
 from .vocabulary import UNSUCCESSFUL
 from .vocabulary import band_of
@@ -303,7 +304,7 @@ def _always(_name: str, _before: Proportion, _after: Proportion) -> bool:
 
 
 def _is_problem(code: str, _before: Proportion, _after: Proportion) -> bool:
-    return band_of(code) in ("Client error", "Server error")
+    return band_of(code) in ERROR_BANDS
 
 
 def _flipped(_name: str, before: Proportion, after: Proportion) -> bool:

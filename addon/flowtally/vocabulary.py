@@ -22,6 +22,8 @@ SCHEMA = 2
 
 BANDS = ("Informational", "Success", "Redirection", "Client error", "Server error")
 """The status bands, by first digit of the code (RFC 9110 §15)."""
+ERROR_BANDS = BANDS[3:]
+"""The bands of the codes from 400 on."""
 
 UNSUCCESSFUL = -3
 """The error code of a complete response with a status of 400 and up."""

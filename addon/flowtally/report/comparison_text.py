@@ -15,7 +15,7 @@ from ..comparison import Side
 from ..comparison import Traffic
 from ..redaction import printable
 from ..tally import place
-from ..vocabulary import BANDS
+from ..vocabulary import ERROR_BANDS
 from ..vocabulary import band_of
 from .layout import WIDTH
 from .layout import Cells
@@ -44,7 +44,7 @@ def text(comparison: Comparison, width: int = WIDTH) -> list[str]:
     statuses = [
         change
         for change in comparison.status_codes
-        if change.clear and band_of(change.name) not in BANDS[3:]
+        if change.clear and band_of(change.name) not in ERROR_BANDS
     ]
     lines = [
         *_wrapped(" ".join(verdict(comparison)), width),

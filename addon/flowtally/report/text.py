@@ -12,6 +12,7 @@ from ..examples import describe
 from ..redaction import printable
 from ..tally import EVENT
 from ..tally import Tally
+from ..vocabulary import ERROR_BANDS
 from . import layout
 from .layout import WIDTH
 from .layout import Cells
@@ -220,7 +221,7 @@ def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
     for number, start in enumerate(timeline.starts):
         counts = Counter({name: column[number] for name, column in timeline.series.items()})
         events = counts[EVENT]
-        status = counts["Client error"] + counts["Server error"]
+        status = sum(counts[band] for band in ERROR_BANDS)
         moment = local_time(start)
         cells = (counts.total() - events, counts["error"], status, events)[: len(heads)]
         rows.append((moment if len(days) > 1 else moment[11:], *map(str, cells)))
