@@ -929,7 +929,7 @@ def test_a_live_page_that_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running(tmp_path / "log") as addon:
-        monkeypatch.setattr("flowtally.live.view", None)
+        monkeypatch.setattr("flowtally.report.view.view", None)
         flow = request_for(OWN)
         serve(addon, flow)
         assert flow.response
