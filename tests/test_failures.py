@@ -250,6 +250,15 @@ def test_a_tag_that_says_more_than_the_failure_keeps_it(bench: Bench) -> None:
     assert (tag["cause"], tag["detail"], tag["status"]) == ("connection_refused", REFUSED, 200)
 
 
+def test_what_a_flow_shows_of_its_failure_stands_above_what_was_known(bench: Bench) -> None:
+    client = client_at()
+    bench.failures.server_failed(client, server_at(error="connection closed"))
+    flow = flow_of(client, "connection closed")
+    own = {"outcome": "error", "cause": "http_response_timeout"}
+    assert bench.failures.claim(flow, own) == own
+    assert not bench.failures
+
+
 def test_a_connect_has_its_failure_on_the_server(bench: Bench) -> None:
     client, failures = client_at(), bench.failures
     failures.server_failed(client, server_at())
