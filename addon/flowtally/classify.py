@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mitmproxy import dns
@@ -303,13 +304,18 @@ def _os_error(message: str) -> str:
     return next((cause for cause in _MOST_TELLING if cause in found), found[0] if found else "")
 
 
+@lru_cache(maxsize=256)
+def _status_line(status: int, band: str, description: str) -> str:
+    return f"{status} {band}, {description}"
+
+
 def status_of(tag: Mapping[str, Any]) -> str:
     """What a tag says in one line, for people: `404 Client error, Not found`."""
     if tag["outcome"] == "status" and "cause" not in tag and "close_code" not in tag:
-        return f"{tag['status']} {tag['band']}, {tag['description']}"
+        return _status_line(tag["status"], tag["band"], tag["description"])
     parts = []
     if "status" in tag:
-        parts.append(f"{tag['status']} {tag['band']}, {tag['description']}")
+        parts.append(_status_line(tag["status"], tag["band"], tag["description"]))
     if "cause" in tag:
         parts.append(f"{tag['error_code']} {tag['error_name']}: {tag['cause']}")
     if not parts or tag["outcome"] == "unfinished":

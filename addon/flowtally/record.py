@@ -168,9 +168,12 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     if response is not None and data.method != b"CONNECT":
         if websocket is None and (size := _body_size(response, error)) is not None:
             record["response_bytes"] = size
-        content_type = response.headers.get("content-type")
-        if content_type and (media_type := _media_type(content_type)):
-            record["media_type"] = media_type
+        for name, value in response.data.headers.fields:
+            # Headers.get() looks at all of them, and costs as much as the rest of the record.
+            if len(name) == 12 and name.lower() == b"content-type":
+                if media_type := _media_type(value):
+                    record["media_type"] = media_type
+                break
         # With a connection made for this request, the request was sent once that was up.
         server = flow.server_conn
         connected = server.timestamp_tls_setup or server.timestamp_tcp_setup
@@ -207,9 +210,9 @@ def _url(data: http.RequestData, host: str, urls: Urls) -> str:
 
 
 @lru_cache(maxsize=256)
-def _media_type(content_type: str) -> str:
+def _media_type(content_type: bytes) -> str:
     """The media type of a Content-Type header without parameters (RFC 9110 §8.3.1)."""
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = content_type.partition(b";")[0].strip().lower().decode("utf-8", "replace")
     return redaction.printable(media_type, MAX_MEDIA_TYPE)
 
 

@@ -7,12 +7,15 @@ identifies a chain is the client's address and the URL it waits for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections import OrderedDict
 from dataclasses import dataclass
 from dataclasses import field
 from urllib.parse import quote
 from urllib.parse import urljoin
 from urllib.parse import urlsplit
+
+from .vocabulary import DEFAULT_PORTS
 
 LOOP = 3
 """The same URL answered by a redirect this often in one chain is a loop."""
@@ -28,7 +31,6 @@ MAX_LENGTH = 8192
 
 # Kept as they are by clients that repair a Location, RFC 3986 §2.2 and §2.3.
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(slots=True)
@@ -53,12 +55,12 @@ def normalize(url: str, base: str = "") -> str:
         host = parts.hostname or ""
     except ValueError:
         return ""
-    if parts.scheme not in _DEFAULT_PORTS or not host:
+    if parts.scheme not in DEFAULT_PORTS or not host:
         return ""
     path = quote(parts.path or "/", _SAFE, errors="replace")
     query = quote(parts.query, _SAFE, errors="replace")
     return (
-        f"{parts.scheme}://{host}:{port or _DEFAULT_PORTS[parts.scheme]}{path}"
+        f"{parts.scheme}://{host}:{port or DEFAULT_PORTS[parts.scheme]}{path}"
         f"{'?' if query else ''}{query}"
     )
 
@@ -68,10 +70,18 @@ class Redirects:
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[tuple[str, str], list[Chain]] = OrderedDict()
+        """Client's address and URL → chains that wait for it."""
         self._chains = 0
+        self._hosts: Counter[tuple[str, str]] = Counter()
+        """Client's address and host → for how many URLs of it chains wait."""
 
     def __len__(self) -> int:
         return self._chains
+
+    def expects(self, client: str, host: str) -> bool:
+        """Whether a chain of this client waits for a URL of this host: for all others, and they are
+        nearly all, nobody has to look at the URL."""
+        return (client, host.lower()) in self._hosts
 
     def follow(self, client: str, url: str, location: str, time: float, limit: int) -> str:
         """Take in one redirect response; the cause that it broke, or "".
@@ -107,17 +117,34 @@ class Redirects:
             self._chains -= 1
             if not chains:
                 del self._waiting[key]
+                self._forget(key)
             if time - chain.time <= MAX_AGE:
                 return chain
         return None
 
     def _keep(self, key: tuple[str, str], chain: Chain) -> None:
-        self._waiting.setdefault(key, []).append(chain)
+        if key not in self._waiting:
+            self._waiting[key] = []
+            self._hosts[_host(key)] += 1
+        self._waiting[key].append(chain)
         self._waiting.move_to_end(key)
         self._chains += 1
         while self._waiting:
             oldest = next(iter(self._waiting.values()))
             if self._chains <= MAX_CHAINS and chain.time - oldest[-1].time <= MAX_AGE:
                 break
-            self._waiting.popitem(last=False)
+            key, _ = self._waiting.popitem(last=False)
+            self._forget(key)
             self._chains -= len(oldest)
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        host = _host(key)
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+
+
+def _host(key: tuple[str, str]) -> tuple[str, str]:
+    """Client's address and host, of a client's address and URL."""
+    client, url = key
+    return client, urlsplit(url).hostname or ""

@@ -15,6 +15,7 @@ from mitmproxy import version as mitmproxy_version
 
 from . import __version__
 from . import journal
+from .encoding import Encoded
 from .encoding import encode
 from .redaction import printable
 from .tally import Tally
@@ -225,15 +226,17 @@ class _Writer:
         self._begin = log.log_bytes
         """What the session has written into the file up to the last record that the rows hold:
         others may come before the first one of the checkpoint."""
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting: list[str] = []
+        """Rows as JSON."""
         self._waiting_bytes = 0
 
     def add(self, row: dict[str, Any]) -> None:
         """Write a row, or let it wait for the next record."""
-        size = len(encode(row))
+        line = encode(row)
+        size = len(line)
         if self._waiting_bytes + size > ROWS_OF_A_LINE:
             self.write(last=False)
-        self._waiting.append(row)
+        self._waiting.append(line[:-1].decode())
         self._waiting_bytes += size
         self.row_bytes += size
         self.rows += 1
@@ -248,7 +251,7 @@ class _Writer:
             "log_bytes": self._log.log_bytes,
             # Negative only if the log was made anew, and then no reader finds the first record.
             "checkpoint_bytes": max(0, self._log.log_bytes - self._begin),
-            "rows": self._waiting,
+            "rows": Encoded(f"[{','.join(self._waiting)}]"),
         }
         self._log.write(record)
         self._waiting, self._waiting_bytes = [], 0

@@ -73,6 +73,8 @@ class Tagger:
         is_redirect = tag["status"] in REDIRECT_CODES
         location = response.headers.get("location", "") if is_redirect else ""
         client = str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
+        if not location and not self._redirects.expects(client, _requested_host(flow)):
+            return tag
         ended = response.timestamp_end or response.timestamp_start or 0.0
         url = flow.request.pretty_url
         if not location:
@@ -80,6 +82,14 @@ class Tagger:
             return tag
         cause = self._redirects.follow(client, url, location, ended, self.max_redirects)
         return with_redirect_limit(tag, cause) if cause else tag
+
+
+def _requested_host(flow: http.HTTPFlow) -> str:
+    """The host of a request as clients name it. Elsewhere than in these modes, that is only in the
+    Host header, which takes long to look up."""
+    if flow.client_conn.proxy_mode.type_name in ("regular", "upstream"):
+        return flow.request.data.host
+    return flow.request.pretty_host
 
 
 def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:

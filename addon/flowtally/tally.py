@@ -63,8 +63,6 @@ with error code -3. `events`: failures without a flow. Bytes are those of bodies
 COMMON = (
     "kind",
     "method",
-    "host",
-    "port",
     "outcome",
     "status",
     "error_code",
@@ -72,7 +70,8 @@ COMMON = (
     "close_code",
     "media_type",
 )
-"""Fields that many records have in common, and that decide in which rows most tables count them."""
+"""Fields of which there are few sets of values, and that decide in which rows most tables count a
+record."""
 MAX_COMMON = 2000
 """For how many sets of common fields the rows are remembered."""
 
@@ -97,7 +96,11 @@ EXAMPLE = (
 
 def place(record: Record) -> str:
     """A record's host, with its port unless that is 80 or 443; "" of none."""
-    host, port = record.get("host", ""), record.get("port")
+    return _place_of(record.get("host", ""), record.get("port"))
+
+
+@lru_cache(maxsize=4096)
+def _place_of(host: str, port: int | None) -> str:
     return host if port is None or port in DEFAULT_PORTS.values() else f"{host}:{port}"
 
 
@@ -128,8 +131,12 @@ def _endpoint_of(method: str, url: str) -> str:
     return f"{method} {url}"
 
 
-def _endpoint(record: Record) -> Key | None:
+def _endpoint(record: Record) -> Key:
     return (endpoint(record),)
+
+
+def _host(record: Record) -> Key:
+    return (place(record),)
 
 
 def series(record: Record) -> str:
@@ -171,14 +178,6 @@ def _slow(record: Record) -> Key | None:
     return () if record["kind"] == "http" and "duration_ms" in record else None
 
 
-def _by_time(record: Record) -> tuple[Any, ...]:
-    return record["time"], record.get("flow", "")
-
-
-def _by_duration(record: Record) -> tuple[Any, ...]:
-    return record["duration_ms"], *_by_time(record)
-
-
 # --- the tables ---
 
 
@@ -197,6 +196,8 @@ class Table:
     """It counts failures without a flow too."""
     common: bool = True
     """The key depends on nothing but the fields COMMON."""
+    problems: bool = False
+    """It holds only what went wrong, or is unfinished."""
     waits: bool = False
     """It knows how `wait_ms` is distributed."""
     durations: bool = False
@@ -204,8 +205,9 @@ class Table:
     description: str = ""
     """The field of the first record of a row that says what the key means."""
     examples: int = 0
-    """How many records are kept as examples, those with the largest `order`."""
-    order: Callable[[Record], tuple[Any, ...]] = _by_time
+    """How many records are kept as examples, those that come last in the order of `examples_by`."""
+    examples_by: str = "time"
+    """A field that they have. Of those that are equal in it, the latest are kept."""
 
 
 TABLES = (
@@ -213,13 +215,21 @@ TABLES = (
         "codes", ("band", "code"), _code, 100, waits=True, durations=True, description="description"
     ),
     Table("causes", ("error_code", "cause"), _cause, 200, True, examples=5),
-    Table("hosts_of_causes", ("error_code", "cause", "host"), _host_of_cause, 100, True),
-    Table("hosts", ("host",), lambda r: (place(r),), 1500, True, waits=True, durations=True),
+    Table(
+        "hosts_of_causes",
+        ("error_code", "cause", "host"),
+        _host_of_cause,
+        100,
+        events=True,
+        common=False,
+        problems=True,
+    ),
+    Table("hosts", ("host",), _host, 1500, events=True, common=False, waits=True, durations=True),
     Table("endpoints", ("endpoint",), _endpoint, 3000, common=False, durations=True),
     Table("media_types", ("media_type",), _media_type, 100, durations=True),
     Table("methods", ("kind", "method"), lambda r: (r["kind"], r.get("method", "")), 50),
     Table("protocols", ("kind", "close_code"), _protocol, 50, durations=True),
-    Table("slowest", (), _slow, 1, common=False, examples=10, order=_by_duration),
+    Table("slowest", (), _slow, 1, common=False, examples=10, examples_by="duration_ms"),
 )
 """All tables but the timeline. A record is in at most one row of each.
 
@@ -269,7 +279,7 @@ class Row:
         self.wait = Histogram() if table.waits else _NOTHING
         self.duration = Histogram() if table.durations else _NOTHING
         self._examples: list[tuple[tuple[Any, ...], Example]] = []
-        """Each with its place in the table's `order`, ascending."""
+        """Each with its place in the table's order, ascending."""
 
     @property
     def count(self) -> int:
@@ -287,9 +297,13 @@ class Row:
         return [kept for _, kept in self._examples]
 
     def keep(self, record: Record, table: Table) -> None:
-        """Keep a record as an example if it is among those with the largest order."""
-        order, kept = table.order(record), self._examples
-        if len(kept) >= table.examples and order < kept[0][0]:
+        """Keep a record as an example if it is among the last in the table's order."""
+        rank, kept = record[table.examples_by], self._examples
+        full = len(kept) >= table.examples
+        if full and rank < kept[0][0][0]:  # nearly all are not among the slowest
+            return
+        order = rank, record["time"], record.get("flow", "")
+        if full and order < kept[0][0]:
             return
         kept.append((order, example(record)))
         if len(kept) > 1 and kept[-2][0] > order:
@@ -508,7 +522,20 @@ class Tally:
         self.tables: dict[str, Rows] = {table.name: Rows(table) for table in TABLES}
         """Name → rows of TABLES, and the timeline."""
         self.tables[TIMELINE.name] = Timeline(TIMELINE)
-        self._apart = [rows for rows in self.tables.values() if not rows.table.common]
+        self._apart = [
+            (
+                rows,
+                rows.key,
+                rows.table.problems,
+                rows.table.waits,
+                rows.table.durations,
+                bool(rows.table.examples),
+            )
+            for rows in self.tables.values()
+            if not rows.table.common
+        ]
+        """The tables in which a record's row depends on more than its COMMON fields: rows, how a
+        key is made, and what the rows have."""
         self._places: dict[tuple[Any, ...], Places] = {}
         """COMMON fields → rows. To look each row up by a key of its own would cost a flow twice
         as much as to count it."""
@@ -535,18 +562,23 @@ class Tally:
         places = self._places.get(common)
         if places is None:
             places = self._find_places(common, record)
-        rows, durations = list(places.rows), list(places.durations)
-        for apart in self._apart:
-            key = apart.key(record)
+        rows, waits, durations = [*places.rows], [*places.waits], [*places.durations]
+        problem = "error_code" in record or record["outcome"] == "unfinished"
+        for apart, key_of, of_problems, has_waits, has_durations, has_examples in self._apart:
+            if of_problems and not problem:
+                continue
+            key = key_of(record)
             if key is None:
                 continue
             row = apart.get(key)
             if row is None:
                 row = apart.admit(key)
             rows.append(row)
-            if apart.table.durations:
+            if has_waits:
+                waits.append(row.wait)
+            if has_durations:
                 durations.append(row.duration)
-            if apart.table.examples:
+            if has_examples:
                 row.keep(record, apart.table)
         sent, received = get("request_bytes", 0), get("response_bytes", 0)
         for row in rows:
@@ -557,14 +589,14 @@ class Tally:
         if (time := get("wait_ms")) is not None:
             time = round(time * 1000)
             number = bucket(time)
-            for histogram in places.waits:
+            for histogram in waits:
                 histogram.add(time, number)
         if (time := get("duration_ms")) is not None:
             time = round(time * 1000)
             number = bucket(time)
             for histogram in durations:
                 histogram.add(time, number)
-        if get("error_code") is not None:
+        if problem:
             self._add_problem(record, rows)
         for row, table in places.examples:
             row.keep(record, table)
@@ -575,7 +607,7 @@ class Tally:
         if record["outcome"] == "error":
             for row in rows:
                 row.failures += 1
-        elif record["error_code"] == UNSUCCESSFUL:
+        elif record.get("error_code") == UNSUCCESSFUL:
             for row in rows:
                 row.unsuccessful += 1
 
@@ -763,5 +795,5 @@ def _check_example(record: Any, table: Table) -> None:
     for name in ("wait_ms", "duration_ms"):
         if type(record.get(name, 0)) not in (int, float) or not 0 <= record.get(name, 0) < 1e15:
             raise ValueError(f"{name!r} of an example must be a time in ms")
-    if table.order is _by_duration and "duration_ms" not in record:
-        raise ValueError(f"{table.name} has an example without 'duration_ms'")
+    if table.examples_by not in record:
+        raise ValueError(f"{table.name} has an example without {table.examples_by!r}")

@@ -10,6 +10,10 @@ _LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last one that RFC 3339 
 _LONGEST = _LAST_SECOND * 1e6
 
 
+_MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
+"""How each of a second's milliseconds is written."""
+
+
 @lru_cache(maxsize=64)
 def whole_second(second: int) -> str:
     """Unix time → RFC 3339 up to the second, without zone."""
@@ -21,7 +25,7 @@ def timestamp(seconds: float) -> str:
     if not 0 <= seconds <= _LAST_SECOND:
         seconds = _LAST_SECOND if seconds > _LAST_SECOND else 0
     second = int(seconds)
-    return f"{whole_second(second)}.{int((seconds - second) * 1000):03d}Z"
+    return whole_second(second) + _MILLISECONDS[int((seconds - second) * 1000)]
 
 
 def milliseconds(start: float | None, end: float | None) -> float | None:
