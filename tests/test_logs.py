@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,7 @@ def assert_same(logs: Logs, oracle: Oracle) -> None:
 def small(table: int = 3, growth: int = 2000, line: int = 1500) -> Iterator[None]:
     """Full tables, frequent checkpoints, each in several records."""
     with pytest.MonkeyPatch.context() as patch:
-        tables = tuple(replace(declared, limit=table) for declared in TABLES)
+        tables = tuple(declared._replace(limit=table) for declared in TABLES)
         patch.setattr(tally_module, "TABLES", tables)
         patch.setattr(session_module, "LEAST_GROWTH", growth)
         patch.setattr(session_module, "SHARE", 1000)

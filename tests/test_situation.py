@@ -7,7 +7,6 @@ connections are open.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,7 +115,7 @@ BROKEN = Situation(head=False, side="server", waited=10.0, tunnelled=True)
     ],
 )
 def test_http(message: str, changes: Changes, differs: Changes) -> None:
-    assert http_situation(broken(message, **changes)) == replace(BROKEN, **differs)
+    assert http_situation(broken(message, **changes)) == BROKEN._replace(**differs)
 
 
 INCOMPLETE: Changes = {"request__timestamp_end": None}

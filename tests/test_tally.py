@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -336,7 +335,7 @@ def test_places(record: Record, expected: str) -> None:
 
 def tiny(monkeypatch: pytest.MonkeyPatch, limit: int = 2) -> None:
     """Tables that are full at once."""
-    tables = [replace(table, limit=limit) for table in TABLES]
+    tables = [table._replace(limit=limit) for table in TABLES]
     monkeypatch.setattr(module, "TABLES", tuple(tables))
 
 
@@ -421,7 +420,7 @@ def test_a_group_does_not_take_the_room_of_another(monkeypatch: pytest.MonkeyPat
 
 def test_groups_without_end_are_bounded_too() -> None:
     """Only a log that somebody else wrote has causes without end."""
-    rows = Rows(replace(TABLES[0], limit=2))
+    rows = Rows(TABLES[0]._replace(limit=2))
     for number in range(100):
         rows.admit((f"group {number}", "x")).flows += 1
     assert len(rows) == 2 * module.MOST_GROUPS + 1

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from typing import NamedTuple
 
 from mitmproxy import dns
 from mitmproxy import flow as mflow
@@ -35,8 +35,9 @@ TIMEOUT_TOLERANCE = 0.1
 """Seconds by which a wait may look shorter than the client meant it: its clock starts when it
 connects to the proxy, mitmproxy's when the first byte of the request is there."""
 
-_OS_ERROR = re.compile(r"\[(Errno|WinError) (-?\d+)\]")
-_REQUEST_LINE = re.compile(r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$")
+# As text: they are compiled when the first failure needs them.
+_OS_ERROR = r"\[(Errno|WinError) (-?\d+)\]"
+_REQUEST_LINE = r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$"
 
 # Several addresses of a host were tried: the error that says most about the server.
 _MOST_TELLING = (
@@ -59,8 +60,7 @@ _EXPLAINS: Mapping[str, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """What the user's options say about classification."""
 
     statuses: Mapping[int, Tag]
@@ -73,8 +73,7 @@ class Rules:
     """mitmproxy's `rawtcp`: whether a switch to an unknown protocol leads anywhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """A log line about this client's connection that explains what follows."""
 
     message: Message
@@ -167,7 +166,7 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
     A request line of three words that ends in an HTTP version is a request whose target is no URL;
     any other is no HTTP at all.
     """
-    if request_line := _REQUEST_LINE.match(text[:8192]):
+    if request_line := re.match(_REQUEST_LINE, text[:8192]):
         method, target = request_line.groups()
         target = redaction.redact(target, rules.urls)
         detail = redaction.printable(f"Bad HTTP request line: {method} {target}".rstrip())
@@ -299,7 +298,7 @@ def _os_error(message: str) -> str:
         return ""
     found = [
         vocabulary.OS_ERRORS.get((family, int(number)), "")
-        for family, number in _OS_ERROR.findall(message[:4096])
+        for family, number in re.findall(_OS_ERROR, message[:4096])
     ]
     return next((cause for cause in _MOST_TELLING if cause in found), found[0] if found else "")
 

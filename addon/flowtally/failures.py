@@ -12,8 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Container
-from dataclasses import dataclass
 from typing import Any
+from typing import NamedTuple
 
 from mitmproxy import connection
 from mitmproxy import flow as mflow
@@ -47,8 +47,7 @@ Client = Any
 """A client's address (`peername`). Connections of a replayed flow have no other common name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """A failure without a flow, as far as one can see."""
 
     message: str
@@ -87,8 +86,7 @@ class Failure:
         return flow
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """A connection to a server that is being made."""
 
     since: float

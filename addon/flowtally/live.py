@@ -14,10 +14,10 @@ import json
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
 
 from mitmproxy import connection
 from mitmproxy import http
@@ -51,8 +51,7 @@ HEADERS = {
 """What every answer has; Fetch standard, HTML standard."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where the page gets its contents."""
 
     version: Callable[[], str]

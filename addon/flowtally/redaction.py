@@ -14,14 +14,14 @@ MAX_HOST = 255
 MAX_TOKEN = 32
 """Longest method or HTTP version that is kept, in characters."""
 
-_BYTES_LITERAL = re.compile(
-    r"""(?:bytearray\()?b(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))\)?"""
-)
-_HEADER_VALUE = re.compile(
+# Patterns as text: most sessions need none of them, and to compile one takes longer than to load
+# this module.
+_BYTES_LITERAL = r"""(?:bytearray\()?b(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))\)?"""
+_HEADER_VALUE = (
     r"""(headers?: |transfer-encoding )\[?(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))"""
 )
-_CLIENT_HELLO = re.compile(r"(Cannot parse ClientHello: )[0-9a-f]+")
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s<>]+")  # a password may hold quotes
+_CLIENT_HELLO = r"(Cannot parse ClientHello: )[0-9a-f]+"
+_URL = r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s<>]+"  # a password may hold quotes
 
 
 def printable(text: str, limit: int = MAX_TEXT) -> str:
@@ -42,11 +42,11 @@ def detail(message: str, urls: Urls = "redacted") -> str:
     # A quotation can be megabytes long, and only its beginning could be shown anyway.
     message = message[:4096]
     if "b'" in message or 'b"' in message:
-        message = _BYTES_LITERAL.sub("(bytes not kept)", message)
-    message = _HEADER_VALUE.sub(r"\1(value not kept)", message)
-    message = _CLIENT_HELLO.sub(r"\1(bytes not kept)", message)
+        message = re.sub(_BYTES_LITERAL, "(bytes not kept)", message)
+    message = re.sub(_HEADER_VALUE, r"\1(value not kept)", message)
+    message = re.sub(_CLIENT_HELLO, r"\1(bytes not kept)", message)
     if "://" in message:
-        message = _URL.sub(lambda match: redact(match.group(), urls), message)
+        message = re.sub(_URL, lambda match: redact(match.group(), urls), message)
     return printable(message)
 
 

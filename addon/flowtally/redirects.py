@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections import OrderedDict
-from dataclasses import dataclass
-from dataclasses import field
 from urllib.parse import quote
 from urllib.parse import urljoin
 from urllib.parse import urlsplit
@@ -33,15 +31,17 @@ MAX_LENGTH = 8192
 _SAFE = "!#$%&'()*+,/:;=?@[]~"
 
 
-@dataclass(slots=True)
 class Chain:
     """One client's way from redirect to redirect."""
 
-    length: int = 0
-    time: float = 0.0
-    """When the last redirect arrived, Unix time."""
-    answered: dict[int, int] = field(default_factory=dict)
-    """Hash of a URL → how often it was answered by a redirect."""
+    __slots__ = ("answered", "length", "time")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.time = 0.0
+        """When the last redirect arrived, Unix time."""
+        self.answered: dict[int, int] = {}
+        """Hash of a URL → how often it was answered by a redirect."""
 
 
 def normalize(url: str, base: str = "") -> str:

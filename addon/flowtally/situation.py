@@ -7,7 +7,7 @@ situation is decided in `classify`; nothing here looks into `known/`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mitmproxy import connection
 from mitmproxy import flow as mflow
@@ -28,8 +28,7 @@ GAVE_UP = frozenset(
 """The causes of an exchange that ended because its client had left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """How far an exchange had come when it broke, and who broke it."""
 
     head: bool = False

@@ -14,7 +14,6 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from math import floor
@@ -181,8 +180,7 @@ def _slow(record: Record) -> Key | None:
 # --- the tables ---
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """How a table of the statistics comes about."""
 
     name: str

@@ -7,13 +7,12 @@ with its source; this module reads them once, at import, and turns them into dic
 from __future__ import annotations
 
 import csv
-import tomllib
 from collections.abc import Iterator
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from typing import Literal
+from typing import NamedTuple
 
 KNOWN = Path(__file__).with_name("known")
 
@@ -52,8 +51,7 @@ METADATA_KEY = "flowtally"
 """Where the tag stands in `flow.metadata`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Error:
+class Error(NamedTuple):
     """One row of `known/error_codes.csv`."""
 
     code: int
@@ -61,8 +59,7 @@ class Error:
     meaning: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """One row of `known/causes.csv`."""
 
     name: str
@@ -73,8 +70,7 @@ class Cause:
     """One line that a person who debugs can act on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One row of `known/messages.csv`: what a text of mitmproxy's means.
 
     The same words can be said of either side and before or after the response head, so a row holds
@@ -114,29 +110,27 @@ OS_ERRORS: Mapping[tuple[str, int], str] = {
 """(`Errno` or `WinError`, number) → cause, for every platform: a saved flow may come from any."""
 
 
-def _messages(where: str) -> tuple[Message, ...]:
-    return tuple(
-        Message(
-            row["match"],  # type: ignore[arg-type]  # the tests check the file's words
-            row["text"].lower() if row["match"] == "has" else row["text"],
-            row["server_before_head"],
-            row["server_after_head"],
-            row["client"],
-        )
-        for row in _rows("messages.csv")
-        if row["where"] == where
-    )
+def _messages() -> dict[str, list[Message]]:
+    found: dict[str, list[Message]] = {}
+    for row in _rows("messages.csv"):
+        text = row["text"].lower() if row["match"] == "has" else row["text"]
+        causes = (row["server_before_head"], row["server_after_head"], row["client"])
+        # The tests check the words of the file.
+        message = Message(row["match"], text, *causes)  # type: ignore[arg-type]
+        found.setdefault(row["where"], []).append(message)
+    return found
 
 
-EXCHANGE_MESSAGES = _messages("exchange")
+_MESSAGES = _messages()
+EXCHANGE_MESSAGES = tuple(_MESSAGES["exchange"])
 """Texts of `flow.error` and `server_conn.error`."""
-HANDSHAKE_MESSAGES = _messages("handshake")
+HANDSHAKE_MESSAGES = tuple(_MESSAGES["handshake"])
 """Texts of `client_conn.error` after a failed TLS handshake with the client."""
-LOG_MESSAGES = _messages("log")
+LOG_MESSAGES = tuple(_MESSAGES["log"])
 """Log lines that are mitmproxy's only word on a failure."""
-NOTE_MESSAGES = _messages("note")
+NOTE_MESSAGES = tuple(_MESSAGES["note"])
 """Log lines that explain a failure which a flow shows only vaguely, or not at all."""
-TLS_LOG_MESSAGES = _messages("tls_log")
+TLS_LOG_MESSAGES = tuple(_MESSAGES["tls_log"])
 """The same, in log lines that begin with `TLS Error:`."""
 
 
@@ -203,6 +197,8 @@ def read_catalogue(path: Path) -> dict[int, Tag]:
 
     Raises: CatalogueError, naming the line and what is allowed.
     """
+    import tomllib  # few have a catalogue
+
     try:
         text = path.read_text(encoding="utf-8")
         data = tomllib.loads(text)

@@ -13,7 +13,6 @@ import termios
 from collections.abc import Collection
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +141,7 @@ def limited(limit: int, *names: str) -> tuple[Table, ...]:
     """The tables of the statistics, those of these names (or all) with so few rows a group that
     they overflow; for a test to put in the place of `flowtally.tally.TABLES`."""
     return tuple(
-        replace(table, limit=limit) if not names or table.name in names else table
+        table._replace(limit=limit) if not names or table.name in names else table
         for table in TABLES
     )
 
