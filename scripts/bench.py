@@ -8,8 +8,9 @@
 through reverse mode, with wrk where it is installed. --memory: what the statistics occupy after a
 million flows to 100,000 hosts. --kills N: flows missing from the log after N times SIGKILL under
 load; anything but 0 ends with exit status 1. --report: time and memory that a log of a million
-flows takes to become an HTML report, with and without its final statistics, beside GoAccess (where
-it is installed) with an access log of the same requests; needs psutil. --instructions: how many
+flows takes to become an HTML report: of a session that was killed, of one that ended, and of one
+whose checkpoints are gone, so that every record has to be read; beside GoAccess (where it is
+installed) with an access log of the same requests; needs psutil. --instructions: how many
 instructions each flow of a saved file costs, and loading the addon, as valgrind counts them: hardly
 a number of it changes from run to run, whatever else the machine does. --addon FILE: the main.py
 for that, of another version. Without any of these: --read --live.
@@ -27,6 +28,7 @@ import json
 import multiprocessing
 import os
 import platform
+import py_compile
 import random
 import re
 import resource
@@ -50,6 +52,7 @@ from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 from typing import Any
 
 from mitmproxy import flow as mflow
@@ -57,6 +60,9 @@ from mitmproxy import http
 from mitmproxy import io
 from mitmproxy import version
 from mitmproxy.test import tflow
+
+if TYPE_CHECKING:
+    from flowtally.tally import Tally
 
 ADDON = Path(__file__).resolve().parent.parent / "addon" / "main.py"
 MITMDUMP = str(Path(sys.executable).with_name("mitmdump"))
@@ -394,7 +400,8 @@ def many_records() -> Iterator[dict[str, Any]]:
             "time": f"2026-01-01T{number // 60_000 % 24:02}:{number // 1000 % 60:02}:00.000Z",
             "flow": f"00000000-0000-4000-8000-{number:012}",
             "kind": "http",
-            "client": "127.0.0.1:50000",
+            "client": "127.0.0.1",
+            "client_port": 50000,
             "method": "GET",
             "url": f"https://{host}/{path}",
             "host": host,
@@ -434,7 +441,7 @@ def fold_many(result: Connection, traced: bool) -> None:
         tracemalloc.stop()
     else:
         current = peak = peak_rss() - before
-    result.send((peak, current, seconds, discrepancies(tally.to_data())))
+    result.send((peak, current, seconds, discrepancies(tally)))
 
 
 def peak_rss() -> int:
@@ -445,19 +452,19 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def discrepancies(data: dict[str, Any]) -> list[str]:
+def discrepancies(tally: Tally) -> list[str]:
     """What of the statistics of `many_records` is not exact."""
     failures = MANY_FLOWS // 100
+    total = tally.total()
     found = {
-        "flows": data["flows"] - MANY_FLOWS,
-        "bytes sent": data["request_bytes"] - 100 * MANY_FLOWS,
-        "bytes received": data["response_bytes"] - 1000 * MANY_FLOWS,
-        "failures": data["outcomes"]["error"] - failures,
-        "complete responses": data["outcomes"]["status"] - (MANY_FLOWS - failures),
-        "error -2": data["errors"]["-2"]["count"] - failures,
-        "band Success": data["bands"]["Success"]["flows"] - (MANY_FLOWS - failures),
-        "hosts": sum(row["flows"] for row in data["hosts"].values()) - MANY_FLOWS,
-        "endpoints": sum(row["flows"] for row in data["endpoints"].values()) - MANY_FLOWS,
+        "flows": tally.flows - MANY_FLOWS,
+        "bytes sent": total.request_bytes - 100 * MANY_FLOWS,
+        "bytes received": total.response_bytes - 1000 * MANY_FLOWS,
+        "failures": tally.failures - failures,
+        "band Success": tally.sum("flows", "Success") - (MANY_FLOWS - failures),
+        "cause": tally["causes"]["-2", "connection_refused"].flows - failures,
+        "hosts": total.flows - MANY_FLOWS,
+        "endpoints": sum(row.flows for row in tally["endpoints"].values()) - MANY_FLOWS,
     }
     return [f"{name}: {difference:+}" for name, difference in found.items() if difference]
 
@@ -490,26 +497,34 @@ BEGIN = 1_700_000_000
 """Unix time of the first request."""
 
 
-def write_logs(folder: Path, records: int) -> None:
-    """Write a log whose session was killed, one that ended, and an access log, all of the same
-    requests; the lines are those that the addon and a web server write."""
+STEP_EVERY = 20
+"""Flows between two steps of a session's work on checkpoints: at 20 flows a second, the addon's
+timer comes as often."""
+
+
+def browsed_host(number: int, chance: random.Random, full: bool) -> str:
+    """The host of a request: few are asked often, or with full tables all alike."""
+    if full:
+        return f"host{number % 1500}.example"
+    return f"host{min(int(chance.expovariate(0.1)), 59)}.example"
+
+
+def write_log(folder: Path, name: str, records: int, full: bool) -> None:
+    """Let a session of the addon's own write a log: NAME-killed.jsonl, without its end, NAME.jsonl
+    with it, and NAME-bare.jsonl without any checkpoint; and an access log of the same requests.
+    `full`: to 1,500 hosts and 3,000 endpoints, as many as the tables hold."""
     sys.path.insert(0, str(ADDON.parent))
-    from flowtally.encoding import PLAIN
-    from flowtally.encoding import encode
-    from flowtally.journal import Journal
-    from flowtally.tally import Tally
+    from flowtally.session import Session
     from flowtally.times import timestamp
     from flowtally.vocabulary import STATUS_TAGS
 
     chance = random.Random(1)
-    tally = Tally()
-    session = "0123abcd"
-    start = {"type": "session_start", "session": session, "time": timestamp(BEGIN), "schema": 1}
-    journal = Journal(folder / "ended.jsonl", start)
-    with (folder / "access.log").open("w") as access:
+    path = folder / f"{name}.jsonl"
+    session = Session(str(path), ["regular"], {})
+    with (folder / f"{name}.access.log").open("w") as access:
         for number in range(records):
-            host = f"host{min(int(chance.expovariate(0.1)), 59)}.example"
-            path = chance.choice(
+            host = browsed_host(number, chance, full)
+            target = chance.choice(
                 [
                     f"/api/v1/users/{number}",
                     "/api/v1/search?q=&page=",
@@ -518,54 +533,53 @@ def write_logs(folder: Path, records: int) -> None:
                     "/",
                 ]
             )
+            if full:
+                target = f"/pages/{'ab'[number // 1500 % 2]}"
             ended = BEGIN + number * 0.05
-            method = chance.choice(["GET", "GET", "GET", "GET", "POST"])
+            method = chance.choice(["GET", "GET", "GET", "GET", "POST"]) if not full else "GET"
             sent = chance.randrange(2000) if method == "POST" else 0
             received = min(int(chance.lognormvariate(7.5, 1.6)), 200_000)
             wait = int(chance.lognormvariate(10.8, 1))  # microseconds
             duration = wait + 2000 + chance.randrange(3000)
             record: dict[str, Any] = {
                 "type": "flow",
-                "session": session,
+                "session": session.id,
+                "seq": 0,
                 "time": timestamp(ended),
                 "flow": f"00000000-0000-4000-8000-{number:012}",
                 "kind": "http",
-                "client": f"127.0.0.1:{40000 + number % 20000}",
+                "client": "127.0.0.1",
+                "client_port": 40000 + number % 20000,
                 "method": method,
-                "url": f"https://{host}{path}",
+                "url": f"https://{host}{target}",
                 "host": host,
                 "port": 443,
                 "http_version": "HTTP/1.1",
                 "request_bytes": sent,
                 "duration_ms": duration / 1000,
+                "reused": True,
             }
             if number % 50:
                 status = chance.choices(list(STATUSES), list(STATUSES.values()))[0]
-                tag = STATUS_TAGS[status]
-                record |= {"response_bytes": received, "wait_ms": wait / 1000, **tag}
-                address, _, port = record["client"].partition(":")
-                line = PLAIN % (
-                    *(session, record["time"], record["flow"], address, port, method),
-                    *(record["url"], host, 443, "HTTP/1.1", sent, received),
-                    *(*divmod(wait, 1000), *divmod(duration, 1000)),
-                    encode(tag)[1:-2].decode(),
-                )
-                journal.write(line.encode())
+                record |= {"response_bytes": received, "media_type": "text/html"}
+                record |= {"wait_ms": wait / 1000, **STATUS_TAGS[status]}
             else:
                 status, received = 502, 0
                 record |= {"outcome": "error", "error_code": -2, "error_name": "ConnectionErr"}
                 record |= {"cause": "connection_terminated", "side": "server"}
                 record |= {"detail": "server closed connection"}
-                journal.write(encode(record))
-            tally.add(record)
+            session.add(record)
+            if number % STEP_EVERY == 0:
+                session.step()
             moment = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(ended))
             access.write(
-                f'127.0.0.1 - - [{moment}] "{method} {path} HTTP/1.1" {status} {received} '
+                f'127.0.0.1 - - [{moment}] "{method} {target} HTTP/1.1" {status} {received} '
                 f'"https://{host}/" "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0"\n'
             )
-    shutil.copyfile(folder / "ended.jsonl", folder / "killed.jsonl")
-    final = {"type": "stats", "session": session, "time": timestamp(ended), "final": True}
-    journal.close(final | tally.to_data())
+    shutil.copyfile(path, folder / f"{name}-killed.jsonl")
+    session.close()
+    with path.open("rb") as log, (folder / f"{name}-bare.jsonl").open("wb") as bare:
+        bare.writelines(line for line in log if not line.startswith(b'{"type":"stats"'))
 
 
 def seconds_of(command: list[str]) -> float:
@@ -606,15 +620,24 @@ def measure_report(records: int, rounds: int) -> dict[str, dict[str, list[float]
         sys.exit("--report needs psutil: pip install psutil")
     results: dict[str, dict[str, list[float]]] = {}
     with temporary_folder() as folder:
-        write_logs(folder, records)
+        write_log(folder, "usual", records, full=False)
+        write_log(folder, "full", records, full=True)
         page = str(folder / "report.html")
         flowtally = [sys.executable, "-m", "flowtally", "report", "--html", page]
+        logs = {
+            "session killed": "usual-killed",
+            "session killed, full tables": "full-killed",
+            "session ended": "usual",
+            "session ended, full tables": "full",
+            "without checkpoints": "usual-bare",
+            "without checkpoints, full tables": "full-bare",
+        }
         commands = {
-            "flowtally, session killed": [*flowtally, str(folder / "killed.jsonl")],
-            "flowtally, with final statistics": [*flowtally, str(folder / "ended.jsonl")],
+            f"flowtally, {name}": [*flowtally, str(folder / f"{log}.jsonl")]
+            for name, log in logs.items()
         }
         if shutil.which("goaccess"):
-            access, out = str(folder / "access.log"), str(folder / "goaccess.html")
+            access, out = str(folder / "usual.access.log"), str(folder / "goaccess.html")
             options = ["--log-format=COMBINED", "--no-progress", "--no-global-config"]
             commands = {GOACCESS: ["goaccess", access, *options, "-o", out], **commands}
         for round_number in range(1, rounds + 1):
@@ -665,6 +688,17 @@ CYCLE = 300
 """So many flows make the steady file; from then on it has the same requests again."""
 PORTS = {0: ("http", 8080), 1: ("https", 8443), 2: ("http", 80)}
 """Rest of a flow's number → scheme and port; all others are https on 443."""
+SLOWER = 12
+"""How many times as long as by itself mitmdump takes under valgrind."""
+CLOCK = f"""\
+import time
+
+real, start = time.monotonic, time.monotonic()
+time.monotonic = lambda: start + (real() - start) / {SLOWER}
+"""
+"""A `sitecustomize` module, by which timers keep pace with a process that valgrind holds up: what
+an addon does every ten seconds would otherwise come after every three hundred flows, here once more
+and there once less."""
 FLOOR = """\
 import json, os
 
@@ -691,6 +725,7 @@ addons = [Floor()]
 of its classification, its statistics and its care."""
 FLOOR_NAME = "floor: one JSON line a flow"
 FLOWTALLY = "with flowtally"
+REAL_CLOCK = "with flowtally, timers not slowed"
 STEADY, GROWING = "same endpoints", "ever new endpoints"
 
 
@@ -727,13 +762,15 @@ def write_cycle(path: Path, flows: int, growing: bool = False) -> Path:
     return path
 
 
-def instructions(arguments: list[str], folder: Path) -> int:
-    """How many instructions a whole mitmdump executes."""
+def instructions(arguments: list[str], folder: Path, slowed: bool) -> int:
+    """How many instructions a whole mitmdump executes. `slowed`: with the clock of `CLOCK`."""
     counts = folder / "counts"
     command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--branch-sim=no"]
     command += [f"--cachegrind-out-file={os.devnull}", f"--log-file={counts}"]
     command += [MITMDUMP, *arguments]
     environment = os.environ | {"PYTHONHASHSEED": "0"}
+    if slowed:
+        environment["PYTHONPATH"] = str(folder)  # sitecustomize.py lies there
     done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment)
     told = counts.read_text()
     found = re.search(r"I\s+refs:\s+([\d,]+)", told)
@@ -748,12 +785,17 @@ def measure_instructions(addon: Path) -> dict[str, Any]:
     costs: dict[str, dict[str, float]] = {STEADY: {}, GROWING: {}}
     starts: dict[str, int] = {}
     with temporary_folder() as folder:
+        clock = folder / "sitecustomize.py"
+        clock.write_text(CLOCK)
+        py_compile.compile(str(clock))
         floor, log = folder / "floor.py", folder / "saved.jsonl"
         floor.write_text(FLOOR.format(path=str(log)))
+        flowtally = ["-q", "-s", str(addon), "--set", f"flowtally_log={log}"]
         compared = {
             BARE: ["-q"],
             FLOOR_NAME: ["-q", "-s", str(floor)],
-            FLOWTALLY: ["-q", "-s", str(addon), "--set", f"flowtally_log={log}"],
+            FLOWTALLY: flowtally,
+            REAL_CLOCK: flowtally,
             "without -q (mitmproxy's dumper)": [],
             "with hardump": ["-q", "--set", f"hardump={folder / 'saved.har'}"],
             "with -w FILE": ["-q", "-w", str(folder / "saved.flows")],
@@ -764,19 +806,20 @@ def measure_instructions(addon: Path) -> dict[str, Any]:
             for flows in (ALMOST_EMPTY, SHORT, LONG)
         }
 
-        def count_reading(name: str, kind: str, flows: int) -> int:
+        def reading(name: str, kind: str, flows: int) -> list[str]:
             for left in folder.glob("saved.*"):
                 left.unlink()  # a log that goes on from an earlier one would be more to write
-            read = ["--set", f"confdir={folder}", "-n", "-r", str(files[kind, flows])]
-            counted = instructions([*compared[name], *read], folder)
-            if name in (FLOOR_NAME, FLOWTALLY) and log.read_bytes().count(b"\n") < flows:
+            file = str(files[kind, flows])
+            return [*compared[name], "--set", f"confdir={folder}", "-n", "-r", file]
+
+        def count_reading(name: str, kind: str, flows: int) -> int:
+            counted = instructions(reading(name, kind, flows), folder, name != REAL_CLOCK)
+            if "-s" in compared[name] and log.read_bytes().count(b"\n") < flows:
                 sys.exit(f"{name}: not every flow was logged")
             return counted
 
-        for name, arguments in compared.items():
-            # So that Python has compiled what it loads.
-            one = str(files[STEADY, ALMOST_EMPTY])
-            cpu_seconds([*arguments, "--set", f"confdir={folder}", "-n", "-r", one])
+        for name in compared:
+            cpu_seconds(reading(name, STEADY, ALMOST_EMPTY))  # compiles what is to be loaded
             if name in (BARE, FLOOR_NAME, FLOWTALLY):
                 starts[name] = count_reading(name, STEADY, ALMOST_EMPTY)
             for kind, of_kind in costs.items():
