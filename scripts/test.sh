@@ -15,4 +15,5 @@ environment=$repository/.venv-test-${python_version%.*}
 prepare_environment "$environment" ".[test]"
 
 cd -- "$repository"
-exec "$environment/bin/python" -m pytest "$@"
+# Two workers: most tests wait for processes and sockets. An -n among the arguments wins.
+exec "$environment/bin/python" -m pytest -n 2 "$@"

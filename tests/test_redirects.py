@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from flowtally import redirects
 from flowtally.redirects import Redirects
 from flowtally.redirects import normalize
@@ -107,8 +108,79 @@ def test_what_a_client_makes_of_a_location() -> None:
         "mailto:me": "",
         "http://[bad/": "",
         "http://h:99999/": "",
+        "https://other:8443/x": "https://other:8443/x",
+        "ftp://other/x": "",
+        "/\ud800?\ud800": "http://host.example:80/???",
     }.items():
         assert normalize(location, base) == url
+
+
+def test_which_hosts_a_chain_waits_for() -> None:
+    """An answer of another host cannot end a chain, and need not be looked at."""
+    chains = Redirects()
+    assert not chains.expects(CLIENT, "b")
+    chains.follow(CLIENT, "http://a/1", "http://B/1", 1000.0, 20)
+    chains.follow(CLIENT, "http://a/2", "http://b/2", 1000.0, 20)
+    chains.follow(CLIENT, "http://a/3", "http://b/2", 1000.0, 20)
+    assert chains.expects(CLIENT, "b")
+    assert chains.expects(CLIENT, "B")
+    assert not chains.expects(CLIENT, "a")
+    assert not chains.expects("10.0.0.2", "b")
+    for path, left in (("1", True), ("2", True), ("2", False), ("2", False)):
+        chains.answered(CLIENT, f"http://b/{path}", 1000.0)
+        assert chains.expects(CLIENT, "b") is left
+    assert len(chains) == 0
+    assert not chains._hosts
+
+
+def test_the_chain_that_waited_longest_goes_first() -> None:
+    chains = Redirects()
+    for number in range(redirects.MAX_CHAINS + 1):
+        # The first URL is waited for again, by another tab.
+        target = f"http://h{number if number != 1 else 0}/"
+        chains.follow(CLIENT, f"http://a/{number}", target, 1000.0, 20)
+    # Two chains wait for the URL that came first; they go together.
+    assert not chains.expects(CLIENT, "h0")
+    assert chains.expects(CLIENT, "h2")
+    assert len(chains) == redirects.MAX_CHAINS - 1
+    assert sum(chains._hosts.values()) == len(chains._waiting) == redirects.MAX_CHAINS - 1
+
+
+@pytest.mark.parametrize(("later", "goes_on"), [(0.0, True), (0.001, False)])
+def test_how_long_a_redirect_may_take_to_be_followed(later: float, goes_on: bool) -> None:
+    chains = Redirects()
+    walk(chains, 20)
+    late = 1019.0 + redirects.MAX_AGE + later
+    cause = chains.follow(CLIENT, "http://a/20", "/21", late, 20)
+    assert cause == ("too_many_redirects" if goes_on else "")
+    other = Redirects()
+    other.follow(CLIENT, "http://a/", "http://b/", 1000.0, 20)
+    other.follow(CLIENT, "http://x/", "http://y/", 1000.0 + redirects.MAX_AGE + later, 20)
+    assert other.expects(CLIENT, "b") is goes_on
+
+
+@pytest.mark.parametrize(("longer", "followed"), [(0, True), (1, False)])
+def test_how_long_a_url_may_be(longer: int, followed: bool) -> None:
+    long = "/" + "x" * (redirects.MAX_LENGTH - len("http://a/") + longer)
+    chains = Redirects()
+    chains.follow(CLIENT, "http://a" + long, "http://b/", 1000.0, 20)
+    assert chains.expects(CLIENT, "b") is followed
+    chains.follow(CLIENT, "http://c/", "http://d" + long, 1000.0, 20)
+    assert chains.expects(CLIENT, "d") is followed
+    chains.answered(CLIENT, "http://d" + long, 1000.0)
+    assert not chains.expects(CLIENT, "d")
+
+
+def test_a_loop_after_more_urls_than_are_remembered() -> None:
+    chains = Redirects()
+    assert chains.follow(CLIENT, "http://a/x", "http://a/0", 1000.0, 1000) == ""
+    walk(chains, redirects.MAX_URLS + 10)
+    last = f"http://a/{redirects.MAX_URLS + 10}"
+    causes = []
+    for _ in range(2):
+        causes.append(chains.follow(CLIENT, last, "/x", 1100.0, 1000))
+        causes.append(chains.follow(CLIENT, "http://a/x", last, 1100.0, 1000))
+    assert causes == ["", "", "", "redirect_loop"]
 
 
 @given(st.text(), st.text(), st.floats(allow_nan=True), st.integers(0, 100))

@@ -87,7 +87,11 @@ def _remember(key: tuple[Any, ...], record: Mapping[str, Any]) -> Shape:
 
 def decode(line: bytes) -> Any:
     """What a line of a log holds. Control characters may stand in strings. Raises: ValueError."""
+    text = line.decode().strip()
     try:
-        return _decoder.decode(line.decode())
+        value, end = _decoder.raw_decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    if end != len(text):
+        raise ValueError("more than one value")
+    return value

@@ -243,6 +243,8 @@ class Source:
         """What has to be looked at: where it begins and ends, in bytes."""
         self.refused: set[str] = set()
         """Why lines cannot be used of which the first is to stand for all."""
+        self._moved = True
+        """The file is not where `between` left it."""
         self._numbered = (0, 1)
         """A position, and the number of the line that begins there."""
         if self._path is not None:
@@ -267,24 +269,29 @@ class Source:
         """The lines of a range."""
         position = begin
         inside = False
-        self._file.seek(position)
-        while position < end and (line := self._file.readline(min(MAX_LINE, end - position))):
+        self._moved = True
+        while position < end:
+            if self._moved:  # to look elsewhere
+                self._file.seek(position)
+                self._moved = False
+            line = self._file.readline(min(MAX_LINE, end - position))
+            if not line:
+                break
             if not inside:
                 yield position, line if position else line.removeprefix(_BOM)
-                # Others may have looked elsewhere meanwhile.
-                if self._file.tell() != position + len(line):
-                    self._file.seek(position + len(line))
             position += len(line)
             inside = not line.endswith(b"\n")
 
     def line(self, position: int) -> bytes:
         """The line that begins at a position."""
+        self._moved = True
         self._file.seek(position)
         line = self._file.readline(MAX_LINE)
         return line if position else line.removeprefix(_BOM)
 
     def number(self, position: int) -> int:
         """The number of the line that begins at a position."""
+        self._moved = True
         counted, number = self._numbered
         if counted > position:
             counted, number = 0, 1
@@ -348,6 +355,7 @@ class Source:
         before = end - 1  # the line end in front of it
         while before > 0:
             begin = max(0, before - BLOCK)
+            self._moved = True
             self._file.seek(begin)
             block = self._file.read(before - begin + len(_STATS))
             at = block.rfind(b"\n" + _STATS)
@@ -477,7 +485,7 @@ class Logs:
 
     def _record(self, source: Source, position: int, line: bytes) -> Record | None:
         """The record in a line; None if there is none."""
-        if not line.strip():
+        if line.isspace():
             return None
         try:
             record: Record = decode(line)
