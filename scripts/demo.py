@@ -66,6 +66,10 @@ class Behaviour(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         """Answer `/<status>`, `/loop`, `/truncated`, `/silence` and `/websocket`."""
+        # A TLS handshake (RFC 8446 §5.1) may hold no line end, so nobody must wait for one.
+        if self.rfile.peek(1)[:1] == b"\x16":  # type: ignore[attr-defined]  # it is buffered
+            self.answer(400, "Content-Length: 0\r\n")
+            return
         request_line = self.rfile.readline().decode("latin-1").split()
         if len(request_line) != 3:
             return
