@@ -126,6 +126,15 @@ def test_no_line_is_too_long(tmp_path: Path) -> None:
     assert max(map(len, session.path.read_bytes().splitlines(keepends=True))) <= MAX_LINE
 
 
+def test_a_record_that_cannot_be_counted_costs_no_other(
+    session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    flows = many(5, 5)
+    add(session, next(flows), {"type": "flow"}, next(flows))
+    assert session.tally.flows == 2
+    assert caplog.text.count("flowtally: defect in tally: KeyError") == 1
+
+
 # --- checkpoints while it runs ---
 
 

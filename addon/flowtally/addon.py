@@ -41,6 +41,7 @@ from .classify import unfinished
 from .defects import Defects
 from .failures import Failure
 from .failures import Failures
+from .farewell import is_wanted
 from .farewell import show_summary
 from .live import LivePage
 from .open_flows import OpenFlows
@@ -48,21 +49,19 @@ from .open_flows import is_unanswered_query
 from .output import OutputError
 from .output import write
 from .recorder import Recorder
+from .session import SLICE
 from .session import Session
 from .tagger import Tagger
 from .vocabulary import Tag
 
 TICK = 1.0
-"""Seconds between two looks at what no hook tells: flows that nobody will finish, and whether a
-checkpoint is due."""
-PAUSE = 0.02
-"""Seconds between two steps of writing a checkpoint, which leaves the proxy nine tenths of them."""
-CONSOLE = 80
-"""Columns of the box in which mitmproxy's console shows what a command returns."""
+"""Seconds between two looks for flows that nobody will finish, and for a checkpoint that is due."""
+PAUSE = 10 * SLICE
+"""Seconds between two steps of writing a checkpoint: nine tenths of them are the proxy's."""
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""
 MAX_TOLD_IN_RESPONSE = 1000
-"""How many flows are remembered that were recorded in `response` although they carry an error."""
+"""How many flows with an error are remembered that `response` recorded."""
 
 logger = logging.getLogger("flowtally")
 
@@ -138,7 +137,7 @@ class Flowtally:
             internals.watch_error_responses(lambda *page: record(failures.error_response, *page)),
         ]
         self._begin_session()
-        self._set_timer()
+        self._call_later(TICK, self._on_timer)
         if ctx.options.server and (url := self.live.url(ctx.options.mode)):
             logger.info(f"flowtally: live page, through the proxy, at {url}")
 
@@ -148,15 +147,11 @@ class Flowtally:
         self._undo = []
         if self._timer is not None:
             self._timer.cancel()
-        if self.session is None:
+        if (session := self.session) is None:
             return
-        session = self.session
         self._end_session()
-        # mitmdump -q sets the log's verbosity to error; the console has no such option.
-        if "termlog_verbosity" in ctx.options and ctx.options.termlog_verbosity != "error":
+        if is_wanted(ctx.options):
             show_summary(session, process_ends=ctx.master.should_exit.is_set())
-
-    # --- sessions ---
 
     def _running_session(self) -> Session:
         if self.session is None:
@@ -165,49 +160,52 @@ class Flowtally:
 
     def _location(self) -> str:
         """Where the log is to go: a file, or a folder."""
-        location: str = self._values["flowtally_log"]
-        return location or f"{journal.default_folder(ctx.options.confdir)}/"
+        return str(
+            self._values["flowtally_log"] or f"{journal.default_folder(ctx.options.confdir)}/"
+        )
 
     def _begin_session(self) -> None:
         self.session = Session(
             self._location(),
             list(ctx.options.mode),
             {option.name: getattr(ctx.options, option.name) for option in settings.OPTIONS},
+            self._defects,
         )
 
     def _end_session(self) -> None:
         """Tell what is still open, and close the log."""
         assert self.session is not None
-        # Flows whose client is gone end first, for they may claim failures; what they leave are
-        # events. Then the flows that are open: they tell which connections nobody waits for.
+        # Flows whose client is gone end first, for they may claim failures; what is left of these
+        # are events. Open flows come last: they tell which connections nobody waits for.
         self._defects.guard(self._sweep, 0.0)
         self._record_events(self.failures.at_end)
         # They stay in the table: if one ends later, a new session tells how.
         for flow in self._open.values():
             tag = unfinished(flow, self.tagger.rules)
-            record = self.recorder.record_flow
-            self._defects.guard(record, self.session, flow, flow_kind(flow), tag)
+            kind = flow_kind(flow)
+            self._defects.guard(self.recorder.record_flow, self.session, flow, kind, tag)
         self._defects.guard(self.session.close)
         self.session = None
 
-    def _set_timer(self, seconds: float = TICK) -> None:
+    def _call_later(self, seconds: float, step: Callable[[], None]) -> None:
         try:
-            loop = asyncio.get_running_loop()
+            self._timer = asyncio.get_running_loop().call_later(seconds, step)
         except RuntimeError:
-            return
-        self._timer = loop.call_later(seconds, self._on_timer)
+            pass  # no loop runs: mitmproxy's test harness
 
     def _on_timer(self) -> None:
         # Before the step, so that its statistics hold what was swept.
         self._defects.guard(self._sweep, GRACE)
-        if self.session is None:
-            return
+        self._step()
+
+    def _step(self) -> None:
         more = False
         try:
-            more = self.session.step()
+            more = self.session is not None and self.session.step()
         except Exception as problem:
             self._defects.tell("step", problem)
-        self._set_timer(PAUSE if more else TICK)
+        if self.session is not None:
+            self._call_later(*((PAUSE, self._step) if more else (TICK, self._on_timer)))
 
     # --- commands ---
 
@@ -216,7 +214,7 @@ class Flowtally:
         """Show what became of the flows of this session so far."""
         from .report import text  # what only a report needs is loaded for one
 
-        return text.summary(self._running_session().tally, CONSOLE)
+        return text.summary(self._running_session().tally, text.CONSOLE)
 
     @command.command("flowtally.report")
     def command_report(self, path: mitmproxy.types.Path) -> None:
@@ -224,9 +222,9 @@ class Flowtally:
         from .report import html  # Jinja2 takes a while to load
 
         session = self._running_session()
-        content = html.page(session.tally, html.About([session.about]))
+        page = html.page(session.tally, html.About([session.about])).encode("utf-8", "replace")
         try:
-            write(Path(path), content.encode("utf-8", "replace"), html.is_ours, force=False)
+            write(Path(path), page, html.is_ours, force=False)
         except OutputError as error:
             raise exceptions.CommandError(str(error)) from None
         logger.log(ALERT, f"flowtally: report written to {path}")
@@ -237,8 +235,7 @@ class Flowtally:
         self._running_session()
         self._end_session()
         self._begin_session()
-        path = self._running_session().path
-        logger.log(ALERT, f"flowtally: a new session began; log: {path}")
+        logger.log(ALERT, f"flowtally: a new session began; log: {self._running_session().path}")
 
     # --- HTTP ---
 
@@ -270,10 +267,7 @@ class Flowtally:
             if len(self._told_in_response) >= MAX_TOLD_IN_RESPONSE:
                 self._told_in_response.clear()
             self._told_in_response.add(flow.id)
-        try:
-            self._finish(flow)
-        except Exception as problem:
-            self._defects.tell("response", problem)
+        self._defects.guard(self._finish, flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         if flow.id in self._told_in_response:
@@ -346,8 +340,7 @@ class Flowtally:
         self.failures.connected(data.conn)
 
     def tls_failed_server(self, data: tls.TlsData) -> None:
-        client = data.context.client
-        self._record_events(self.failures.server_failed, client, data.conn)
+        self._record_events(self.failures.server_failed, data.context.client, data.conn)
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
         client, failed = data.context.client, self.failures.client_handshake_failed

@@ -9,15 +9,14 @@ MAX_CONNECTIONS = 4096
 
 
 class Connections:
-    """The connections that requests have used so far."""
+    """The connections to servers that requests have used so far."""
 
     def __init__(self) -> None:
-        self._used: dict[str, None] = {}
-        """Ids of connections, the one used last at the end."""
+        self._openers: dict[str, str] = {}
+        """Id of a connection → id of its first flow; the one used last at the end."""
 
     def opened_by(self, flow: mflow.Flow) -> bool | None:
-        """Whether a flow that has ended is the first one of its connection to the server; None if
-        it has none.
+        """Whether a flow is the first one of its connection to the server; None if it has none.
 
         mitmproxy opens it when the tunnel is made or when the first request comes; either way that
         request had to wait for it. Of several requests at once (HTTP/2) it is the first to end.
@@ -25,10 +24,9 @@ class Connections:
         server = flow.server_conn
         if server.timestamp_start is None:
             return None
-        used, known = self._used, server.id in self._used
-        if known:
-            del used[server.id]
-        elif len(used) >= MAX_CONNECTIONS:
-            del used[next(iter(used))]
-        used[server.id] = None
-        return not known
+        openers = self._openers
+        opener = openers.pop(server.id, flow.id)
+        openers[server.id] = opener
+        if len(openers) > MAX_CONNECTIONS:
+            del openers[next(iter(openers))]
+        return opener == flow.id

@@ -118,6 +118,8 @@ class Failures:
         self._notes: dict[Client, Note] = {}
         self._attempts: dict[str, Attempt] = {}
         """Connection id → connection to a server that is being made."""
+        self._told: set[str] = set()
+        """Ids of those of them that an earlier session told of when it ended."""
         self._settled: deque[Client] = deque(maxlen=MAX_SETTLED)
         """Clients that left because of a failure that is an event by now."""
 
@@ -139,12 +141,16 @@ class Failures:
     def connected(self, server: connection.Connection) -> None:
         """The connection or handshake is up, or the attempt has ended otherwise."""
         self._attempts.pop(server.id, None)
+        self._told.discard(server.id)
 
     def server_failed(
         self, client: connection.Client, server: connection.Connection
     ) -> list[Failure]:
         """A connection to a server, or its TLS handshake, failed."""
+        told = server.id in self._told
         self.connected(server)
+        if told:
+            return []
         message, now = server.error or "", self._clock()
         tag = exchange_failure(message, server_situation(client, server, now), self.rules)
         events = self._keep(Failure(message, now, tag, client.peername, *_address(server)))
@@ -288,11 +294,14 @@ class Failures:
             waited = now - attempt.since
             if waited < self.rules.timeout or attempt.client in waiting:
                 continue
+            if attempt.server.id in self._told:
+                continue  # when an earlier session ended
             situation = hanging_situation(waited, connecting=not attempt.handshake)
             tag = exchange_failure("Client disconnected.", situation, self.rules)
             protocol = "TLS" if attempt.handshake else "TCP"
             tag["detail"] = f"{protocol} connection to the server still not up"
             failures.append(Failure("", now, tag, attempt.client, *_address(attempt.server)))
+            self._told.add(attempt.server.id)
         return failures
 
 

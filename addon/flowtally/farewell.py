@@ -7,7 +7,15 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from mitmproxy.options import Options
+
 from .session import Session
+
+
+def is_wanted(options: Options) -> bool:
+    """Whether mitmproxy prints anything: mitmdump -q sets the log's verbosity to error, and the
+    console has no such option."""
+    return "termlog_verbosity" in options and options.termlog_verbosity != "error"
 
 
 def show_summary(session: Session, process_ends: bool) -> None:

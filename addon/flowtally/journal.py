@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def why_not_a_log(file: int) -> str:
 
 
 class Journal:
-    """Writes one session's records and numbers them. Never raises, never waits.
+    """Writes one session's records and numbers them. Never raises, and waits for nothing but the
+    file system.
 
     While the log cannot be written, records are counted instead; as soon as it can be again, a
     `gap` record says how many are missing and why. Their numbers are missing, too.
@@ -150,14 +152,18 @@ class Journal:
         """All records that are not in the log."""
         return self.told + self.dropped
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Give a record its number, the field `seq`, and append it."""
+    def write(self, record: dict[str, Any], rows: Sequence[bytes] | None = None) -> None:
+        """Give a record its number, the field `seq`, and append it. `rows`: the last field of a
+        checkpoint's record, encoded already."""
         usual = self._started and not self.dropped and time.monotonic() < self._next_check
         # Before the number is given: a gap record that has to come first gets one, too.
         ready = usual or self._ready()
         self.seq += 1
         record["seq"] = self.seq
-        if not (ready and self._append(encode(record))):
+        line = encode(record)
+        if rows is not None:
+            line = line[:-2] + b',"rows":[' + b",".join(rows) + b"]}\n"
+        if not (ready and self._append(line)):
             self.dropped += 1
 
     def close(self) -> None:

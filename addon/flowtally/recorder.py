@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mitmproxy import flow as mflow
 from mitmproxy import flowfilter
+from mitmproxy import http
 
 from . import problem_log
 from .connections import Connections
@@ -37,10 +38,11 @@ class Recorder:
         """Record a flow that has ended, or that is open when the session ends."""
         # Before the filter, which may ask for the tag.
         mark(flow, tag, self.marks)
+        # Before the filter, too: a request that is left out may have opened the connection.
+        opened = self._connections.opened_by(flow) if isinstance(flow, http.HTTPFlow) else None
         if self.filter is not None and not flowfilter.match(self.filter, flow):
             return
         try:
-            opened = self._connections.opened_by(flow)
             entry = flow_record(flow, kind, tag, session.id, self.urls, self.pretty, opened)
         except Exception as problem:  # a broken flow from a file is counted all the same
             self._defects.tell("flow_record", problem)

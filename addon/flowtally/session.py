@@ -15,7 +15,7 @@ from mitmproxy import version as mitmproxy_version
 
 from . import __version__
 from . import journal
-from .encoding import Encoded
+from .defects import Defects
 from .encoding import encode
 from .redaction import printable
 from .tally import Tally
@@ -45,9 +45,15 @@ MAX_MODES, MAX_MODE = 16, 300
 class Session:
     """One session of the addon."""
 
-    def __init__(self, location: str, modes: Sequence[str], options: Mapping[str, Any]):
+    def __init__(
+        self,
+        location: str,
+        modes: Sequence[str],
+        options: Mapping[str, Any],
+        defects: Defects | None = None,
+    ) -> None:
         """`location`: the log, a file or a folder. `modes`: mitmproxy's. `options`: flowtally's,
-        by name."""
+        by name. `defects`: told of records that cannot be counted."""
         self.id = secrets.token_hex(4)
         self.location = location
         now = time.time()
@@ -57,6 +63,7 @@ class Session:
         if journal.names_folder(location):
             moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
             self.path /= f"flowtally-{moment}-{self.id}{journal.SUFFIX}"
+        self._defects = defects or Defects()
         self._tally = Tally()
         self._unfolded: list[dict[str, Any]] = []
         """Records that are in the log and not in the tally yet."""
@@ -107,7 +114,10 @@ class Session:
         records = self._unfolded[:most]
         del self._unfolded[:most]
         for record in records:
-            self._tally.add(record)
+            try:
+                self._tally.add(record)
+            except Exception as problem:  # the others count all the same
+                self._defects.tell("tally", problem)
         self._folded += len(records)
 
     @property
@@ -226,7 +236,7 @@ class _Writer:
         self._begin = log.log_bytes
         """What the session has written into the file up to the last record that the rows hold:
         others may come before the first one of the checkpoint."""
-        self._waiting: list[str] = []
+        self._waiting: list[bytes] = []
         """Rows as JSON."""
         self._waiting_bytes = 0
 
@@ -236,7 +246,7 @@ class _Writer:
         size = len(line)
         if self._waiting_bytes + size > ROWS_OF_A_LINE:
             self.write(last=False)
-        self._waiting.append(line[:-1].decode())
+        self._waiting.append(line[:-1])
         self._waiting_bytes += size
         self.row_bytes += size
         self.rows += 1
@@ -251,9 +261,8 @@ class _Writer:
             "log_bytes": self._log.log_bytes,
             # Negative only if the log was made anew, and then no reader finds the first record.
             "checkpoint_bytes": max(0, self._log.log_bytes - self._begin),
-            "rows": Encoded(f"[{','.join(self._waiting)}]"),
         }
-        self._log.write(record)
+        self._log.write(record, self._waiting)
         self._waiting, self._waiting_bytes = [], 0
 
 

@@ -55,6 +55,8 @@ BAR = 24
 """Columns of the longest bar of the timeline."""
 BESIDE = 30
 """Columns that the hosts of a problem need beside it; where there are less, they go below."""
+CONSOLE = 80
+"""Columns of the box in which mitmproxy's console shows what a command returns."""
 
 
 def columns(width: int) -> int:
