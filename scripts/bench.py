@@ -12,8 +12,8 @@ flows takes to become an HTML report: of a session that was killed, of one that 
 whose checkpoints are gone, so that every record has to be read; beside GoAccess (where it is
 installed) with an access log of the same requests; needs psutil. --instructions: how many
 instructions each flow of a saved file costs, and loading the addon, as valgrind counts them: hardly
-a number of it changes from run to run, whatever else the machine does. --addon FILE: the main.py
-for that, of another version. Without any of these: --read --live.
+different from run to run, whatever else the machine does. --addon FILE: the main.py for that, of
+another version. Without any of these: --read --live.
 
 Variants take turns within a round and are compared with the bare mitmdump of the same round, or
 with its GoAccess, so that whatever else the machine does weighs on all of them. Prints Markdown.
@@ -188,9 +188,10 @@ def write_flows(path: Path, number: int) -> None:
             writer.add(saved_flow(index, chance))
 
 
-def cpu_seconds(arguments: list[str]) -> float:
+def cpu_seconds(arguments: list[str], environment: dict[str, str] | None = None) -> float:
     """User and system time that a mitmdump takes from its start to its end."""
-    process = subprocess.Popen([MITMDUMP, *arguments], stdout=subprocess.DEVNULL)
+    command = [MITMDUMP, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
@@ -679,26 +680,30 @@ def spread(values: list[float], digits: int) -> str:
 
 # --- instructions ---
 
-SHORT = 600
-"""Flows in the short file. Python's first full garbage collection, which costs as much as three
-flows, came within the first 550 flows with 3.11, and after 1,500 with 3.13; in between it would
-weigh on one variant and not on another. Later ones come only to variants that keep every flow."""
-LONG = 1200
-CYCLE = 300
-"""So many flows make the steady file; from then on it has the same requests again."""
+SHORT = 300
+LONG = 900
+"""Flows in the two files whose difference is what a flow costs. The steady one makes the requests
+of the short one over and over."""
 PORTS = {0: ("http", 8080), 1: ("https", 8443), 2: ("http", 80)}
 """Rest of a flow's number → scheme and port; all others are https on 443."""
 SLOWER = 12
 """How many times as long as by itself mitmdump takes under valgrind."""
+COLLECTOR = """\
+import gc
+
+gc.set_threshold(*gc.get_threshold()[:2], 1_000_000)
+"""
+"""A `sitecustomize` module without full garbage collections. The first one costs as much as three
+flows and falls into the short file with one variant and into the long one with the next; others
+come only to those that keep every flow."""
 CLOCK = f"""\
 import time
 
 real, start = time.monotonic, time.monotonic()
 time.monotonic = lambda: start + (real() - start) / {SLOWER}
 """
-"""A `sitecustomize` module, by which timers keep pace with a process that valgrind holds up: what
-an addon does every ten seconds would otherwise come after every three hundred flows, here once more
-and there once less."""
+"""More of it, by which timers keep pace with a process that valgrind holds up: what an addon does
+every ten seconds would otherwise come after every three hundred flows, once more or once less."""
 FLOOR = """\
 import json, os
 
@@ -730,9 +735,9 @@ STEADY, GROWING = "same endpoints", "ever new endpoints"
 
 
 def cycled_flow(number: int, growing: bool) -> mflow.Flow:
-    """Flow `number` of a file that makes the same `CYCLE` requests over and over, with times and
+    """Flow `number` of a file that makes the same `SHORT` requests over and over, with times and
     ids of their own. `growing`: each to a path that no other flow has."""
-    flow = saved_flow(number % CYCLE, random.Random(number % CYCLE))
+    flow = saved_flow(number % SHORT, random.Random(number % SHORT))
     assert isinstance(flow, http.HTTPFlow)
     chance = random.Random(number)
     started = BEGIN + number * 0.05
@@ -762,16 +767,21 @@ def write_cycle(path: Path, flows: int, growing: bool = False) -> Path:
     return path
 
 
-def instructions(arguments: list[str], folder: Path, slowed: bool) -> int:
-    """How many instructions a whole mitmdump executes. `slowed`: with the clock of `CLOCK`."""
-    counts = folder / "counts"
+def repeatable(customize: Path) -> dict[str, str]:
+    """An environment in which Python does the same each time, and compiles nothing twice."""
+    environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(customize)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
+
+
+def instructions(arguments: list[str], customize: Path) -> int:
+    """How many instructions a whole mitmdump executes. `customize`: the folder of the
+    `sitecustomize` that it loads."""
+    counts = customize / "counts"
     command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--branch-sim=no"]
     command += [f"--cachegrind-out-file={os.devnull}", f"--log-file={counts}"]
     command += [MITMDUMP, *arguments]
-    environment = os.environ | {"PYTHONHASHSEED": "0"}
-    if slowed:
-        environment["PYTHONPATH"] = str(folder)  # sitecustomize.py lies there
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, env=repeatable(customize))
     told = counts.read_text()
     found = re.search(r"I\s+refs:\s+([\d,]+)", told)
     if done.returncode != 0 or found is None:
@@ -785,9 +795,12 @@ def measure_instructions(addon: Path) -> dict[str, Any]:
     costs: dict[str, dict[str, float]] = {STEADY: {}, GROWING: {}}
     starts: dict[str, int] = {}
     with temporary_folder() as folder:
-        clock = folder / "sitecustomize.py"
-        clock.write_text(CLOCK)
-        py_compile.compile(str(clock))
+        slowed, real_clock = folder / "slowed", folder / "real-clock"
+        for place, code in ((slowed, COLLECTOR + CLOCK), (real_clock, COLLECTOR)):
+            place.mkdir()
+            customize = place / "sitecustomize.py"
+            customize.write_text(code)
+            py_compile.compile(str(customize))
         floor, log = folder / "floor.py", folder / "saved.jsonl"
         floor.write_text(FLOOR.format(path=str(log)))
         flowtally = ["-q", "-s", str(addon), "--set", f"flowtally_log={log}"]
@@ -813,13 +826,15 @@ def measure_instructions(addon: Path) -> dict[str, Any]:
             return [*compared[name], "--set", f"confdir={folder}", "-n", "-r", file]
 
         def count_reading(name: str, kind: str, flows: int) -> int:
-            counted = instructions(reading(name, kind, flows), folder, name != REAL_CLOCK)
+            place = real_clock if name == REAL_CLOCK else slowed
+            counted = instructions(reading(name, kind, flows), place)
             if "-s" in compared[name] and log.read_bytes().count(b"\n") < flows:
                 sys.exit(f"{name}: not every flow was logged")
             return counted
 
         for name in compared:
-            cpu_seconds(reading(name, STEADY, ALMOST_EMPTY))  # compiles what is to be loaded
+            # Once beforehand, so that what is loaded has been compiled.
+            cpu_seconds(reading(name, STEADY, ALMOST_EMPTY), repeatable(slowed))
             if name in (BARE, FLOOR_NAME, FLOWTALLY):
                 starts[name] = count_reading(name, STEADY, ALMOST_EMPTY)
             for kind, of_kind in costs.items():
