@@ -176,6 +176,68 @@ def test_what_is_missing_is_told_at_the_end(tmp_path: Path, clock: Clock) -> Non
     assert len(lines(written.path)) == 2
 
 
+def test_a_gap_says_of_whom_when_and_why(tmp_path: Path, clock: Clock) -> None:
+    written = Journal(tmp_path / "log", START)
+    written.write(event(1))
+    written.path.unlink()
+    later(clock)
+    written.write(event(2))
+    assert lines(written.path)[1] == {
+        "type": "gap",
+        "session": "00000001",
+        "seq": 3,
+        "time": "2026-01-02T03:04:05.000Z",
+        "dropped": 1,
+        "reason": "the log file was removed",
+    }
+    # What is told and what is yet to be told are missing both.
+    written.path.unlink()
+    written.path.mkdir()
+    later(clock)
+    written.write(event(3))
+    assert (written.told, written.dropped, written.missing) == (1, 2, 3)
+
+
+def test_each_outage_is_said_once(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = Journal(tmp_path / "log", START)
+    for outage in (1, 2):
+        written.path.unlink()
+        written.path.mkdir()
+        later(clock)
+        for number in range(3):
+            written.write(event(number))
+        assert len(caplog.records) == outage
+        written.path.rmdir()
+        written.write(event(9))
+    assert caplog.records[0].getMessage() == (
+        f"flowtally cannot write {written.path}: the log file was removed. "
+        "It goes on counting, and writes again when it can."
+    )
+
+
+def test_two_writers_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    journals = [Journal(path, START | {"session": f"0000000{number}"}) for number in range(2)]
+    for number in range(20):
+        journals[number % 2].write(event(number) | {"session": f"0000000{number % 2}"})
+    assert details(path) == [str(number) for number in range(20)]
+    for number in range(2):
+        of_one = [record["seq"] for record in lines(path) if record["session"][-1] == str(number)]
+        assert of_one == list(range(1, 12))
+
+
+def test_rows_are_the_last_field_of_a_record(tmp_path: Path) -> None:
+    written = Journal(tmp_path / "log", START)
+    written.write({"type": "stats", "seq": 0}, [b'{"table":"hosts"}', b'{"table":"codes"}'])
+    written.write({"type": "stats", "seq": 0}, [])
+    assert lines(written.path)[1:] == [
+        {"type": "stats", "seq": 2, "rows": [{"table": "hosts"}, {"table": "codes"}]},
+        {"type": "stats", "seq": 3, "rows": []},
+    ]
+
+
 def test_folder_gone_and_back(
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -274,6 +336,8 @@ def test_a_disk_that_is_full_for_a_while(
     [
         ("{tmp}/foreign.txt", "exists and is no flowtally log"),
         ("{tmp}/other.jsonl", "exists and is no flowtally log"),
+        ("{tmp}/list.jsonl", "exists and is no flowtally log"),
+        ("{tmp}/cut.txt", "exists and is no flowtally log"),
         ("{tmp}/old.jsonl", "written in schema 1 of the session log; this flowtally reads 2"),
         ("{tmp}/foreign.txt/x", "foreign.txt is no folder"),
         ("{tmp}/pipe", "no regular file"),
@@ -287,6 +351,8 @@ def test_values_that_can_never_be_a_log(tmp_path: Path, value: str, says: str) -
     foreign = {
         "foreign.txt": "Dear diary,\n",
         "other.jsonl": '{"type":"flow","id":5}\n',
+        "list.jsonl": "[5]\n",
+        "cut.txt": '{"type":"session_stort","session":"x',
         "old.jsonl": '{"type":"session_start","session":"x","time":"' + TIME + '","schema":1}\n',
     }
     for name, content in foreign.items():
