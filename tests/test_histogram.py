@@ -112,7 +112,7 @@ def test_what_stands_in_the_log() -> None:
         ({"sum_ms": "x"}, "time in ms"),
         ({"sum_ms": -1}, "time in ms"),
         ({"max_ms": None}, "time in ms"),
-        ({"max_ms": 1e15}, "time in ms"),
+        ({"max_ms": 1e30}, "time in ms"),
     ],
 )
 def test_wrong_data_is_refused(wrong: dict[str, Any], says: str) -> None:

@@ -336,6 +336,7 @@ def test_a_disk_that_is_full_for_a_while(
     [
         ("{tmp}/foreign.txt", "exists and is no flowtally log"),
         ("{tmp}/other.jsonl", "exists and is no flowtally log"),
+        ("{tmp}/blank.txt", "exists and is no flowtally log"),
         ("{tmp}/list.jsonl", "exists and is no flowtally log"),
         ("{tmp}/cut.txt", "exists and is no flowtally log"),
         ("{tmp}/old.jsonl", "written in schema 1 of the session log; this flowtally reads 2"),
@@ -351,6 +352,7 @@ def test_values_that_can_never_be_a_log(tmp_path: Path, value: str, says: str) -
     foreign = {
         "foreign.txt": "Dear diary,\n",
         "other.jsonl": '{"type":"flow","id":5}\n',
+        "blank.txt": "\nDear diary,\n",
         "list.jsonl": "[5]\n",
         "cut.txt": '{"type":"session_stort","session":"x',
         "old.jsonl": '{"type":"session_start","session":"x","time":"' + TIME + '","schema":1}\n',
@@ -368,6 +370,12 @@ def test_values_that_can_be_a_log(tmp_path: Path) -> None:
     ended = (tmp_path / "ended.jsonl").read_bytes()
     (tmp_path / "empty").touch()
     (tmp_path / "torn").write_bytes(ended[: len(ended) // 2])
+    for cut in (1, 20, 34, 35, 60, len(ended) - 1):
+        (tmp_path / f"torn {cut}").write_bytes(ended[:cut])
+        # And a session that came after it.
+        (tmp_path / f"after {cut}").write_bytes(ended[:cut] + b"\n" + ended)
+        for name in ("torn", "after"):
+            assert journal.check_location(f"{tmp_path}/{name} {cut}") == ""
     (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf" + ended)
     for value in ("ended.jsonl", "empty", "torn", "marked", "new/deep/log", "new/", ""):
         assert journal.check_location(f"{tmp_path}/{value}") == ""

@@ -413,8 +413,38 @@ def test_a_checkpoint_is_used_only_when_it_is_whole() -> None:
     assert (session.tally.flows, session.final) == (2, True)
 
 
+def test_a_part_before_the_first_makes_nothing_whole() -> None:
+    part = final(answered(200))
+    parts = [{**part, "part": number, "parts": 2} for number in (0, 2)]
+    (session,) = read_text(lines(start(), answered(404), *parts)).sessions.values()
+    assert (session.tally.flows, session.final) == (1, False)
+
+
+def test_a_log_that_is_made_anew_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    """The checkpoint cannot vouch for what stands in the new file before it."""
+    with small(table=1000, growth=5000, line=60_000):
+        session = write_session(tmp_path / "log", 7, 60, ends=False)
+        session = Session(str(tmp_path / "new"), [], {})
+        chance = random.Random(8)
+        for number in range(100):
+            session.add({**any_record(chance, number), "session": session.id})
+        while not session._checkpoint:
+            session.step()
+        session.path.unlink()
+        session._journal._next_check = 0
+        for number in range(100, 150):
+            session.add({**any_record(chance, number), "session": session.id})
+        while session.step():
+            pass
+        assert b'"type":"stats"' in session.path.read_bytes()
+        kill(session)
+        found = read_file(session.path)
+        assert found.merged().flows + found.merged().events == 150
+        assert plain(found.merged())[0] == plain(session.tally)[0]
+
+
 def test_checkpoints_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PENDING", 10)
+    monkeypatch.setattr(module, "MAX_PENDING", 2000)
     parts = [
         {**final(), "checkpoint": number, "part": 1, "parts": 2, "final": False}
         for number in range(50)

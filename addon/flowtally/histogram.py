@@ -167,6 +167,6 @@ class Histogram:
 
 def _microseconds(data: dict[str, Any], name: str) -> int:
     value = data.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e15:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
         raise ValueError(f"{name!r} must be a time in ms, not {value!r:.40}")
     return round(value * 1000)

@@ -75,6 +75,9 @@ def check_location(location: str) -> str:
 
 
 NOT_REGULAR = "that is no regular file"
+FOREIGN = "that file exists and is no flowtally log"
+_BEGINNING = b'{"type":"session_start","session":"'
+"""How the addon's own logs begin."""
 
 
 def _look(path: Path) -> str:
@@ -93,20 +96,29 @@ def why_not_a_log(file: int) -> str:
     if not stat.S_ISREG(os.fstat(file).st_mode):
         return NOT_REGULAR
     os.lseek(file, 0, os.SEEK_SET)
-    line, newline, _ = os.read(file, MAX_LINE).removeprefix(b"\xef\xbb\xbf").partition(b"\n")
-    if not line.strip():
-        return ""
+    *lines, last = os.read(file, 2 * MAX_LINE).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    # A process that was killed while it wrote the first line of all left a piece of it; what comes
+    # next stands on a line of its own.
+    if lines and _BEGINNING.startswith(lines[0][: len(_BEGINNING)]):
+        lines = [line for line in lines if _is_json(line)] or lines
+    if not lines:
+        return "" if _BEGINNING.startswith(last[: len(_BEGINNING)]) else FOREIGN
     try:
-        record = decode(line)
+        record = decode(lines[0])
     except ValueError:
-        # A process was killed while it wrote the first line of all.
-        torn = not newline and line.startswith(b'{"type":"session_start","session":"')
-        return "" if torn else "that file exists and is no flowtally log"
+        return FOREIGN
     if not isinstance(record, dict) or record.get("type") not in TYPES or "session" not in record:
-        return "that file exists and is no flowtally log"
-    if reason := other_schema(record):
-        return f"that file was {reason}"
-    return ""
+        return FOREIGN
+    reason = other_schema(record)
+    return f"that file was {reason}" if reason else ""
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        decode(line)
+    except ValueError:
+        return False
+    return True
 
 
 # --- writing ---
@@ -132,6 +144,8 @@ class Journal:
         """Records that `gap` records account for."""
         self.log_bytes = 0
         """What the session has written into the file that is open."""
+        self.files = 0
+        """How many files were begun: the log may be removed, and made anew."""
         self._start = encode({**start, "seq": 1})
         self._session = start["session"]
         self._started = False
@@ -189,6 +203,7 @@ class Journal:
                 return False
             # Without the line end that a torn line before it may have got: readers look here.
             self.log_bytes = len(self._start)
+            self.files += 1
             self._started = True
             self._written = 0
         return not self.dropped or self._gap()

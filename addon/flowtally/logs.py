@@ -40,8 +40,8 @@ MAX_LINE = 1024 * 1024
 """Longest line that is read, in bytes; flowtally's own are much shorter."""
 MAX_SESSIONS = 10_000
 """Of how many sessions logs are read."""
-MAX_PENDING = 1000
-"""How many records of checkpoints that are not whole yet are kept of a session."""
+MAX_PENDING = 16 * 1024 * 1024
+"""How much is kept of a session's checkpoints that are not whole yet, in bytes of their lines."""
 MAX_PROBLEMS = 20
 """How many unreadable lines are named; all are counted."""
 
@@ -75,6 +75,8 @@ class Checkpoint:
         """`seq` of the last record that the statistics hold."""
         self.place = source, position
         """Where one of its parts stands."""
+        self.bytes = 0
+        """How large its lines are."""
         self.final = False
         """It was written when the session ended."""
         self.tally: Tally | None = None
@@ -83,21 +85,18 @@ class Checkpoint:
         self._size = 0
         """How many parts make it whole; 0 while that is not known."""
 
-    def add(self, record: Record) -> None:
-        """Take in a part, a `stats` record."""
+    def add(self, record: Record, size: int = 0) -> None:
+        """Take in a part, a `stats` record; `size`: of its line, in bytes."""
+        self.bytes += size
         self._parts.setdefault(record["part"], record)
         self._size = max(self._size, record.get("parts", 0))
         self.final |= record.get("final") is True
 
     @property
-    def size(self) -> int:
-        """How many parts are there."""
-        return len(self._parts)
-
-    @property
     def whole(self) -> bool:
         """Whether all parts are there."""
-        return 0 < self._size == len(self._parts) == max(self._parts)
+        numbers = self._parts.keys()
+        return 0 < self._size == len(numbers) == max(numbers) and min(numbers) == 1
 
     def build(self) -> None:
         """Make the statistics of a whole one, and let go of the parts, which are several times as
@@ -152,17 +151,17 @@ class Session:
         firsts, lasts = self._holes[::2], self._holes[1::2]
         return max(0, sum(lasts) - sum(firsts) + len(firsts) - self._told)
 
-    def add_part(self, record: Record, source: Source, position: int) -> None:
-        """Take in a part of a checkpoint, and where it stands."""
+    def add_part(self, record: Record, source: Source, position: int, size: int) -> None:
+        """Take in a part of a checkpoint, where it stands, and the size of its line in bytes."""
         number = record["checkpoint"]
         checkpoint = self._pending.get(number)
         if checkpoint is None:
             checkpoint = Checkpoint(number, record["upto"], source, position)
             self._pending[number] = checkpoint
-        checkpoint.add(record)
+        checkpoint.add(record, size)
         if checkpoint.whole:
             self.offer(checkpoint)
-        while sum(pending.size for pending in self._pending.values()) > MAX_PENDING:
+        while sum(pending.bytes for pending in self._pending.values()) > MAX_PENDING:
             del self._pending[min(self._pending)]
 
     def offer(self, checkpoint: Checkpoint) -> None:
@@ -312,7 +311,9 @@ class Source:
         ranges: list[tuple[int, int]] = []
         found: list[tuple[str, Checkpoint]] = []
         end = self.size
-        while end and (vouched := self._last_vouched(end)) is not None:
+        while (
+            end and len(found) < MAX_SESSIONS and (vouched := self._last_vouched(end)) is not None
+        ):
             ranges += [(vouched.end, end), (vouched.begin, vouched.head)]
             found.append((vouched.session, vouched.checkpoint))
             end = vouched.begin
@@ -441,7 +442,7 @@ class Logs:
             if of is not None and record["session"] not in of:
                 continue
             if (session := self._session(record["session"])) is not None:
-                session.add_part(record, source, position)
+                session.add_part(record, source, position, len(line))
 
     def _read_records(self, source: Source) -> None:
         for position, line in source.lines():

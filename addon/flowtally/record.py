@@ -30,6 +30,8 @@ from .vocabulary import Tag
 
 Record = dict[str, Any]
 
+MAX_ID = 64
+"""Longest flow id that is kept, in characters: mitmproxy's are UUIDs, a file's may be anything."""
 MAX_MEDIA_TYPE = 100
 """Longest media type that is kept, in characters; registered ones are shorter (RFC 6838 §4.2)."""
 
@@ -54,7 +56,7 @@ def flow_record(
         "session": session,
         "seq": 0,
         "time": "",
-        "flow": flow.id,
+        "flow": redaction.printable(flow.id, MAX_ID),
         "kind": kind,
     }
     _client_fields(record, flow.client_conn.peername)
@@ -83,7 +85,7 @@ def bare_record(flow: mflow.Flow, kind: str, tag: Tag, session: str) -> Record:
         "session": session,
         "seq": 0,
         "time": timestamp(created if isinstance(created, (int, float)) else 0),
-        "flow": redaction.printable(str(flow.id)) or "-",
+        "flow": redaction.printable(str(flow.id), MAX_ID) or "-",
         "kind": kind,
     }
     return record | tag
@@ -107,7 +109,7 @@ def event_record(
 def _client_fields(record: Record, peername: Any) -> None:
     """`client`, its address, and `client_port`."""
     if peername and len(peername) >= 2:  # of IPv6, a flow label and a scope follow
-        record["client"] = str(peername[0])
+        record["client"] = redaction.printable(str(peername[0]), redaction.MAX_HOST)
         record["client_port"] = peername[1]
 
 

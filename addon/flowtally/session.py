@@ -233,6 +233,7 @@ class _Writer:
         self._log = log
         self._head = head
         self._part = 0
+        self._file = log.files
         self._begin = log.log_bytes
         """What the session has written into the file up to the last record that the rows hold:
         others may come before the first one of the checkpoint."""
@@ -259,8 +260,10 @@ class _Writer:
             "part": self._part,
             "parts": self._part if last else 0,
             "log_bytes": self._log.log_bytes,
-            # Negative only if the log was made anew, and then no reader finds the first record.
-            "checkpoint_bytes": max(0, self._log.log_bytes - self._begin),
+            # If the log was made anew meanwhile, it vouches for nothing that stands there.
+            "checkpoint_bytes": self._log.log_bytes - self._begin
+            if self._log.files == self._file
+            else self._log.log_bytes,
         }
         self._log.write(record, self._waiting)
         self._waiting, self._waiting_bytes = [], 0

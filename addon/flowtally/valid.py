@@ -106,7 +106,10 @@ def _check_checkpoint(record: dict[str, Any]) -> str:
     for name in ("first", "last"):
         if name in record and not _is_time(record[name]):
             return f"{name} is {record[name]!r:.40}, not a time"
-    return "" if isinstance(record.get("rows"), list) else "statistics without rows"
+    rows = record.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return "statistics without rows"
+    return ""
 
 
 def _is_time(value: Any) -> bool:

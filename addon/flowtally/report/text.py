@@ -246,7 +246,7 @@ def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
 
 def _bars(counts: Sequence[tuple[int, int]], longest: int, paint: Paint) -> list[str]:
     """A bar for each count of all and of problems; `longest`: columns of the longest."""
-    most = max(total for total, _ in counts)
+    most = max(total for total, _ in counts) or 1  # a log may say anything
     bars = []
     for total, problems in counts:
         length, bad = (-(-longest * count // most) for count in (total, problems))
