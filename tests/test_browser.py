@@ -23,7 +23,7 @@ from flowtally.report import data as data_module
 from flowtally.report.html import COLOURS
 from flowtally.report.tables import Entry
 from flowtally.report.tables import columns_of
-from flowtally.tally import EVENT
+from flowtally.rows import EVENT
 from flowtally.tally import place
 from flowtally.vocabulary import BANDS
 from lab import browser as lab

@@ -24,6 +24,7 @@ from flowtally.comparison import Change
 from flowtally.comparison import Comparison
 from flowtally.comparison import compare
 from flowtally.report.comparison_text import text
+from flowtally.rows import OTHER
 from flowtally.tally import Tally
 from flowtally.vocabulary import CAUSES
 from hypothesis import given
@@ -445,7 +446,7 @@ def test_what_a_full_table_counts_under_other_is_no_host(monkeypatch: pytest.Mon
     )
     for comparison in (compare(before, after), compare(after, before)):
         data = json.dumps(comparison.to_data())
-        assert tally_module.OTHER not in data
+        assert OTHER not in data
         assert not comparison.traffic_hosts.complete
         assert any("is not known for all" in line for line in text(comparison))
 

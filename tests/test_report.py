@@ -23,7 +23,7 @@ from flowtally.report import text
 from flowtally.report.paint import coloured
 from flowtally.report.paint import paint_for
 from flowtally.report.paint import plain
-from flowtally.tally import COUNTS
+from flowtally.rows import COUNTS
 from flowtally.tally import Tally
 from hypothesis import given
 from hypothesis import settings

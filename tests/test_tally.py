@@ -7,16 +7,17 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from flowtally import rows as rows_module
 from flowtally import tally as module
+from flowtally.rows import COUNTS
+from flowtally.rows import EVENT
+from flowtally.rows import MAX_EXAMPLE_URL
+from flowtally.rows import OTHER
+from flowtally.rows import Row
+from flowtally.rows import Rows
 from flowtally.tally import COMMON
-from flowtally.tally import COUNTS
-from flowtally.tally import EVENT
-from flowtally.tally import MAX_EXAMPLE_URL
-from flowtally.tally import OTHER
 from flowtally.tally import TABLES
 from flowtally.tally import UNFINISHED
-from flowtally.tally import Row
-from flowtally.tally import Rows
 from flowtally.tally import Tally
 from flowtally.tally import endpoint
 from flowtally.tally import place
@@ -341,7 +342,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, limit: int = 2) -> None:
 
 def test_full_tables_keep_the_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny(monkeypatch, 3)
-    monkeypatch.setattr(module, "MAX_BUCKETS", 3)
+    monkeypatch.setattr(rows_module, "MAX_BUCKETS", 3)
     records = [
         flow(i * 1000, **status_tag(i), method=f"M{i}", host=f"h{i}", url=f"http://h{i}/p")
         for i in range(700)
@@ -423,8 +424,8 @@ def test_groups_without_end_are_bounded_too() -> None:
     rows = Rows(TABLES[0]._replace(limit=2))
     for number in range(100):
         rows.admit((f"group {number}", "x")).flows += 1
-    assert len(rows) == 2 * module.MOST_GROUPS + 1
-    assert rows[OTHER, OTHER].flows == 100 - 2 * module.MOST_GROUPS
+    assert len(rows) == 2 * rows_module.MOST_GROUPS + 1
+    assert rows[OTHER, OTHER].flows == 100 - 2 * rows_module.MOST_GROUPS
 
 
 # --- the timeline ---
@@ -451,7 +452,7 @@ def test_each_record_is_counted_in_its_own_second(turn: int) -> None:
 
 
 def test_the_timeline_gets_coarser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BUCKETS", 3)
+    monkeypatch.setattr(rows_module, "MAX_BUCKETS", 3)
     tally = fold([flow(number) for number in range(3)])
     assert tally["timeline"].seconds == 1  # type: ignore[attr-defined]
     tally.add(flow(3))

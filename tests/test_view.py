@@ -13,9 +13,9 @@ from flowtally.report.view import Problem
 from flowtally.report.view import durations
 from flowtally.report.view import timeline
 from flowtally.report.view import view
-from flowtally.tally import MAX_BUCKETS
-from flowtally.tally import OTHER
-from flowtally.tally import SERIES
+from flowtally.rows import MAX_BUCKETS
+from flowtally.rows import OTHER
+from flowtally.rows import SERIES
 from flowtally.tally import Tally
 from flowtally.vocabulary import CAUSES
 from flowtally.vocabulary import UNSUCCESSFUL

@@ -15,11 +15,11 @@ from typing import Literal
 
 from .examples import describe
 from .report.tables import TIMES
-from .tally import OTHER
+from .rows import OTHER
+from .rows import Key
+from .rows import Row
+from .rows import Rows
 from .tally import UNFINISHED
-from .tally import Key
-from .tally import Row
-from .tally import Rows
 from .tally import Tally
 from .vocabulary import BANDS
 from .vocabulary import CAUSES

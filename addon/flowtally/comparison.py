@@ -20,10 +20,10 @@ from .chance import chance
 from .chance import slower
 from .examples import describe
 from .histogram import PERCENTILES
-from .tally import OTHER
-from .tally import Key
-from .tally import Row
-from .tally import Rows
+from .rows import OTHER
+from .rows import Key
+from .rows import Row
+from .rows import Rows
 from .tally import Tally
 from .tally import endpoint
 from .vocabulary import CAUSES

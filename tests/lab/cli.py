@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flowtally.rows import Table
 from flowtally.tally import TABLES
-from flowtally.tally import Table
 from flowtally.tally import Tally
 from flowtally.times import timestamp
 from flowtally.vocabulary import CAUSES

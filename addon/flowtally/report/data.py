@@ -9,9 +9,9 @@ from typing import Any
 
 from .. import __version__
 from ..redaction import printable
-from ..tally import COUNTS
-from ..tally import Example
-from ..tally import Rows
+from ..rows import COUNTS
+from ..rows import Example
+from ..rows import Rows
 from ..tally import Tally
 from ..vocabulary import SCHEMA
 from .tables import EXAMPLE_COLUMNS

@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from .. import __version__
 from ..redaction import printable
-from ..tally import EVENT
+from ..rows import EVENT
 from ..tally import Tally
 from ..tally import place
 from ..vocabulary import UNSUCCESSFUL

@@ -21,17 +21,17 @@ from typing import Literal
 
 from ..examples import subject
 from ..histogram import POINTS
-from ..tally import COUNTS
-from ..tally import EXAMPLE
-from ..tally import OTHER
+from ..rows import COUNTS
+from ..rows import EXAMPLE
+from ..rows import OTHER
+from ..rows import Example
+from ..rows import Key
+from ..rows import Row
+from ..rows import Rows
+from ..rows import Table
+from ..rows import Timeline
 from ..tally import TIMELINE
-from ..tally import Example
-from ..tally import Key
-from ..tally import Row
-from ..tally import Rows
-from ..tally import Table
 from ..tally import Tally
-from ..tally import Timeline
 from ..times import timestamp
 from ..vocabulary import CAUSES
 from ..vocabulary import ERRORS

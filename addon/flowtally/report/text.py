@@ -10,7 +10,7 @@ from typing import Any
 
 from ..examples import describe
 from ..redaction import printable
-from ..tally import EVENT
+from ..rows import EVENT
 from ..tally import Tally
 from ..vocabulary import ERROR_BANDS
 from . import layout
