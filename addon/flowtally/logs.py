@@ -435,7 +435,7 @@ class Logs:
     def _read_checkpoints(self, source: Source, of: Container[str] | None = None) -> None:
         """Take in the checkpoints of all sessions, or of some."""
         for position, line in source.lines():
-            # Most lines are of flows; to read them as JSON twice would cost as much again.
+            # Most lines are of flows, and need not be read as JSON twice.
             record = parsed(line) if b'"stats"' in line else None
             if record is None or record["type"] != "stats":
                 continue

@@ -101,8 +101,8 @@ class Session:
     def add(self, record: dict[str, Any]) -> None:
         """Write a record, and tally it.
 
-        The tally can wait, and many records at once cost a fraction of as many one by one: between
-        two flows mitmproxy runs so much code that the tally's has left the processor's caches.
+        The tally can wait: what it takes is spent on many records at once, and seldom while a
+        client waits.
         """
         self._journal.write(record)
         self._unfolded.append(record)

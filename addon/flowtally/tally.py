@@ -85,7 +85,7 @@ def endpoint(record: Record) -> str:
     return _endpoint_of(record.get("method", ""), url)
 
 
-@lru_cache(maxsize=4096)  # many a URL is asked for again, and a look-up costs a third
+@lru_cache(maxsize=4096)  # many a URL is asked for again, and its ids need not be looked for
 def _endpoint_of(method: str, url: str) -> str:
     url = _ID.sub("/{id}", url.partition("?")[0])
     if len(url) > _MAX_ENDPOINT:
@@ -223,8 +223,7 @@ class Tally:
         """The tables in which a record's row depends on more than its COMMON fields: rows, how a
         key is made, and what the rows have."""
         self._places: dict[tuple[Any, ...], Places] = {}
-        """COMMON fields → rows. To look each row up by a key of its own would cost a flow twice
-        as much as to count it."""
+        """COMMON fields → rows, so that a flow need not look each of them up by a key."""
 
     def __getitem__(self, name: str) -> Rows:
         """A table by its name."""
