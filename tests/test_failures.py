@@ -181,7 +181,7 @@ def test_failures_of_one_client_are_bounded(bench: Bench) -> None:
         (
             {"state": ConnectionState.CLOSED},
             server_at(error="connection closed"),
-            "client_disconnected",
+            "client_cancelled",
             "host",
         ),
         (
@@ -336,7 +336,7 @@ def test_how_long_a_handshake_took(bench: Bench) -> None:
         for began in (NOW - 1, NOW - 6)
     ]
     assert [failure.tag["cause"] for (failure,) in found] == [
-        "client_disconnected",
+        "client_cancelled",
         "http_response_timeout",
     ]
 

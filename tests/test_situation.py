@@ -192,17 +192,17 @@ RESET = "stream reset by client (INTERNAL_ERROR)"
         *(
             (HANDSHAKE, SAVED | metadata({"cause": cause}), "client")
             for cause in (
-                "client_disconnected",
+                "client_cancelled",
                 "connection_timeout",
                 "connection_read_timeout",
                 "http_response_timeout",
             )
         ),
         (HANDSHAKE, SAVED | metadata({"cause": "connection_terminated"}), "server"),
-        (HANDSHAKE, SAVED | metadata({"cause": ["client_disconnected"]}), "server"),
+        (HANDSHAKE, SAVED | metadata({"cause": ["client_cancelled"]}), "server"),
         (HANDSHAKE, SAVED | metadata({}), "server"),
-        (HANDSHAKE, SAVED | metadata("client_disconnected"), "server"),
-        (HANDSHAKE, metadata({"cause": "client_disconnected"}), "server"),  # a replayed flow's
+        (HANDSHAKE, SAVED | metadata("client_cancelled"), "server"),
+        (HANDSHAKE, metadata({"cause": "client_cancelled"}), "server"),  # a replayed flow's
         # only one of them speaks HTTP/2 or HTTP/3, and that one broke it
         (CLOSES, CLIENT_H2, "client"),
         (CLOSES, CLIENT_H3, "client"),
@@ -239,10 +239,10 @@ RESET = "stream reset by client (INTERNAL_ERROR)"
         # of a saved one, what the session found that saw it live
         (CLOSES, SAVED | CLIENT_CLOSED, "server"),
         (CLOSES, SAVED | SERVER_CLOSED | INCOMPLETE, "client"),
-        (CLOSES, SAVED | metadata({"cause": "client_disconnected"}), "client"),
+        (CLOSES, SAVED | metadata({"cause": "client_cancelled"}), "client"),
         (CLOSES, SAVED | metadata({"cause": "connection_terminated"}), "server"),
         (CLOSES, SAVED | metadata({"cause": "connection_terminated"}) | INCOMPLETE, "client"),
-        (CLOSES, metadata({"cause": "client_disconnected"}), "server"),
+        (CLOSES, metadata({"cause": "client_cancelled"}), "server"),
     ],
 )
 def test_side(message: str, changes: Changes, side: str) -> None:

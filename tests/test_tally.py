@@ -24,6 +24,7 @@ from flowtally.tally import place
 from flowtally.times import timestamp
 from flowtally.valid import check
 from flowtally.vocabulary import CAUSES
+from flowtally.vocabulary import error_fields
 from flowtally.vocabulary import STATUS_TAGS
 from flowtally.vocabulary import status_tag
 from hypothesis import given
@@ -58,8 +59,7 @@ def failed(cause: str = "connection_refused", **fields: Any) -> Record:
     record = flow(**fields)
     for name in ("status", "band", "description"):
         del record[name]
-    error = CAUSES[cause].error
-    record |= {"outcome": "error", "error_code": error.code, "error_name": error.name}
+    record |= {"outcome": "error", **error_fields(cause)}
     return record | {"cause": cause, "side": CAUSES[cause].side}
 
 
@@ -69,8 +69,7 @@ def event(cause: str = "client_tls_rejected", **fields: Any) -> Record:
         "session": "0",
         "seq": 1,
         "time": timestamp(1_000_000),
-        "error_code": CAUSES[cause].error.code,
-        "error_name": CAUSES[cause].error.name,
+        **error_fields(cause),
         "cause": cause,
         "side": CAUSES[cause].side,
         **fields,

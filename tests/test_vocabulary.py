@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import http
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from flowtally import vocabulary
 from flowtally.vocabulary import CAUSES
 from flowtally.vocabulary import ERRORS
 from flowtally.vocabulary import KNOWN
+from flowtally.vocabulary import REASONS
 from flowtally.vocabulary import STATUS_TAGS
 from flowtally.vocabulary import CatalogueError
+from flowtally.vocabulary import Why
 from flowtally.vocabulary import read_catalogue
 
 # The two source tables, with the wording that flowtally settled on.
@@ -123,7 +126,18 @@ def test_causes_are_complete() -> None:
     for cause in CAUSES.values():
         assert cause.side in ("client", "proxy", "server", "network")
         assert cause.advice.endswith(".")
-    assert {cause.error.code for cause in CAUSES.values()} == {-1, -2, -4, -5, -6}
+    codes = {cause.error.code for cause in CAUSES.values() if cause.error}
+    assert codes == {-1, -2, -3, -4, -5, -6}
+    assert [name for name, cause in CAUSES.items() if not cause.error] == [vocabulary.CANCELLED]
+
+
+def test_reasons_are_complete() -> None:
+    for why, reason in REASONS.items():
+        assert why.cause in CAUSES
+        assert re.fullmatch("[a-z0-9_]+", why.reason)
+        assert reason.side in ("client", "proxy", "server", "network")
+        assert reason.advice.endswith(".")
+        assert reason.advice != CAUSES[why.cause].advice
 
 
 def test_schema_names_the_same_vocabulary() -> None:
@@ -146,10 +160,19 @@ def test_messages_lead_to_known_causes() -> None:
         assert row["match"] in ("is", "starts", "has")
         assert row["where"] in ("exchange", "handshake", "log", "note", "tls_log")
         causes = {row[name] for name in ("server_before_head", "server_after_head", "client")}
-        assert causes - {""} <= {*CAUSES, vocabulary.CLIENT_GAVE_UP}
+        assert {cause for cause in causes if cause and not _is_known(cause)} == set()
         assert causes != {""}
         assert row["source"]
-    assert set(vocabulary.OS_ERRORS.values()) <= set(CAUSES)
+    for why in vocabulary.OS_ERRORS.values():
+        assert _is_known(":".join(filter(None, why)))
+
+
+def _is_known(cell: str) -> bool:
+    """Whether a cell names a cause, or a reason that a cause has."""
+    cause, colon, reason = cell.partition(":")
+    if colon:
+        return Why(cause, reason) in REASONS
+    return cause in CAUSES or cause == vocabulary.CLIENT_GAVE_UP
 
 
 @pytest.mark.parametrize("name", [path.name for path in KNOWN.glob("*.csv")])
@@ -162,7 +185,9 @@ def test_every_row_has_its_source_and_no_key_twice(name: str) -> None:
 
 
 def _key(row: dict[str, str]) -> tuple[str, ...]:
-    return (row["family"], row["number"]) if "family" in row else (next(iter(row.values())),)
+    if "family" in row:
+        return row["family"], row["number"]
+    return (row["cause"], row["reason"]) if "reason" in row else (next(iter(row.values())),)
 
 
 def test_catalogue_adds_and_rewords(tmp_path: Path) -> None:

@@ -242,7 +242,8 @@ def _count(name: str, tally: Tally, unreadable: int) -> tuple[int, int]:
     causes = tally["causes"]
     if name in CAUSES:
         count = sum(row.count for (_, cause), row in causes.items() if cause == name)
-        return count, _hidden(causes, str(CAUSES[name].error.code))
+        error = CAUSES[name].error
+        return count, _hidden(causes, str(error.code)) if error else 0
     if int(name) in ERRORS:
         return sum(row.count for (code, _), row in causes.items() if code == name), 0
     key = band(int(name)), name

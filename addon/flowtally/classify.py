@@ -28,8 +28,10 @@ from .situation import connect_situation
 from .situation import http_situation
 from .situation import stream_situation
 from .vocabulary import CAUSES
+from .vocabulary import NOBODY
 from .vocabulary import Message
 from .vocabulary import Tag
+from .vocabulary import Why
 
 TIMEOUT_TOLERANCE = 0.1
 """Seconds by which a wait may look shorter than the client meant it: its clock starts when it
@@ -171,45 +173,51 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
         target = redaction.redact(target, rules.urls)
         detail = redaction.printable(f"Bad HTTP request line: {method} {target}".rstrip())
         return failure_tag("invalid_url", detail)
-    return failure_tag(row.client, redaction.detail(text, rules.urls))
+    return failure_tag(row.client.cause, redaction.detail(text, rules.urls), "", row.client.reason)
 
 
 def noted_failure(note: Note, rules: Rules) -> Tag:
     """What a note means if no flow came of it."""
-    return failure_tag(note.message.client, redaction.detail(note.text, rules.urls))
+    why = note.message.client
+    return failure_tag(why.cause, redaction.detail(note.text, rules.urls), "", why.reason)
 
 
-def failure_tag(cause: str, detail: str, side: str = "") -> Tag:
-    """The tag of a failure of this cause. `side`: where the evidence tells another than the
-    cause's own."""
-    row = CAUSES[cause]
-    tag: Tag = {
-        "outcome": "error",
-        "error_code": row.error.code,
-        "error_name": row.error.name,
-        "cause": cause,
-        "side": side or row.side,
-    }
-    if detail:
-        tag["detail"] = detail
-    return tag
+def failure_tag(cause: str, detail: str, side: str = "", reason: str = "") -> Tag:
+    """The tag of an exchange that broke for this cause, or that its client cancelled.
 
-
-def explains(reason: str, cause: str) -> bool:
-    """Whether what a log line tells (`reason`) is why a failure was taken for `cause`."""
-    return cause in _EXPLAINS.get(reason, ())
-
-
-def with_redirect_limit(tag: Tag, cause: str) -> Tag:
-    """The tag of a redirect that broke a limit: its status, plus -5."""
+    `side`: where the evidence tells another than that of the cause and `reason`.
+    """
     error = CAUSES[cause].error
     return {
-        **tag,
-        "error_code": error.code,
-        "error_name": error.name,
-        "cause": cause,
-        "side": CAUSES[cause].side,
+        "outcome": "error" if error else "cancelled",
+        **_why_fields(cause, detail, side, reason),
     }
+
+
+def with_overlay(tag: Tag, cause: str, detail: str = "", side: str = "", reason: str = "") -> Tag:
+    """The tag of a complete response that is a failure all the same: its status, and why.
+
+    A status that is an error by itself keeps its code, -3.
+    """
+    found = {**tag, **_why_fields(cause, detail, side, reason)}
+    if tag.get("error_code") is not None:
+        found["error_code"], found["error_name"] = tag["error_code"], tag["error_name"]
+    return found
+
+
+def _why_fields(cause: str, detail: str, side: str, reason: str) -> Tag:
+    fields = {**vocabulary.error_fields(cause), "cause": cause}
+    if reason:
+        fields["reason"] = reason
+    fields["side"] = side or vocabulary.side_of(Why(cause, reason))
+    if detail:
+        fields["detail"] = detail
+    return fields
+
+
+def explains(noted: str, cause: str) -> bool:
+    """Whether the cause that a log line tells (`noted`) is why a failure was taken for `cause`."""
+    return cause in _EXPLAINS.get(noted, ())
 
 
 def _websocket(flow: http.HTTPFlow, rules: Rules) -> Tag:
@@ -254,16 +262,18 @@ def _tag_failure(
     row: Message | None, message: str, situation: Situation, rules: Rules, note: Note | None
 ) -> Tag:
     # The number first: the words beside it differ by platform, and may look like another row's.
-    cause = _os_error(message)
+    why = _os_error(message)
     by_client = False
-    if not cause and row is not None:
-        in_client = row.client and (
-            situation.side == "client" or not (row.server_before_head or row.server_after_head)
+    if not why.cause and row is not None:
+        in_client = row.client.cause and (
+            situation.side == "client"
+            or not (row.server_before_head.cause or row.server_after_head.cause)
         )
         if in_client:
-            cause, by_client = row.client, True
+            why, by_client = row.client, True
         else:
-            cause = row.server_after_head if situation.head else row.server_before_head
+            why = row.server_after_head if situation.head else row.server_before_head
+    cause, reason = why
     if cause == vocabulary.CLIENT_GAVE_UP:
         cause = _gave_up(situation, rules.timeout)
         by_client = False  # the side of a timeout is the server's
@@ -271,36 +281,37 @@ def _tag_failure(
     elif situation.upstream and not by_client:
         closed = message == "connection closed" and not situation.tunnelled
         if closed or cause in _NOT_REACHED:
-            cause = "destination_unavailable"
+            cause, reason = "destination_unavailable", ""
     cause = cause or "unknown"
     detail = redaction.detail(message, rules.urls)
     # Last, for a note explains a cause, not a message.
     if note is not None:
-        reason = note.message.server_before_head
-        if explains(reason, cause):
-            cause = reason
+        noted = note.message.server_before_head
+        if explains(noted.cause, cause):
+            cause, reason = noted
             detail = redaction.printable(f"{detail} ({redaction.detail(note.text, rules.urls)})")
     # A TLS error of the client's own handshake is not the server's.
-    return failure_tag(cause, detail, "client" if by_client else "")
+    return failure_tag(cause, detail, "client" if by_client else "", reason)
 
 
 def _gave_up(situation: Situation, timeout: float) -> str:
     if situation.waited < timeout - TIMEOUT_TOLERANCE:
-        return "client_disconnected"
+        return vocabulary.CANCELLED
     if situation.head:
         return "connection_read_timeout"
     return "connection_timeout" if situation.connecting else "http_response_timeout"
 
 
-def _os_error(message: str) -> str:
+def _os_error(message: str) -> Why:
     # Only where it is mitmproxy's own word: a server could send the same text.
     if not message.startswith(("[Errno ", "[WinError ", "Multiple exceptions: [")):
-        return ""
+        return NOBODY
     found = [
-        vocabulary.OS_ERRORS.get((family, int(number)), "")
+        vocabulary.OS_ERRORS.get((family, int(number)), NOBODY)
         for family, number in re.findall(_OS_ERROR, message[:4096])
     ]
-    return next((cause for cause in _MOST_TELLING if cause in found), found[0] if found else "")
+    telling = [why for cause in _MOST_TELLING for why in found if why.cause == cause]
+    return next(iter(telling or found), NOBODY)
 
 
 @lru_cache(maxsize=256)
@@ -316,7 +327,9 @@ def status_of(tag: Mapping[str, Any]) -> str:
     if "status" in tag:
         parts.append(_status_line(tag["status"], tag["band"], tag["description"]))
     if "cause" in tag:
-        parts.append(f"{tag['error_code']} {tag['error_name']}: {tag['cause']}")
+        why = f"{tag['cause']} ({tag['reason']})" if "reason" in tag else tag["cause"]
+        code = f" {tag['error_code']} {tag['error_name']}" if "error_code" in tag else ""
+        parts.insert(0, f"{why}{code}")
     if not parts or tag["outcome"] == "unfinished":
         parts.append(tag["outcome"])
     if "close_code" in tag:

@@ -219,7 +219,7 @@ class Failures:
         if failures:
             self._settled.append(client)
         note = self._notes.pop(client, None)
-        if note is not None and note.message.client:
+        if note is not None and note.message.client.cause:
             failures.append(
                 Failure(note.text, self._clock(), noted_failure(note, self.rules), client)
             )
@@ -245,10 +245,10 @@ class Failures:
         client = flow.client_conn.peername
         note = self._notes.get(client)
         if note is not None and (
-            tag["outcome"] != "error" or tag["cause"] == note.message.server_before_head
+            "cause" not in tag or tag["cause"] == note.message.server_before_head.cause
         ):
             del self._notes[client]  # it explains this flow, or nothing
-        if tag["outcome"] != "error" or client not in self._unclaimed:
+        if "cause" not in tag or client not in self._unclaimed:
             return tag
         message = (flow.error.msg if flow.error else flow.server_conn.error) or ""
         # Another addon may have killed the flow or changed its error, after it had failed.

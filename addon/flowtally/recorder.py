@@ -53,6 +53,8 @@ class Recorder:
 
     def record_failure(self, session: Session, failure: Failure) -> None:
         """Record a failure that no flow tells, as an event."""
+        if "error_code" not in failure.tag:
+            return  # the client left before there was a flow, and nobody was at fault
         if self.filter is not None and not flowfilter.match(self.filter, failure.as_flow()):
             return
         tag, client = failure.tag, failure.client

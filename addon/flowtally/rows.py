@@ -29,7 +29,7 @@ OTHER = "(other)"
 """What a full table counts the rest under."""
 EVENT = "event"
 """What the series of failures without a flow is called."""
-SERIES = (*BANDS, "error", "ok", "unfinished", EVENT)
+SERIES = (*BANDS, "error", "cancelled", "ok", "unfinished", EVENT)
 """What can become of a flow, a complete response by its band."""
 
 MAX_BUCKETS = 240

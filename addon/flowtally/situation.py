@@ -19,7 +19,7 @@ from .vocabulary import Tag
 
 GAVE_UP = frozenset(
     (
-        "client_disconnected",
+        "client_cancelled",
         "connection_timeout",
         "connection_read_timeout",
         "http_response_timeout",

@@ -18,7 +18,7 @@ from .classify import classify
 from .classify import exchange_failure
 from .classify import explains
 from .classify import failure_tag
-from .classify import with_redirect_limit
+from .classify import with_overlay
 from .defects import Defects
 from .redirects import Redirects
 from .situation import Situation
@@ -81,7 +81,7 @@ class Tagger:
             self._redirects.answered(client, url, ended)
             return tag
         cause = self._redirects.follow(client, url, location, ended, self.max_redirects)
-        return with_redirect_limit(tag, cause) if cause else tag
+        return with_overlay(tag, cause) if cause else tag
 
 
 def _requested_host(flow: http.HTTPFlow) -> str:

@@ -29,7 +29,7 @@ UNSUCCESSFUL = -3
 TOO_MANY_REDIRECTS = -5
 """The error code of a redirect that broke a limit."""
 
-OUTCOMES = ("status", "error", "ok", "unfinished")
+OUTCOMES = ("status", "error", "cancelled", "ok", "unfinished")
 """What can become of a flow."""
 KINDS = ("http", "websocket", "connect", "dns", "tcp", "udp")
 """What a flow can be."""
@@ -45,8 +45,8 @@ MAX_DESCRIPTION = 120
 
 Tag = dict[str, Any]
 """What a flow is tagged with, as plain data: `outcome`, and as far as they have a value `status`,
-`band`, `description`, `error_code`, `error_name`, `cause`, `side`, `detail`, `close_code`,
-`close_reason`, `answered_by`. These are fields of its record, too."""
+`band`, `description`, `error_code`, `error_name`, `cause`, `reason`, `side`, `detail`,
+`close_code`, `close_reason`, `answered_by`. These are fields of its record, too."""
 METADATA_KEY = "flowtally"
 """Where the tag stands in `flow.metadata`."""
 
@@ -63,30 +63,52 @@ class Cause(NamedTuple):
     """One row of `known/causes.csv`."""
 
     name: str
-    error: Error
+    error: Error | None
+    """None: nobody failed, the client cancelled."""
     side: str
     """Where to look: `client`, `proxy`, `server` or `network`."""
     advice: str
     """One line that a person who debugs can act on."""
 
 
+class Reason(NamedTuple):
+    """One row of `known/reasons.csv`: what else the evidence says about a cause."""
+
+    side: str
+    """As of `Cause`; the cause's own where the row gives none."""
+    advice: str
+
+
+class Why(NamedTuple):
+    """A cause, and the reason that refines it or ""."""
+
+    cause: str
+    reason: str = ""
+
+
+NOBODY = Why("")
+"""Stands where a message cannot come from a side."""
+
+
 class Message(NamedTuple):
     """One row of `known/messages.csv`: what a text of mitmproxy's means.
 
-    The same words can be said of either side and before or after the response head, so a row holds
-    a cause for each; an empty one means that the message cannot come from there.
+    The same words can be said of either side and before or after the response head, so a row says
+    why for each; NOBODY means that the message cannot come from there.
     """
 
     match: Literal["is", "starts", "has"]
     text: str
     """What to compare with; lower case where `match` is `has`, which ignores case."""
-    server_before_head: str
-    server_after_head: str
-    client: str
+    server_before_head: Why
+    server_after_head: Why
+    client: Why
 
 
 CLIENT_GAVE_UP = "client_gave_up"
 """Stands in `known/messages.csv` where the cause depends on how long the client had waited."""
+CANCELLED = "client_cancelled"
+"""The cause of an exchange that the client ended of its own will."""
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:
@@ -100,23 +122,43 @@ ERRORS: Mapping[int, Error] = {
 }
 
 CAUSES: Mapping[str, Cause] = {
-    row["cause"]: Cause(row["cause"], ERRORS[int(row["code"])], row["side"], row["advice"])
+    row["cause"]: Cause(
+        row["cause"],
+        ERRORS[int(row["code"])] if row["code"] else None,
+        row["side"],
+        row["advice"],
+    )
     for row in _rows("causes.csv")
 }
 
-OS_ERRORS: Mapping[tuple[str, int], str] = {
-    (row["family"], int(row["number"])): row["cause"] for row in _rows("os_errors.csv")
+REASONS: Mapping[Why, Reason] = {
+    Why(row["cause"], row["reason"]): Reason(
+        row["side"] or CAUSES[row["cause"]].side, row["advice"]
+    )
+    for row in _rows("reasons.csv")
 }
-"""(`Errno` or `WinError`, number) → cause, for every platform: a saved flow may come from any."""
+"""What each reason of a cause means."""
+
+
+def _why(cell: str) -> Why:
+    """What a cell of a data file says: `cause` or `cause:reason`."""
+    cause, _, reason = cell.partition(":")
+    return Why(cause, reason)
+
+
+OS_ERRORS: Mapping[tuple[str, int], Why] = {
+    (row["family"], int(row["number"])): _why(row["cause"]) for row in _rows("os_errors.csv")
+}
+"""(`Errno` or `WinError`, number) → why, for every platform: a saved flow may come from any."""
 
 
 def _messages() -> dict[str, list[Message]]:
     found: dict[str, list[Message]] = {}
     for row in _rows("messages.csv"):
         text = row["text"].lower() if row["match"] == "has" else row["text"]
-        causes = (row["server_before_head"], row["server_after_head"], row["client"])
+        sides = (_why(row[s]) for s in ("server_before_head", "server_after_head", "client"))
         # The tests check the words of the file.
-        message = Message(row["match"], text, *causes)  # type: ignore[arg-type]
+        message = Message(row["match"], text, *sides)  # type: ignore[arg-type]
         found.setdefault(row["where"], []).append(message)
     return found
 
@@ -132,6 +174,24 @@ NOTE_MESSAGES = tuple(_MESSAGES["note"])
 """Log lines that explain a failure which a flow shows only vaguely, or not at all."""
 TLS_LOG_MESSAGES = tuple(_MESSAGES["tls_log"])
 """The same, in log lines that begin with `TLS Error:`."""
+
+
+def error_fields(cause: str) -> Tag:
+    """The error code of a cause and its name; nothing of one that is no failure."""
+    error = CAUSES[cause].error
+    return {"error_code": error.code, "error_name": error.name} if error else {}
+
+
+def side_of(why: Why) -> str:
+    """Where to look, unless the evidence tells another side; "" of a cause that is not known."""
+    known = REASONS.get(why) or CAUSES.get(why.cause)
+    return known.side if known else ""
+
+
+def advice(why: Why) -> str:
+    """One line that a person who debugs can act on; "" of a cause that is not known."""
+    known = REASONS.get(why) or CAUSES.get(why.cause)
+    return known.advice if known else ""
 
 
 def find_message(messages: tuple[Message, ...], text: str) -> Message | None:

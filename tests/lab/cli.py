@@ -21,6 +21,7 @@ from flowtally.tally import TABLES
 from flowtally.tally import Tally
 from flowtally.times import timestamp
 from flowtally.vocabulary import CAUSES
+from flowtally.vocabulary import error_fields
 from flowtally.vocabulary import SCHEMA
 from flowtally.vocabulary import STATUS_TAGS
 from flowtally.vocabulary import status_tag
@@ -167,10 +168,8 @@ def _flow(second: float) -> Record:
 
 
 def _failure(cause: str) -> Record:
-    error = CAUSES[cause].error
     return {
-        "error_code": error.code,
-        "error_name": error.name,
+        **error_fields(cause),
         "cause": cause,
         "side": CAUSES[cause].side,
     }

@@ -102,13 +102,26 @@ def failure(
     fields = {"kind": kind, "outcome": "error", **_failure(code, cause, side), **more}
     absent: frozenset[str] = _STATUS
     if after is not None:
-        fields |= {
-            "status": after,
-            "band": BANDS[after // 100],
-            "description": _DESCRIPTIONS[after],
-        }
+        fields |= _head(after)
         absent = frozenset()
     return Expected("flow", fields, absent, detailed=True)
+
+
+def _head(status: int) -> dict[str, Any]:
+    return {
+        "status": status,
+        "band": BANDS[status // 100],
+        "description": _DESCRIPTIONS[status],
+    }
+
+
+def cancelled(*, after: int | None = None, kind: str = "http", **more: Any) -> Expected:
+    """A flow that its client ended of its own will; `after` is as of `failure`."""
+    fields = {"kind": kind, "outcome": "cancelled", "cause": "client_cancelled", "side": "client"}
+    if after is not None:
+        fields |= _head(after)
+    absent = frozenset({"error_code", "error_name"}) | (_STATUS if after is None else frozenset())
+    return Expected("flow", fields | more, absent)
 
 
 def event(code: int, cause: str, side: str) -> Expected:

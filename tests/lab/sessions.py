@@ -30,7 +30,7 @@ CAUSES = (
     "dns_error",
     "tls_certificate_error",
     "http_response_incomplete",
-    "client_disconnected",
+    "client_cancelled",
     "http_response_timeout",
     "connection_timeout",
     "destination_not_found",
