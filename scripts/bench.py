@@ -461,9 +461,9 @@ def discrepancies(tally: Tally) -> list[str]:
         "flows": tally.flows - MANY_FLOWS,
         "bytes sent": total.request_bytes - 100 * MANY_FLOWS,
         "bytes received": total.response_bytes - 1000 * MANY_FLOWS,
-        "failures": tally.failures - failures,
+        "failures": tally.totals().failures - failures,
         "band Success": tally.sum("flows", "Success") - (MANY_FLOWS - failures),
-        "cause": tally["causes"]["-2", "connection_refused"].flows - failures,
+        "cause": tally["causes"]["-2", "connection_refused", ""].flows - failures,
         "hosts": total.flows - MANY_FLOWS,
         "endpoints": sum(row.flows for row in tally["endpoints"].values()) - MANY_FLOWS,
     }

@@ -140,6 +140,38 @@ def test_reasons_are_complete() -> None:
         assert reason.advice != CAUSES[why.cause].advice
 
 
+def test_clients_have_words_for_known_causes() -> None:
+    with (KNOWN / "clients.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        assert _is_known(":".join(filter(None, (row["cause"], row["reason"]))))
+        assert row["client"] in vocabulary.CLIENTS
+        assert row["says"]
+        assert row["evidence"] in ("m", "s", "j")
+
+
+@pytest.mark.parametrize(
+    ("why", "words"),
+    [
+        (
+            Why("connection_refused"),
+            "net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · "
+            "requests ConnectionError (NewConnectionError)",
+        ),
+        # A reason has words of its own, and else the cause's.
+        (
+            Why("tls_certificate_error", "wrong_host"),
+            "net::ERR_CERT_COMMON_NAME_INVALID · curl 60 · ERR_TLS_CERT_ALTNAME_INVALID · "
+            "requests SSLError (SSLCertVerificationError)",
+        ),
+        (Why("grpc_error", "unavailable"), ""),
+        (Why("404"), ""),
+    ],
+)
+def test_what_clients_would_have_said(why: Why, words: str) -> None:
+    assert vocabulary.without_proxy(why) == words
+
+
 def test_schema_names_the_same_vocabulary() -> None:
     schema = json.loads((KNOWN / "record.schema.json").read_text(encoding="utf-8"))
     error = schema["$defs"]["error"]["properties"]
@@ -181,13 +213,14 @@ def test_every_row_has_its_source_and_no_key_twice(name: str) -> None:
         rows = list(csv.DictReader(file))
     keys = [tuple(row.values())[:3] if name == "messages.csv" else _key(row) for row in rows]
     assert len(keys) == len(set(keys))
-    assert all(row["source"] for row in rows)
+    assert all(row.get("source") or row["evidence"] for row in rows)
 
 
 def _key(row: dict[str, str]) -> tuple[str, ...]:
     if "family" in row:
         return row["family"], row["number"]
-    return (row["cause"], row["reason"]) if "reason" in row else (next(iter(row.values())),)
+    names = [name for name in ("cause", "reason", "client") if "reason" in row and name in row]
+    return tuple(row[name] for name in names) or (next(iter(row.values())),)
 
 
 def test_catalogue_adds_and_rewords(tmp_path: Path) -> None:

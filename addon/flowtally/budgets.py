@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -15,16 +14,18 @@ from typing import Literal
 
 from .examples import describe
 from .report.tables import TIMES
+from .rows import COUNTS
 from .rows import OTHER
 from .rows import Key
 from .rows import Row
-from .rows import Rows
 from .tally import UNFINISHED
 from .tally import Tally
+from .tally import Totals
 from .vocabulary import BANDS
 from .vocabulary import CAUSES
 from .vocabulary import ERRORS
-from .vocabulary import UNSUCCESSFUL
+from .vocabulary import Why
+from .vocabulary import advice
 from .vocabulary import band
 from .vocabulary import band_of
 
@@ -35,21 +36,10 @@ ADVICES = 3
 EXAMPLES = 5
 """How many examples a budget shows at most."""
 
-TOTALS: Mapping[str, Callable[[Tally, int], int]] = {
-    "flows": lambda tally, _: tally.flows,
-    "failures": lambda tally, _: tally.failures,
-    "events": lambda tally, _: tally.events,
-    "problems": lambda tally, _: tally.problems,
-    "unsuccessful": lambda tally, _: tally.unsuccessful,
-    "unfinished": lambda tally, _: tally.sum("flows", "unfinished"),
-    "ok": lambda tally, _: tally.sum("flows", "ok"),
-    "dropped": lambda tally, _: tally.dropped,
-    "unreadable": lambda _, unreadable: unreadable,
-    "request_bytes": lambda tally, _: tally.sum("request_bytes"),
-    "response_bytes": lambda tally, _: tally.sum("response_bytes"),
-}
-"""Name → its count, given a tally and the number of unreadable lines. `failures` are flows that
-failed, `events` failures without a flow."""
+UNREADABLE = "unreadable"
+"""The total that is none of the statistics: lines of logs that were skipped."""
+TOTALS = (*(name for name in Totals._fields if name not in ("first", "last")), UNREADABLE)
+"""What of a whole session can have a budget, see `Totals`."""
 
 _NAMES = {name.casefold(): name for name in (*BANDS, *map(str, ERRORS), *CAUSES, *TOTALS, *TIMES)}
 _STATUS = re.compile(r"[1-9][0-9]{2}")
@@ -236,56 +226,55 @@ def _counted(budget: Budget, tally: Tally, unreadable: int) -> Result:
 def _count(name: str, tally: Tally, unreadable: int) -> tuple[int, int]:
     """How many there are, and how many more there may be among those under `(other)`."""
     if name in TOTALS:
-        return TOTALS[name](tally, unreadable), 0
+        return unreadable if name == UNREADABLE else getattr(tally.totals(), name), 0
     if name in BANDS:
         return tally.sum("flows", name), 0
     causes = tally["causes"]
     if name in CAUSES:
-        count = sum(row.count for (_, cause), row in causes.items() if cause == name)
+        count = sum(_count_of(row) for (_, cause, _), row in causes.items() if cause == name)
         error = CAUSES[name].error
-        return count, _hidden(causes, str(error.code)) if error else 0
+        return count, causes.hidden(str(error.code) if error else "", name)
     if int(name) in ERRORS:
-        return sum(row.count for (code, _), row in causes.items() if code == name), 0
+        return sum(_count_of(row) for (code, *_), row in causes.items() if code == name), 0
     key = band(int(name)), name
     row = tally["codes"].get(key)
-    return row.flows if row else 0, _hidden(tally["codes"], key[0])
+    return row.flows if row else 0, tally["codes"].hidden(*key)
 
 
-def _hidden(rows: Rows, group: str) -> int:
-    """How much a full table counts under (other) that may be of a group."""
-    return sum(rows[key].count for key in ((group, OTHER), (OTHER, OTHER)) if key in rows)
+def _count_of(row: Row) -> int:
+    """Of a cause, what is a problem; of what is none, how often it was."""
+    return row.problems or row.cancelled
 
 
-_RowOfCause = tuple[str, int, Row]
-"""Cause; how much of it a budget counts; the row of the statistics."""
+_RowOfCause = tuple[Why, int, Row]
+"""Cause and reason; how much of it a budget counts; the row of the statistics."""
 
 
 def _rows(name: str, tally: Tally) -> list[_RowOfCause]:
     """The causes, or of -3 the status codes, that a budget counts."""
 
     def count(key: Key, row: Row) -> int:
-        code, cause = key
-        is_status = code == str(UNSUCCESSFUL)
+        code, cause, _ = key
         if key == UNFINISHED:
             return row.count if name == "unfinished" else 0
-        if name in ("failures", "events", "unsuccessful"):
+        if name == "problems" or name in COUNTS:
             return int(getattr(row, name))
         if name in TOTALS:
-            return row.count if name == "problems" else 0
+            return 0
         if name in BANDS:
-            return row.count if is_status and band_of(cause) == name else 0
+            return row.count if band_of(cause) == name else 0
         if name in CAUSES or int(name) not in ERRORS:
-            return row.count if cause == name else 0
-        return row.count if code == name else 0
+            return _count_of(row) if cause == name else 0
+        return _count_of(row) if code == name else 0
 
-    found = [(key[1], count(key, row), row) for key, row in tally["causes"].items()]
+    found = [(Why(*key[1:]), count(key, row), row) for key, row in tally["causes"].items()]
     return [item for item in found if item[1]]
 
 
 def _examples(name: str, rows: list[_RowOfCause]) -> tuple[str, ...]:
     found = [
-        (cause, example)
-        for cause, _, row in rows
+        (why.cause, example)
+        for why, _, row in rows
         for example in row.examples
         # An event is no flow, and has no flow's id.
         if name not in ("failures", "events") or ("flow" in example) == (name == "failures")
@@ -309,12 +298,9 @@ def _example(name: str, cause: str, example: Mapping[str, Any]) -> str:
 
 
 def _advice(name: str, rows: list[_RowOfCause]) -> tuple[str, ...]:
-    counts: dict[str, int] = {}
-    for cause, count, _ in rows:
-        if cause in CAUSES:
-            counts[cause] = counts.get(cause, 0) + count
-    causes = sorted(counts, key=lambda cause: (-counts[cause], cause))[:ADVICES]
+    found = [(why, count) for why, count, _ in rows if why.cause in CAUSES]
+    found.sort(key=lambda item: (-item[1], item[0]))
     return tuple(
-        CAUSES[cause].advice if cause == name else f"{cause}: {CAUSES[cause].advice}"
-        for cause in causes
+        advice(why) if why == Why(name) else f"{': '.join(filter(None, why))}: {advice(why)}"
+        for why, _ in found[:ADVICES]
     )

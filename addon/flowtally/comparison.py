@@ -25,11 +25,12 @@ from .rows import Key
 from .rows import Row
 from .rows import Rows
 from .tally import Tally
+from .tally import Totals
 from .tally import endpoint
-from .vocabulary import CAUSES
 from .vocabulary import ERROR_BANDS
 from .vocabulary import ERRORS
-from .vocabulary import UNSUCCESSFUL
+from .vocabulary import Why
+from .vocabulary import advice
 from .vocabulary import band_of
 
 SCHEMA = 1
@@ -71,6 +72,8 @@ class Change:
     """It is beyond chance; what is not is listed if it appeared or vanished, see `ALPHA_LISTED`."""
     error_code: int | None = None
     """Of a cause, and of a status code among the problems (-3)."""
+    reason: str = ""
+    """Of a cause."""
     description: str = ""
     """Of a status code and an error code."""
     called: bool = True
@@ -82,12 +85,13 @@ class Change:
     @property
     def advice(self) -> str:
         """What to do about a cause."""
-        return CAUSES[self.name].advice if self.name in CAUSES else ""
+        return advice(Why(self.name, self.reason))
 
     def to_data(self) -> dict[str, Any]:
         """For JSON; what has no value is left out."""
         data = {
             "name": self.name,
+            "reason": self.reason,
             "error_code": self.error_code,
             "description": self.description,
             "change": self.direction,
@@ -158,34 +162,11 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """The totals of a tally."""
-
-    flows: int
-    failures: int
-    unsuccessful: int
-    events: int
-    unfinished: int
-    first: str
-    """Time of the earliest flow or event, RFC 3339."""
-    last: str
-
-    @property
-    def attempts(self) -> int:
-        """Flows, and failures without one: what a share is of."""
-        return self.flows + self.events
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON; `first` and `last` are "" of a session without flows and events."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """What differs between two tallies. Of each kind, what is clear and large comes first."""
 
-    before: Side
-    after: Side
+    before: Totals
+    after: Totals
     problems: tuple[Change, ...]
     """By error code and cause; of -3, by status code. Shares of flows and failures without a
     flow."""
@@ -217,14 +198,14 @@ class Comparison:
         )
 
     def to_data(self) -> dict[str, Any]:
-        """For JSON: `schema`, `different`, `before` and `after` (`Side`); lists of `Change`:
+        """For JSON: `schema`, `different`, `before` and `after` (`Totals`); lists of `Change`:
         `problems`, `error_codes`, `status_codes`, `hosts`, `endpoints`; `durations` (`Shift`);
         `traffic`: `hosts` and `endpoints` (`Traffic`)."""
         return {
             "schema": SCHEMA,
             "different": self.different,
-            "before": self.before.to_data(),
-            "after": self.after.to_data(),
+            "before": self.before._asdict(),
+            "after": self.after._asdict(),
             "problems": [change.to_data() for change in self.problems],
             "error_codes": [change.to_data() for change in self.error_codes],
             "status_codes": [change.to_data() for change in self.status_codes],
@@ -240,7 +221,7 @@ class Comparison:
 
 def compare(before: Tally, after: Tally) -> Comparison:
     """What is different in `after`."""
-    old, new = _side(before), _side(after)
+    old, new = before.totals(), after.totals()
     return Comparison(
         before=old,
         after=new,
@@ -255,22 +236,10 @@ def compare(before: Tally, after: Tally) -> Comparison:
     )
 
 
-def _side(tally: Tally) -> Side:
-    return Side(
-        flows=tally.flows,
-        failures=tally.failures,
-        unsuccessful=tally.unsuccessful,
-        events=tally.events,
-        unfinished=tally.sum("flows", "unfinished"),
-        first=tally.first,
-        last=tally.last,
-    )
-
-
 # --- tables of counts ---
 
-_Name = tuple[int | None, str]
-"""Error code, where it belongs to the name; name."""
+_Name = tuple[int | None, str, str]
+"""Error code, where it belongs to the name; name; reason, of a cause."""
 _Pairs = Mapping[_Name, tuple[Proportion, Proportion]]
 
 
@@ -281,7 +250,7 @@ def _changes(
     sides, is among them even if that may be chance."""
     there = {key: pair for key, pair in pairs.items() if pair[0].count or pair[1].count}
     found = []
-    for (error_code, name), (before, after) in there.items():
+    for (error_code, name, reason), (before, after) in there.items():
         p = chance(before, after)
         clear = p < ALPHA / len(there) and _changed(before.share, after.share)
         direction: Direction
@@ -294,8 +263,8 @@ def _changes(
                 continue
             direction = "vanished" if before.count else "appeared"
             clear = p < ALPHA_LISTED
-        found.append(Change(name, direction, before, after, p, clear, error_code))
-    found.sort(key=lambda c: (not c.clear, -abs(c.after.share - c.before.share), c.name))
+        found.append(Change(name, direction, before, after, p, clear, error_code, reason))
+    found.sort(key=lambda c: (not c.clear, -abs(c.after.share - c.before.share), c.name, c.reason))
     return tuple(found)
 
 
@@ -330,8 +299,8 @@ def _problems(before: Tally, after: Tally, of_before: int, of_after: int) -> tup
     old, new = _causes(before), _causes(after)
     changes = _changes(
         _paired(
-            {key: row.count for key, row in old.items()},
-            {key: row.count for key, row in new.items()},
+            {key: row.problems for key, row in old.items()},
+            {key: row.problems for key, row in new.items()},
             of_before,
             of_after,
         ),
@@ -340,16 +309,14 @@ def _problems(before: Tally, after: Tally, of_before: int, of_after: int) -> tup
     return tuple(
         _explained(change, old.get(key), new.get(key), before, after)
         for change in changes
-        for key in [(change.error_code, change.name)]
+        for key in [(change.error_code, change.name, change.reason)]
     )
 
 
 def _explained(
     change: Change, old: Row | None, new: Row | None, before: Tally, after: Tally
 ) -> Change:
-    description = ""
-    if change.error_code == UNSUCCESSFUL:
-        description = _description(change.name, before, after)
+    description = _description(change.name, before, after)
     called = True
     if change.direction == "vanished" and old is not None:
         called = _is_called(change, old, before, after)
@@ -359,8 +326,8 @@ def _explained(
 
 def _causes(tally: Tally) -> dict[_Name, Row]:
     return {
-        (int(code), cause): row
-        for (code, cause), row in tally["causes"].items()
+        (int(code), cause, reason): row
+        for (code, cause, reason), row in tally["causes"].items()
         if code not in ("", OTHER) and cause != OTHER
     }
 
@@ -371,7 +338,7 @@ def _is_called(change: Change, old: Row, before: Tally, after: Tally) -> bool:
     endpoints = {(endpoint(example),) for example in old.examples if "url" in example}
     if endpoints:
         return (OTHER,) in after["endpoints"] or not endpoints.isdisjoint(after["endpoints"])
-    cause = str(change.error_code), change.name
+    cause = str(change.error_code), change.name, change.reason
     hosts = {key[-1:] for key in before["hosts_of_causes"] if key[:-1] == cause}
     hosts = hosts or {(OTHER,)}  # the table was full
     return not hosts.isdisjoint({(OTHER,), *after["hosts"]})
@@ -383,11 +350,11 @@ def _description(code: str, before: Tally, after: Tally) -> str:
 
 def _error_codes(before: Tally, after: Tally, of_before: int, of_after: int) -> tuple[Change, ...]:
     def totals(tally: Tally) -> dict[_Name, int]:
-        return {
-            (None, code): sum(row.count for row in causes.values())
-            for code, causes in tally.errors().items()
-            if code != OTHER
-        }
+        found: dict[_Name, int] = {}
+        for (code, *_), row in tally["causes"].items():
+            if code not in ("", OTHER):
+                found[None, code, ""] = found.get((None, code, ""), 0) + row.problems
+        return dict(sorted(found.items()))
 
     changes = _changes(_paired(totals(before), totals(after), of_before, of_after), _always)
     named = {str(code): error.name for code, error in ERRORS.items()}
@@ -397,7 +364,9 @@ def _error_codes(before: Tally, after: Tally, of_before: int, of_after: int) -> 
 def _status_codes(before: Tally, after: Tally) -> tuple[Change, ...]:
     def totals(tally: Tally) -> dict[_Name, int]:
         return {
-            (None, code): row.flows for (_, code), row in tally["codes"].items() if code != OTHER
+            (None, code, ""): row.flows
+            for (_, code), row in tally["codes"].items()
+            if code != OTHER
         }
 
     pairs = _paired(totals(before), totals(after), before.flows, after.flows)
@@ -409,7 +378,9 @@ def _status_codes(before: Tally, after: Tally) -> tuple[Change, ...]:
 
 def _failing(before: Rows, after: Rows) -> tuple[Change, ...]:
     both = (before.keys() & after.keys()) - {(OTHER,)}
-    pairs: _Pairs = {(None, name): (_bad(before[name,]), _bad(after[name,])) for (name,) in both}
+    pairs: _Pairs = {
+        (None, name, ""): (_bad(before[name,]), _bad(after[name,])) for (name,) in both
+    }
     return _changes(pairs, _flipped)
 
 

@@ -42,9 +42,22 @@ MOST_GROUPS = 20
 MAX_EXAMPLE_URL = 512
 """In characters: a row with its examples must fit into a line of the log."""
 
-COUNTS = ("flows", "failures", "unsuccessful", "events", "request_bytes", "response_bytes")
+COUNTS = (
+    "flows",
+    "failures",
+    "unsuccessful",
+    "cancelled",
+    "events",
+    "challenges",
+    "collateral",
+    "request_bytes",
+    "response_bytes",
+)
 """What every row counts. `failures`: flows with outcome `error`. `unsuccessful`: complete responses
-with error code -3. `events`: failures without a flow. Bytes are those of bodies."""
+with an error code. `cancelled`: flows with that outcome. `events`: failures without a flow.
+`challenges`: of the unsuccessful, those that a later request answered with credentials.
+`collateral`: of the failures, those that another stream of their connection had caused. Bytes are
+those of bodies."""
 
 EXAMPLE = (
     "time",
@@ -55,6 +68,7 @@ EXAMPLE = (
     "port",
     "status",
     "cause",
+    "reason",
     "detail",
     "wait_ms",
     "duration_ms",
@@ -83,7 +97,7 @@ class Table(NamedTuple):
     common: bool = True
     """The key depends on nothing but the fields COMMON."""
     problems: bool = False
-    """It holds only what went wrong, or is unfinished."""
+    """It holds only what has a cause or an error code, or is unfinished."""
     waits: bool = False
     """It knows how `wait_ms` is distributed."""
     durations: bool = False
@@ -108,13 +122,16 @@ class Row:
     flows: int
     failures: int
     unsuccessful: int
+    cancelled: int
     events: int
+    challenges: int
+    collateral: int
     request_bytes: int
     response_bytes: int
 
     def __init__(self, table: Table, description: str = "") -> None:
-        self.flows = self.failures = self.unsuccessful = self.events = 0
-        self.request_bytes = self.response_bytes = 0
+        self.flows = self.failures = self.unsuccessful = self.cancelled = self.events = 0
+        self.challenges = self.collateral = self.request_bytes = self.response_bytes = 0
         self.description = description
         self.wait = Histogram() if table.waits else _NOTHING
         self.duration = Histogram() if table.durations else _NOTHING
@@ -128,8 +145,10 @@ class Row:
 
     @property
     def problems(self) -> int:
-        """All that went wrong, a redirect too many excepted."""
-        return self.failures + self.unsuccessful + self.events
+        """All that went wrong here: not a challenge that was answered, not what happened to other
+        streams of the connection."""
+        wrong = self.failures + self.unsuccessful + self.events
+        return max(0, wrong - self.challenges - self.collateral)
 
     @property
     def examples(self) -> list[Example]:
@@ -221,6 +240,15 @@ class Rows(dict[Key, Row]):
         if key not in self:
             self[key] = Row(self.table)
         return self[key]
+
+    def hidden(self, *beginning: str) -> int:
+        """How much is counted under (other) that may belong to the keys that begin so."""
+        return sum(
+            row.count
+            for key, row in self.items()
+            if OTHER in key
+            and all(part in (OTHER, wanted) for part, wanted in zip(key, beginning, strict=False))
+        )
 
     def may_hide(self, key: Key) -> bool:
         """Whether some of what belongs under a key may be counted under (other)."""
@@ -362,7 +390,7 @@ def _text(data: Mapping[str, Any], name: str) -> str:
     return value
 
 
-_TEXTS = ("time", "flow", "method", "url", "host", "cause", "detail")
+_TEXTS = ("time", "flow", "method", "url", "host", "cause", "reason", "detail")
 
 
 def _check_example(record: Any, table: Table) -> None:

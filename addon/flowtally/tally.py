@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from .histogram import Histogram
 from .histogram import bucket
+from .rows import COUNTS
 from .rows import MAX_BUCKETS
 from .rows import OTHER
 from .rows import SERIES
@@ -33,11 +34,12 @@ from .vocabulary import BANDS
 from .vocabulary import DEFAULT_PORTS
 from .vocabulary import ERRORS
 from .vocabulary import KINDS
-from .vocabulary import TOO_MANY_REDIRECTS
 from .vocabulary import UNSUCCESSFUL
 
-UNFINISHED = ("", "unfinished")
+UNFINISHED = ("", "unfinished", "")
 """The key of what was still open at the end among the causes: no error, but worth a look."""
+COLLATERAL = "collateral"
+"""The reason of a failure that another stream of the connection had caused."""
 COMMON = (
     "kind",
     "method",
@@ -45,6 +47,8 @@ COMMON = (
     "status",
     "error_code",
     "cause",
+    "reason",
+    "stream",
     "close_code",
     "media_type",
 )
@@ -108,11 +112,13 @@ def _code(record: Record) -> Key | None:
 
 
 def _cause(record: Record) -> Key | None:
-    """Error code and cause; of -3, the status code takes the cause's place."""
-    error_code = record.get("error_code")
-    if error_code is None:
+    """Error code ("" of what is no failure), cause and reason; the status code takes the place of a
+    cause that there is none of."""
+    error_code, cause = record.get("error_code"), record.get("cause")
+    if error_code is None and cause is None:
         return UNFINISHED if record.get("outcome") == "unfinished" else None
-    return str(error_code), record.get("cause") or str(record["status"])
+    code = "" if error_code is None else str(error_code)
+    return code, cause or str(record["status"]), record.get("reason", "")
 
 
 def _host_of_cause(record: Record) -> Key | None:
@@ -131,7 +137,21 @@ def _media_type(record: Record) -> Key | None:
 
 
 def _slow(record: Record) -> Key | None:
-    return () if record["kind"] == "http" and "duration_ms" in record else None
+    return () if "duration_ms" in record and _is_timed(record) else None
+
+
+def _is_timed(record: Record) -> bool:
+    """Whether its times say how fast something is: not of what is endless by nature, and not of
+    what the client cut short."""
+    return (
+        record["kind"] != "websocket"
+        and record["outcome"] != "cancelled"
+        and "stream" not in record
+    )
+
+
+def _background(record: Record) -> Key | None:
+    return (record["background"],) if "background" in record else None
 
 
 # --- the tables ---
@@ -141,10 +161,10 @@ TABLES = (
     Table(
         "codes", ("band", "code"), _code, 100, waits=True, durations=True, description="description"
     ),
-    Table("causes", ("error_code", "cause"), _cause, 200, True, examples=5),
+    Table("causes", ("error_code", "cause", "reason"), _cause, 100, True, examples=5),
     Table(
         "hosts_of_causes",
-        ("error_code", "cause", "host"),
+        ("error_code", "cause", "reason", "host"),
         _host_of_cause,
         100,
         events=True,
@@ -158,11 +178,12 @@ TABLES = (
     Table("protocols", ("kind", "close_code"), _protocol, 50, durations=True),
     Table("slowest", (), _slow, 1, common=False, examples=10, examples_by="duration_ms"),
 )
-"""All tables but the timeline. A record is in at most one row of each.
+"""All tables but the timeline and the background. A record is in at most one row of each.
 
-Of -3, the status code takes the cause's place among the causes; what was still open at the end is
-there under UNFINISHED. A host has its port, unless that is usual. `protocols` has all kinds of flow
-but `http`. `slowest` is one row, whose examples are the HTTP requests that took longest."""
+Where there is no cause, the status code takes its place among the causes; what the client cancelled
+and what was still open at the end is there without an error code. A host has its port, unless that
+is usual. `protocols` has all kinds of flow but `http`. `slowest` is one row, whose examples are the
+HTTP requests that took longest."""
 
 TIMELINE = Table(
     "timeline",
@@ -173,6 +194,16 @@ TIMELINE = Table(
     common=False,
 )
 """Width of a point of time, its beginning (Unix time), and what became of the flows in it."""
+
+BACKGROUND = Table(
+    "background",
+    ("background",),
+    _background,
+    50,
+    events=True,
+    common=False,
+)
+"""Whose: what browsers and systems ask for on their own is counted here, and nowhere else."""
 
 _VALUES: Mapping[str, Collection[str]] = {
     "series": SERIES,
@@ -186,6 +217,43 @@ _VALUES: Mapping[str, Collection[str]] = {
 # --- the whole ---
 
 
+class Totals(NamedTuple):
+    """What a session comes to; the background but for its number left out."""
+
+    flows: int
+    failures: int
+    """Flows that broke."""
+    unsuccessful: int
+    """Complete responses with an error code."""
+    cancelled: int
+    """Flows that their clients ended of their own will."""
+    events: int
+    """Failures without a flow."""
+    challenges: int
+    """Of the unsuccessful, 401s and 407s that were answered."""
+    collateral: int
+    """Of the failures, those that another stream of the connection had caused."""
+    problems: int
+    """All that went wrong: failures with and without a flow and unsuccessful responses, but for
+    answered challenges and collateral."""
+    ok: int
+    unfinished: int
+    background: int
+    """Flows, and failures without one, of which each is somebody's background traffic."""
+    request_bytes: int
+    response_bytes: int
+    dropped: int
+    """Records that could not be written to the log."""
+    first: str
+    """Time of the earliest flow or event, RFC 3339; "" of none."""
+    last: str
+
+    @property
+    def attempts(self) -> int:
+        """Flows, and failures without one: what a share is of."""
+        return self.flows + self.events
+
+
 class Places(NamedTuple):
     """Where records that have their COMMON fields in common are counted."""
 
@@ -194,6 +262,8 @@ class Places(NamedTuple):
     durations: tuple[Histogram, ...]
     examples: tuple[tuple[Row, Table], ...]
     """The rows that keep examples."""
+    timed: bool
+    """Their times are counted."""
 
 
 class Tally:
@@ -206,8 +276,9 @@ class Tally:
         """Time of the earliest flow or event, RFC 3339."""
         self.last = ""
         self.tables: dict[str, Rows] = {table.name: Rows(table) for table in TABLES}
-        """Name → rows of TABLES, and the timeline."""
+        """Name → rows of TABLES, of the timeline and the background."""
         self.tables[TIMELINE.name] = Timeline(TIMELINE)
+        self.tables[BACKGROUND.name] = Rows(BACKGROUND)
         self._apart = [
             (
                 rows,
@@ -218,7 +289,7 @@ class Tally:
                 bool(rows.table.examples),
             )
             for rows in self.tables.values()
-            if not rows.table.common
+            if not rows.table.common and rows.table is not BACKGROUND
         ]
         """The tables in which a record's row depends on more than its COMMON fields: rows, how a
         key is made, and what the rows have."""
@@ -234,7 +305,9 @@ class Tally:
     def add(self, record: Record) -> None:
         """Count a record. Records other than flows, events and gaps change nothing."""
         kind = record["type"]
-        if kind == "flow":
+        if "background" in record:
+            self._add_background(record)
+        elif kind == "flow":
             self._add_flow(record)
         elif kind == "event":
             self._add_event(record)
@@ -248,9 +321,10 @@ class Tally:
         if places is None:
             places = self._find_places(common, record)
         rows, waits, durations = [*places.rows], [*places.waits], [*places.durations]
-        problem = "error_code" in record or record["outcome"] == "unfinished"
+        # What has an error code, was cancelled or is unfinished.
+        special = "cause" in record or "error_code" in record or record["outcome"] == "unfinished"
         for apart, key_of, of_problems, has_waits, has_durations, has_examples in self._apart:
-            if of_problems and not problem:
+            if of_problems and not special:
                 continue
             key = key_of(record)
             if key is None:
@@ -270,6 +344,15 @@ class Tally:
             row.flows += 1
             row.request_bytes += sent
             row.response_bytes += received
+        if special:
+            self._add_special(record, rows)
+        if "answers" in record:
+            self._add_answer(record, rows)
+        for row, table in places.examples:
+            row.keep(record, table)
+        self._span(record["time"])
+        if not places.timed:
+            return
         # In whole microseconds, which add up exactly; the bucket is the same in all rows.
         if (time := get("wait_ms")) is not None:
             time = round(time * 1000)
@@ -281,20 +364,46 @@ class Tally:
             number = bucket(time)
             for histogram in durations:
                 histogram.add(time, number)
-        if problem:
-            self._add_problem(record, rows)
-        for row, table in places.examples:
-            row.keep(record, table)
-        self._span(record["time"])
 
-    def _add_problem(self, record: Record, rows: Sequence[Row]) -> None:
-        """Count what a flow that went wrong is beyond a flow."""
+    def _add_special(self, record: Record, rows: Sequence[Row]) -> None:
+        """Count what a flow is beyond a flow."""
         if record["outcome"] == "error":
+            collateral = record.get("reason") == COLLATERAL
             for row in rows:
                 row.failures += 1
-        elif record.get("error_code") == UNSUCCESSFUL:
+                row.collateral += collateral
+        elif record["outcome"] == "cancelled":
+            for row in rows:
+                row.cancelled += 1
+        elif "error_code" in record:
             for row in rows:
                 row.unsuccessful += 1
+
+    def _add_answer(self, record: Record, rows: Sequence[Row]) -> None:
+        """Count that a request answered the challenge of an earlier one. That was for the same URL,
+        so that it was counted in the same rows, but for those of what it was."""
+        key = (str(UNSUCCESSFUL), str(record.get("challenge", 401)), "")
+        for name, of in (("causes", key), ("hosts_of_causes", (*key, place(record)))):
+            row = self[name].get(of)
+            if row is None:
+                row = self[name].admit(of)
+            row.challenges += 1
+        for row in rows:
+            row.challenges += 1
+
+    def _add_background(self, record: Record) -> None:
+        """Count a flow, or a failure without one, that nobody debugs."""
+        rows = self[BACKGROUND.name]
+        row = rows.get((record["background"],)) or rows.admit((record["background"],))
+        if record["type"] == "event":
+            row.events += 1
+        else:
+            row.flows += 1
+            row.request_bytes += record.get("request_bytes", 0)
+            row.response_bytes += record.get("response_bytes", 0)
+            if record["outcome"] in ("error", "cancelled") or "error_code" in record:
+                self._add_special(record, [row])
+        self._span(record["time"])
 
     def _find_places(self, common: tuple[Any, ...], record: Record) -> Places:
         """Where records with these common fields are counted."""
@@ -311,6 +420,7 @@ class Tally:
             tuple(row.wait for row, table in found if table.waits),
             tuple(row.duration for row, table in found if table.durations),
             tuple((row, table) for row, table in found if table.examples),
+            _is_timed(record),
         )
         if len(self._places) >= MAX_COMMON:
             self._places.clear()
@@ -361,41 +471,26 @@ class Tally:
             if not names or name in names
         )
 
+    def totals(self) -> Totals:
+        """What the whole session comes to."""
+        whole = Row(TIMELINE)
+        for row in self["timeline"].values():
+            whole.merge(row, TIMELINE)
+        return Totals(
+            **{name: getattr(whole, name) for name in COUNTS},
+            problems=whole.problems,
+            ok=self.sum("flows", "ok"),
+            unfinished=self.sum("flows", "unfinished"),
+            background=sum(row.count for row in self[BACKGROUND.name].values()),
+            dropped=self.dropped,
+            first=self.first,
+            last=self.last,
+        )
+
     @property
     def flows(self) -> int:
-        """All flows."""
+        """All flows but those of the background."""
         return self.sum("flows")
-
-    @property
-    def events(self) -> int:
-        """Failures without a flow."""
-        return self.sum("events")
-
-    @property
-    def failures(self) -> int:
-        """Flows that broke."""
-        return self.sum("failures")
-
-    @property
-    def unsuccessful(self) -> int:
-        """Complete responses with error code -3."""
-        return self.sum("unsuccessful")
-
-    @property
-    def problems(self) -> int:
-        """All that went wrong: failures with and without a flow, unsuccessful responses, redirects
-        that broke a limit."""
-        too_many = self.errors().get(str(TOO_MANY_REDIRECTS), {})
-        redirects = sum(row.count for row in too_many.values())
-        return self.failures + self.unsuccessful + self.events + redirects
-
-    def errors(self) -> dict[str, dict[str, Row]]:
-        """Error code → cause (of -3: status code) → row, in the order of the codes."""
-        found: dict[str, dict[str, Row]] = {}
-        for (code, cause), row in self["causes"].items():
-            if code:
-                found.setdefault(code, {})[cause] = row
-        return dict(sorted(found.items()))
 
     def bands(self) -> Iterator[tuple[str, Row, dict[str, Row]]]:
         """Each band that occurred, in order: its name, its row, its codes' rows."""

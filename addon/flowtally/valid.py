@@ -19,6 +19,8 @@ _TEXTS: Sequence[str] = (
     "url",
     "flow",
     "cause",
+    "reason",
+    "background",
     "detail",
     "description",
     "media_type",
@@ -73,6 +75,9 @@ def check(record: Any) -> str:
         status = get("status")
         if type(status) is not int or get("band") != band(status) or "description" not in record:
             return f"status is {get('status')!r:.40} in band {get('band')!r:.40}"
+    elif record["outcome"] == "cancelled":
+        if error_code or not get("cause"):
+            return "a cancelled flow with an error code, or without a cause"
     elif (error_code or record["outcome"] == "error") and not (error_code and get("cause")):
         return "a failure without a cause"
     for name in _COUNTS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from typing import Literal
@@ -192,6 +193,42 @@ def advice(why: Why) -> str:
     """One line that a person who debugs can act on; "" of a cause that is not known."""
     known = REASONS.get(why) or CAUSES.get(why.cause)
     return known.advice if known else ""
+
+
+CLIENTS: Mapping[str, str] = {
+    "chromium": "net::{}",
+    "curl": "curl {}",
+    "node": "{}",
+    "requests": "requests {}",
+    "nel": "{}",
+    "envoy": "{}",
+}
+"""Client → how its words are quoted. NEL: the types of Network Error Logging; Envoy: its response
+flags."""
+SHOWN_CLIENTS = ("chromium", "curl", "node", "requests")
+"""Those that people are shown the words of."""
+
+
+@cache
+def _words() -> Mapping[tuple[str, Why], str]:
+    """(client, why) → its words; read when a report needs them."""
+    return {
+        (row["client"], Why(row["cause"], row["reason"])): row["says"]
+        for row in _rows("clients.csv")
+    }
+
+
+def words_of(client: str, why: Why) -> str:
+    """What one of CLIENTS says of the same fault when it meets it without a proxy; "" of nothing.
+    A reason without words of its own has the cause's."""
+    words = _words()
+    says = words.get((client, why)) or words.get((client, Why(why.cause)))
+    return CLIENTS[client].format(says) if says else ""
+
+
+def without_proxy(why: Why) -> str:
+    """What the clients that people know would have said: behind a proxy they only say 502."""
+    return " · ".join(filter(None, (words_of(client, why) for client in SHOWN_CLIENTS)))
 
 
 def find_message(messages: tuple[Message, ...], text: str) -> Message | None:

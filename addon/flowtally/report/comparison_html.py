@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..comparison import Change
 from ..comparison import Comparison
-from ..vocabulary import UNSUCCESSFUL
 from ..vocabulary import band_of
 from .comparison_text import PROBLEMS
 from .comparison_text import verdict
@@ -60,6 +59,5 @@ def _colour(change: Change) -> str:
     """The CSS class that gives a problem its colour."""
     if change.direction in ("vanished", "fewer"):
         return "success"
-    if change.error_code == UNSUCCESSFUL:
-        return COLOURS.get(band_of(change.name), "server")
-    return "failure"
+    band = band_of(change.name)
+    return COLOURS[band] if band else "failure"

@@ -11,9 +11,9 @@ from ..comparison import Change
 from ..comparison import Comparison
 from ..comparison import Direction
 from ..comparison import Shift
-from ..comparison import Side
 from ..comparison import Traffic
 from ..redaction import printable
+from ..tally import Totals
 from ..tally import place
 from ..vocabulary import ERROR_BANDS
 from ..vocabulary import band_of
@@ -32,7 +32,7 @@ from .layout import table
 ROWS = 10
 """How many rows a section has at most."""
 
-PROBLEMS = "failures and status 400 and up"
+PROBLEMS = "problems"
 """What is counted of hosts and endpoints, `Row.problems`: failures with and without a flow."""
 
 
@@ -89,7 +89,7 @@ def verdict(comparison: Comparison) -> list[str]:
             sentences.append("No difference." if same else "No difference beyond chance.")
     for name, old, new in (
         ("Failed", before.failures, after.failures),
-        ("Status 400 and up", before.unsuccessful, after.unsuccessful),
+        ("Unsuccessful", before.unsuccessful, after.unsuccessful),
     ):
         shares = [share(old, before.flows) or "0.0 %", share(new, after.flows) or "0.0 %"]
         if old or new:
@@ -125,7 +125,7 @@ def _rare(changes: Sequence[Change]) -> str:
     return f", {rare} of them too rare to be sure"
 
 
-def _side(name: str, side: Side, width: int) -> list[str]:
+def _side(name: str, side: Totals, width: int) -> list[str]:
     words = counted(side)
     if side.unfinished:
         words.append(f"{side.unfinished} unfinished")
@@ -183,6 +183,8 @@ def _failing(title: str, changes: Sequence[Change], width: int) -> list[str]:
 def _row(change: Change) -> Cells:
     code = "" if change.error_code is None else f"{change.error_code} "
     name = f"{change.name} {change.description}".rstrip()
+    if change.reason:
+        name += f" ({change.reason})"
     return (
         f"  {code}{name}",
         _proportion(change.before),

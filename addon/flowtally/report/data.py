@@ -9,7 +9,6 @@ from typing import Any
 
 from .. import __version__
 from ..redaction import printable
-from ..rows import COUNTS
 from ..rows import Example
 from ..rows import Rows
 from ..tally import Tally
@@ -43,7 +42,9 @@ def statistics(tally: Tally) -> dict[str, Any]:
     Field names are those of columns; what has no value is null. Times are in ms.
     """
     return {
-        "totals": _totals(tally),
+        "totals": {
+            name: None if value == "" else value for name, value in tally.totals()._asdict().items()
+        },
         **{name: list(_objects(tally, rows)) for name, rows in tally.tables.items()},
     }
 
@@ -55,17 +56,6 @@ def _objects(tally: Tally, rows: Rows) -> Iterator[dict[str, Any]]:
         if table.examples and table.parts:
             found["examples"] = [_example(example) for example in reversed(entry.row.examples)]
         yield found
-
-
-def _totals(tally: Tally) -> dict[str, Any]:
-    return {
-        **{name: tally.sum(name) for name in COUNTS},
-        "ok": tally.sum("flows", "ok"),
-        "unfinished": tally.sum("flows", "unfinished"),
-        "dropped": tally.dropped,
-        "first": tally.first or None,
-        "last": tally.last or None,
-    }
 
 
 def _object(entry: Entry, columns: Sequence[Column]) -> dict[str, Any]:

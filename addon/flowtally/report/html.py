@@ -25,25 +25,28 @@ from .. import __version__
 from ..redaction import printable
 from ..rows import EVENT
 from ..tally import Tally
+from ..tally import Totals
 from ..tally import place
-from ..vocabulary import UNSUCCESSFUL
 from .layout import at_least
 from .layout import cell
 from .layout import local_time
 from .layout import ms
 from .layout import percent
 from .layout import s
+from .layout import seconds_between
 from .layout import size
 from .layout import span
 from .layout import time_of_day
+from .tables import CANCELLED
 from .tables import FAILED
+from .tables import UNSUCCESSFUL_ONES
 from .tables import Column
-from .view import Headline
 from .view import Line
 from .view import Lines
 from .view import OverTime
 from .view import Problem
 from .view import View
+from .view import apart
 from .view import view
 
 _FOLDER = Path(__file__).with_name("page")
@@ -54,6 +57,7 @@ COLOURS: Mapping[str, str] = {
     "Redirection": "redirection",
     "Informational": "informational",
     "ok": "ok",
+    "cancelled": "cancelled",
     "unfinished": "unfinished",
     "Client error": "client",
     "Server error": "server",
@@ -61,7 +65,7 @@ COLOURS: Mapping[str, str] = {
     EVENT: "event",
 }
 """Name of SERIES → the CSS class that gives it its colour, the lowest of a chart first."""
-_NAMES = {"error": FAILED.title, EVENT: "Failures without a flow"}
+_NAMES = {"error": FAILED.title, "cancelled": CANCELLED.title, EVENT: "Failures without a flow"}
 """Name of SERIES → what people read, where that differs."""
 
 
@@ -90,7 +94,7 @@ def page(tally: Tally, about: About) -> str:
 def render(shown: View, about: About, live: bool = False) -> str:
     """A report. `live`: one that refreshes itself."""
     series = _stacked(shown.timeline)
-    first = shown.headline.first
+    first = shown.totals.first
     moment = datetime.fromisoformat(first).astimezone() if _is_local(first) else None
     offset = moment.utcoffset() if moment else None
     data = {
@@ -112,10 +116,11 @@ def render(shown: View, about: About, live: bool = False) -> str:
         "page.html.j2",
         live,
         live=live,
-        title=f"flowtally: {_title(shown.headline)}",
+        title=f"flowtally: {_title(shown.totals)}",
         when=_when(shown, about),
         view=shown,
-        totals=_totals(shown.headline),
+        apart=apart(shown, _at_hosts),
+        totals=_totals(shown.totals),
         segments=segments,
         segments_label=", ".join(f"{each['name']} {percent(each['share'])}" for each in segments),
         tables=[lines for lines in shown.tables if lines.rows],
@@ -132,15 +137,15 @@ def render(shown: View, about: About, live: bool = False) -> str:
 # --- what the template is given ---
 
 
-def _title(headline: Headline) -> str:
-    words = [f"{headline.flows} flow{s(headline.flows)}", f"{headline.failures} failed"]
-    if headline.events:
-        words.append(f"{headline.events} failure{s(headline.events)} without a flow")
+def _title(totals: Totals) -> str:
+    words = [f"{totals.flows} flow{s(totals.flows)}", f"{totals.failures} failed"]
+    if totals.events:
+        words.append(f"{totals.events} failure{s(totals.events)} without a flow")
     return ", ".join(words)
 
 
 def _when(shown: View, about: About) -> str:
-    words = [_span(shown.headline)]
+    words = [_span(shown.totals)]
     if about.unclean:
         every = len(about.sessions) == about.unclean
         which = "" if every else f"{about.unclean} of {len(about.sessions)} sessions "
@@ -148,17 +153,18 @@ def _when(shown: View, about: About) -> str:
     return "; ".join(filter(None, words))
 
 
-def _span(headline: Headline) -> str:
-    if not _is_local(headline.first) or not _is_local(headline.last):
+def _span(totals: Totals) -> str:
+    if not _is_local(totals.first) or not _is_local(totals.last):
         return ""
     first, last = (
-        datetime.fromisoformat(time).astimezone() for time in (headline.first, headline.last)
+        datetime.fromisoformat(time).astimezone() for time in (totals.first, totals.last)
     )
+    seconds = seconds_between(totals.first, totals.last)
     until = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
-    return f"{first:%Y-%m-%d %H:%M:%S} to {until} ({first:%Z}), {span(headline.seconds)}"
+    return f"{first:%Y-%m-%d %H:%M:%S} to {until} ({first:%Z}), {span(seconds)}"
 
 
-def _totals(headline: Headline) -> list[dict[str, Any]]:
+def _totals(headline: Totals) -> list[dict[str, Any]]:
     def total(key: str, name: str, value: int, colour: str = "", note: str = "") -> dict[str, Any]:
         text = size(value) if key.endswith("bytes") else _thousands(value)
         colour = colour if value else ""
@@ -178,20 +184,29 @@ def _totals(headline: Headline) -> list[dict[str, Any]]:
     totals = [
         total("flows", "Flows", headline.flows),
         total("failures", _NAMES["error"], failed, "failure", share(failed)),
-        total("unsuccessful", "Status 400 and up", wrong, "client", share(wrong)),
+        total("unsuccessful", UNSUCCESSFUL_ONES.title, wrong, "client", share(wrong)),
         total("events", _NAMES[EVENT], headline.events, "event"),
+        total("cancelled", _NAMES["cancelled"], headline.cancelled),
         total("ok", "ok", headline.ok),
         total("unfinished", "Unfinished", headline.unfinished),
         total("request_bytes", "Sent", headline.request_bytes),
         total("response_bytes", "Received", headline.response_bytes),
     ]
-    return [t for t in totals if t["value"] or t["key"] not in ("ok", "unfinished")]
+    return [t for t in totals if t["value"] or t["key"] not in ("cancelled", "ok", "unfinished")]
+
+
+def _at_hosts(problem: Problem, _said: str) -> str:
+    names = [host.host for host in problem.hosts]
+    if problem.more_hosts:
+        names.append(f"{problem.more_hosts} more")
+    return f": {', '.join(names)}" if names else ""
 
 
 def _segments(shown: View) -> list[dict[str, Any]]:
     """What became of the flows, as segments of a bar of 1000."""
-    headline = shown.headline
+    headline = shown.totals
     counts: dict[str, Any] = {
+        "cancelled": headline.cancelled,
         "ok": headline.ok,
         "unfinished": headline.unfinished,
         "error": headline.failures,
@@ -223,9 +238,9 @@ def _stacked(timeline: OverTime) -> dict[str, Sequence[int]]:
 
 
 def _notes(shown: View) -> list[str]:
-    if not shown.dropped:
+    if not shown.totals.dropped:
         return []
-    return [f"Records that could not be written to the log: {shown.dropped}"]
+    return [f"Records that could not be written to the log: {shown.totals.dropped}"]
 
 
 # --- style, script, policy ---
@@ -343,8 +358,8 @@ def _examples(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _problem_colour(problem: Problem) -> str:
-    if problem.code == UNSUCCESSFUL:
-        return COLOURS.get(problem.band, "server")
+    if problem.band:
+        return COLOURS[problem.band]
     return "failure" if problem.code else "unfinished"
 
 

@@ -140,6 +140,8 @@ class Totals(Protocol):
     @property
     def unsuccessful(self) -> int: ...
     @property
+    def cancelled(self) -> int: ...
+    @property
     def events(self) -> int: ...
 
 
@@ -149,9 +151,11 @@ def counted(totals: Totals) -> list[str]:
     if totals.failures:
         words.append(f"{totals.failures} failed ({share(totals.failures, totals.flows)})")
     if totals.unsuccessful:
-        words.append(f"{totals.unsuccessful} with status 400 and up")
+        words.append(f"{totals.unsuccessful} unsuccessful")
     if totals.events:
         words.append(f"{totals.events} failure{s(totals.events)} without a flow")
+    if totals.cancelled:
+        words.append(f"{totals.cancelled} cancelled")
     return words
 
 

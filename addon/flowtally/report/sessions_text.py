@@ -36,22 +36,21 @@ class Listed:
     """Flows that failed."""
     events: int
     """Failures without a flow."""
-    final: bool
-    """It ended cleanly."""
+    ended_cleanly: bool
 
     @classmethod
     def of(cls, session: Session, path: Path) -> Listed:
         """A session that was found in the log `path`."""
-        tally = session.tally
+        totals = session.tally.totals()
         return cls(
             id=session.id,
             path=path,
             begun=session.time,
-            seconds=seconds_between(tally.first, tally.last),
-            flows=tally.flows,
-            failures=tally.failures,
-            events=tally.events,
-            final=session.final,
+            seconds=seconds_between(totals.first, totals.last),
+            flows=totals.flows,
+            failures=totals.failures,
+            events=totals.events,
+            ended_cleanly=session.final,
         )
 
     def order(self) -> tuple[float, str]:
@@ -62,15 +61,15 @@ class Listed:
             return 0.0, self.id
 
     def to_data(self) -> dict[str, Any]:
-        """For JSON; `time` is that of the beginning."""
+        """For JSON."""
         return {
             "session": self.id,
-            "time": self.begun,
+            "begun": self.begun,
             "seconds": self.seconds,
             "flows": self.flows,
             "failures": self.failures,
             "events": self.events,
-            "final": self.final,
+            "ended_cleanly": self.ended_cleanly,
             "log": os.fspath(self.path),
         }
 
@@ -98,7 +97,7 @@ def _cells(listed: Listed) -> tuple[str, ...]:
         str(listed.flows),
         str(listed.failures),
         str(listed.events),
-        "yes" if listed.final else "no",
+        "yes" if listed.ended_cleanly else "no",
         printable(listed.id, ID),
     )
 

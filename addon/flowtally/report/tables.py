@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from dataclasses import field
 from datetime import datetime
 from functools import cached_property
+from functools import partial
 from operator import attrgetter
 from typing import Literal
 
@@ -33,9 +34,12 @@ from ..rows import Timeline
 from ..tally import TIMELINE
 from ..tally import Tally
 from ..times import timestamp
-from ..vocabulary import CAUSES
+from ..vocabulary import CLIENTS
 from ..vocabulary import ERRORS
-from ..vocabulary import UNSUCCESSFUL
+from ..vocabulary import Why
+from ..vocabulary import advice
+from ..vocabulary import side_of
+from ..vocabulary import words_of
 
 Value = str | int | float | None
 """What stands in a cell. None: there is nothing to say, such as a percentile of no times."""
@@ -102,7 +106,8 @@ class Column:
 _PEOPLE: Mapping[str, tuple[str, Unit, str]] = {
     "flows": ("Flows", "count", ""),
     "failures": ("Failed", "problems", "failure"),
-    "unsuccessful": ("400 and up", "problems", "unsuccessful"),
+    "unsuccessful": ("Unsuccessful", "problems", "unsuccessful"),
+    "cancelled": ("Cancelled", "count", ""),
     "events": ("Without a flow", "problems", "event"),
     "request_bytes": ("Sent", "bytes", ""),
     "response_bytes": ("Received", "bytes", ""),
@@ -118,7 +123,8 @@ def _counted(name: str) -> Column:
 COUNTED = {name: _counted(name) for name in COUNTS}
 FLOWS = COUNTED["flows"]
 FAILED = COUNTED["failures"]
-WITH_ERROR_STATUS = COUNTED["unsuccessful"]
+UNSUCCESSFUL_ONES = COUNTED["unsuccessful"]
+CANCELLED = COUNTED["cancelled"]
 WITHOUT_FLOW = COUNTED["events"]
 SENT = COUNTED["request_bytes"]
 RECEIVED = COUNTED["response_bytes"]
@@ -314,10 +320,13 @@ TABLES = (
         "Hosts",
         "Host",
         "host",
-        (FLOWS, FAILED, WITH_ERROR_STATUS, WITHOUT_FLOW, SENT, RECEIVED, *WAITS, *DURATIONS),
+        (
+            *(FLOWS, FAILED, UNSUCCESSFUL_ONES, WITHOUT_FLOW, CANCELLED, SENT, RECEIVED),
+            *(*WAITS, *DURATIONS),
+        ),
         _all_of("hosts"),
         terminal_title="Host",
-        terminal=(FLOWS, FAILED, WITH_ERROR_STATUS, WITHOUT_FLOW, RECEIVED, P50, P95),
+        terminal=(FLOWS, FAILED, UNSUCCESSFUL_ONES, WITHOUT_FLOW, RECEIVED, P50, P95),
         terminal_most=15,
     ),
     ReportTable(
@@ -325,10 +334,10 @@ TABLES = (
         "Failing endpoints",
         "Endpoint",
         "endpoint",
-        (FLOWS, FAILED, WITH_ERROR_STATUS, P50, P95, MAX),
+        (FLOWS, FAILED, UNSUCCESSFUL_ONES, P50, P95, MAX),
         _failing,
         terminal_title="Failing endpoint",
-        terminal=(FLOWS, FAILED, WITH_ERROR_STATUS, P95),
+        terminal=(FLOWS, FAILED, UNSUCCESSFUL_ONES, P95),
     ),
     ReportTable(
         "slowest",
@@ -355,11 +364,11 @@ TABLES = (
         "Media types",
         "Media type",
         "media type",
-        (FLOWS, SHARE, FAILED, WITH_ERROR_STATUS, RECEIVED, *DURATIONS),
+        (FLOWS, SHARE, FAILED, UNSUCCESSFUL_ONES, RECEIVED, *DURATIONS),
         _all_of("media_types"),
         note="of responses that named one; shares of all flows",
         terminal_title="Media type",
-        terminal=(FLOWS, SHARE, FAILED, WITH_ERROR_STATUS, RECEIVED, P50, P95),
+        terminal=(FLOWS, SHARE, FAILED, UNSUCCESSFUL_ONES, RECEIVED, P50, P95),
     ),
     ReportTable(
         "protocols",
@@ -406,8 +415,8 @@ def _status_description(entry: Entry) -> Value:
     return entry.note or None
 
 
-def _known(name: str) -> Callable[[Entry], Value]:
-    return lambda entry: getattr(CAUSES.get(entry.key[1]), name, None)
+def _known(name: Callable[[Why], str]) -> Callable[[Entry], Value]:
+    return lambda entry: name(Why(entry.key[1], entry.key[2])) or None
 
 
 _ERROR_CODES = frozenset(map(str, ERRORS))
@@ -415,12 +424,13 @@ _EXPLAINED: Mapping[str, Sequence[Column]] = {
     "causes": (
         Column("error_name", "Error", "word", _error_name),
         Column("description", "Description", "text", _status_description),
-        Column("side", "Look at", "word", _known("side")),
-        Column("advice", "Advice", "text", _known("advice")),
+        Column("side", "Look at", "word", _known(side_of)),
+        Column("advice", "Advice", "text", _known(advice)),
+        *(Column(client, client, "text", _known(partial(words_of, client))) for client in CLIENTS),
     ),
 }
 """Name of a table → what the vocabulary knows of its keys; `description`: of a status code that
-takes the cause's place."""
+takes the cause's place. A client's column has what it would have said without the proxy."""
 _DESCRIPTION = Column(
     "description", "Description", "text", lambda entry: entry.row.description or None
 )
@@ -459,6 +469,5 @@ def entries_of(tally: Tally, name: str) -> list[Entry]:
         return [Entry("", row, (str(rows.seconds), *key)) for key, row in points]
     found = _entries(tally, rows, largest(rows))
     for entry in found if name == "causes" else ():
-        if entry.key[0] == str(UNSUCCESSFUL):
-            entry.note = tally.description(entry.key[1])
+        entry.note = tally.description(entry.key[1])
     return found

@@ -12,6 +12,7 @@ from ..examples import describe
 from ..redaction import printable
 from ..rows import EVENT
 from ..tally import Tally
+from ..tally import Totals
 from ..vocabulary import ERROR_BANDS
 from . import layout
 from .layout import WIDTH
@@ -21,6 +22,7 @@ from .layout import counted
 from .layout import indented
 from .layout import local_time
 from .layout import s
+from .layout import seconds_between
 from .layout import span
 from .layout import time_of_day
 from .paint import Paint
@@ -28,15 +30,15 @@ from .paint import plain
 from .tables import FAILED
 from .tables import FLOWS
 from .tables import STATUS
-from .tables import WITH_ERROR_STATUS
+from .tables import UNSUCCESSFUL_ONES
 from .tables import WITHOUT_FLOW
 from .tables import Column
-from .view import Headline
 from .view import HostCount
 from .view import Line
 from .view import Lines
 from .view import Problem
 from .view import View
+from .view import apart
 from .view import view
 
 NARROWEST = 40
@@ -69,8 +71,9 @@ def summary(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]
     width = columns(width)
     shown = view(tally, tables=(STATUS,), terminal=True)
     return [
-        *_headline(shown.headline, width, paint),
+        *_headline(shown.totals, width, paint),
         *_problems(shown, 1, width, paint),
+        *_apart(shown, width, paint),
         *_tables(shown.tables, width, paint),
         *_dropped(shown, width),
     ]
@@ -83,8 +86,9 @@ def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     of_http = [lines for lines in shown.tables if not lines.table.other_protocols]
     of_others = [lines for lines in shown.tables if lines.table.other_protocols]
     return [
-        *_headline(shown.headline, width, paint),
+        *_headline(shown.totals, width, paint),
         *_problems(shown, EXAMPLES, width, paint),
+        *_apart(shown, width, paint),
         *_tables(of_http, width, paint),
         *_timeline(shown, width, paint),
         *_tables(of_others, width, paint),
@@ -92,18 +96,18 @@ def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     ]
 
 
-def _headline(headline: Headline, width: int, paint: Paint) -> list[str]:
-    words = counted(headline)
-    for name, count in (("ok", headline.ok), ("unfinished", headline.unfinished)):
+def _headline(totals: Totals, width: int, paint: Paint) -> list[str]:
+    words = counted(totals)
+    for name, count in (("ok", totals.ok), ("unfinished", totals.unfinished)):
         if count:
             words.append(f"{count} {name}")
-    if headline.first:
-        words.append(f"over {span(headline.seconds)}")
+    if totals.first:
+        words.append(f"over {span(seconds_between(totals.first, totals.last))}")
     # Broken between the counts only.
     counts = ", ".join(word.replace(" ", "\xa0") for word in words)
     lines = wrap(f"flowtally: {counts}", width, subsequent_indent=" " * 11)
     lines = [line.replace("\xa0", " ") for line in lines]
-    if not headline.flows and not headline.events:
+    if not totals.attempts and not totals.background:
         lines += wrap("Nothing came through: is the client pointed at the proxy?", width)
     return [paint(line, "title") for line in lines]
 
@@ -131,6 +135,9 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
             lines.append(indent + hosts)
         if problem.advice:
             lines += indented(problem.advice, width, indent)
+        if problem.without_proxy:
+            said = f"Without the proxy: {problem.without_proxy}"
+            lines += [paint(line, "dim") for line in indented(said, width, indent)]
         for example in problem.examples[:examples]:
             if line := _example(example, indent, width):
                 lines.append(paint(line, "dim"))
@@ -138,10 +145,21 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
 
 
 def _title(problem: Problem) -> str:
-    if not problem.code:
-        return problem.cause
     name = f"{problem.cause} {problem.description}".rstrip()
-    return printable(f"{problem.code} {problem.name}: {name}", 60)
+    if problem.reason:
+        name += f" ({problem.reason})"
+    return printable(f"{problem.code} {problem.name}: {name}" if problem.code else name, 80)
+
+
+def _apart(shown: View, width: int, paint: Paint) -> list[str]:
+    """What is no problem, in a line each: nobody has to do anything about it."""
+
+    def where(each: Problem, said: str) -> str:
+        hosts = _where(each, max(BESIDE, width - len(said) - 4))
+        return f"  {hosts}" if hosts else ""
+
+    lines = [line for said in apart(shown, where) for line in indented(said, width, "  ")]
+    return ["", paint("Not among the problems", "title"), *lines] if lines else []
 
 
 def _where(problem: Problem, room: int) -> str:
@@ -214,7 +232,7 @@ def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
     timeline = shown.timeline
     if not timeline.starts:
         return []
-    heads = [FLOWS, FAILED, WITH_ERROR_STATUS]
+    heads = [FLOWS, FAILED, UNSUCCESSFUL_ONES]
     if EVENT in timeline.series:
         heads.append(WITHOUT_FLOW)
     rows: list[Cells] = [(f"Time ({span(timeline.seconds)} each)", *map(_head, heads))]
@@ -255,6 +273,7 @@ def _bars(counts: Sequence[tuple[int, int]], longest: int, paint: Paint) -> list
 
 
 def _dropped(shown: View, width: int) -> list[str]:
-    if not shown.dropped:
+    if not shown.totals.dropped:
         return []
-    return ["", *wrap(f"Records that could not be written to the log: {shown.dropped}", width)]
+    sentence = f"Records that could not be written to the log: {shown.totals.dropped}"
+    return ["", *wrap(sentence, width)]

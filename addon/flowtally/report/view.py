@@ -7,6 +7,7 @@ network gave them: whoever shows them makes them fit for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +26,16 @@ from ..rows import Row
 from ..rows import Timeline
 from ..tally import UNFINISHED
 from ..tally import Tally
+from ..tally import Totals
 from ..tally import place
-from ..vocabulary import CAUSES
 from ..vocabulary import ERRORS
 from ..vocabulary import UNSUCCESSFUL
+from ..vocabulary import Why
+from ..vocabulary import advice
 from ..vocabulary import band_of
-from .layout import seconds_between
+from ..vocabulary import side_of
+from ..vocabulary import without_proxy
+from .layout import s
 from .tables import TABLES
 from .tables import Entry
 from .tables import ReportTable
@@ -42,28 +47,6 @@ BUCKETS_OF_A_BAR = 6
 one before."""
 HOSTS_OF_A_PROBLEM = 5
 """How many hosts of a problem are named."""
-
-
-@dataclass(frozen=True, slots=True)
-class Headline:
-    """The totals."""
-
-    flows: int
-    failures: int
-    """Flows that failed."""
-    unsuccessful: int
-    """Complete responses with a status of 400 and up."""
-    events: int
-    """Failures without a flow."""
-    ok: int
-    unfinished: int
-    request_bytes: int
-    response_bytes: int
-    first: str
-    """Time of the earliest flow or event, RFC 3339; "" of none."""
-    last: str
-    seconds: float
-    """From the first to the last."""
 
 
 class HostCount(NamedTuple):
@@ -78,14 +61,16 @@ class HostCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A cause, or a status code of 400 and up."""
+    """A cause and its reason, or a status code of 400 and up; also what was cancelled, or is
+    unfinished."""
 
     code: int
-    """The error code; 0 of what is unfinished, and of what a full table holds no code of."""
+    """The error code; 0 of what is no failure, and of what a full table holds no code of."""
     name: str
     """The error code's."""
     cause: str
     """The cause, or the status code."""
+    reason: str
     description: str
     """Of a status code."""
     band: str
@@ -93,6 +78,8 @@ class Problem:
     side: str
     """Where to look."""
     advice: str
+    without_proxy: str
+    """What clients would have said without the proxy; "" where they would have said nothing."""
     count: int
     at_least: bool
     """There may be more, see `Rows.at_least`."""
@@ -102,6 +89,8 @@ class Problem:
     """How many other hosts there are."""
     examples: Sequence[Mapping[str, Any]]
     """The latest, newest first: fields of records."""
+    apart: bool
+    """It is no problem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +146,15 @@ class Bar:
 class View:
     """A report."""
 
-    headline: Headline
+    totals: Totals
     problems: Sequence[Problem]
+    apart: Sequence[Problem]
+    """What is no problem: what clients cancelled, and what is unfinished."""
     tables: Sequence[Lines]
     """Those that were asked for, also where they are empty."""
     timeline: OverTime
     durations: Sequence[Bar]
     """None for a terminal, which does not show them."""
-    dropped: int
-    """Records that could not be written to the log."""
 
     def lines(self, id: str) -> Lines:
         """A table, by the id of its declaration."""
@@ -182,32 +171,17 @@ def view(
 ) -> View:
     """Sort a tally. `rows`: at most so many rows of those tables that are cut at all. `terminal`:
     as few as a terminal shows. `slots`: points of the timeline, two at the least."""
+    found = _problems(tally)
     return View(
-        headline=_headline(tally),
-        problems=_problems(tally),
+        totals=tally.totals(),
+        problems=[problem for problem in found if not problem.apart],
+        apart=[problem for problem in found if problem.apart],
         tables=[
             _lines(table, tally, table.terminal_most if terminal else table.most, rows)
             for table in tables
         ],
         timeline=timeline(tally, slots),
         durations=[] if terminal else durations(tally),
-        dropped=tally.dropped,
-    )
-
-
-def _headline(tally: Tally) -> Headline:
-    return Headline(
-        flows=tally.flows,
-        failures=tally.failures,
-        unsuccessful=tally.unsuccessful,
-        events=tally.events,
-        request_bytes=tally.sum("request_bytes"),
-        response_bytes=tally.sum("response_bytes"),
-        ok=tally.sum("flows", "ok"),
-        unfinished=tally.sum("flows", "unfinished"),
-        first=tally.first,
-        last=tally.last,
-        seconds=seconds_between(tally.first, tally.last),
     )
 
 
@@ -217,20 +191,23 @@ _STILL_OPEN = "Still open when the session ended: the answer, or its end, had no
 
 
 def _problems(tally: Tally) -> list[Problem]:
-    """Failures first, then status codes, then what is unfinished; the most frequent first."""
+    """Failures first, then unsuccessful responses, then what is no problem; the most frequent
+    first."""
     hosts: dict[Key, list[tuple[Key, Row]]] = {}
     for key, row in largest(tally["hosts_of_causes"]):
         hosts.setdefault(key[:-1], []).append((key, row))
     found = [_problem(key, row, hosts.get(key, ()), tally) for key, row in tally["causes"].items()]
-    found.sort(key=lambda p: (not p.code, p.code == UNSUCCESSFUL, -p.count, -p.code, p.cause))
-    return found
+    found.sort(
+        key=lambda p: (p.apart, p.code == UNSUCCESSFUL, -p.count, -p.code, p.cause, p.reason)
+    )
+    return [problem for problem in found if problem.count]
 
 
 def _problem(key: Key, row: Row, hosts: Sequence[tuple[Key, Row]], tally: Tally) -> Problem:
-    code, cause = key
+    code, cause, reason = key
     error = ERRORS.get(int(code)) if code not in ("", OTHER) else None
-    known = CAUSES.get(cause)
-    is_status = code == str(UNSUCCESSFUL)
+    why = Why(cause, reason)
+    band = band_of(cause)
     at_least = tally["hosts_of_causes"].at_least
     named = [
         HostCount(of[-1], counted.count, of in at_least)
@@ -241,16 +218,40 @@ def _problem(key: Key, row: Row, hosts: Sequence[tuple[Key, Row]], tally: Tally)
         code=error.code if error else 0,
         name=error.name if error else "",
         cause=cause,
-        description=tally.description(cause) if is_status else "",
-        band=band_of(cause) if is_status else "",
-        side=known.side if known else "",
-        advice=known.advice if known else _STILL_OPEN if key == UNFINISHED else "",
-        count=row.count,
+        reason=reason,
+        description=tally.description(cause) if band else "",
+        band=band,
+        side=side_of(why),
+        advice=_STILL_OPEN if key == UNFINISHED else advice(why),
+        without_proxy=without_proxy(why),
+        count=row.problems if code else row.count,
         at_least=key in tally["causes"].at_least,
         hosts=named,
         more_hosts=sum(of[-1] != "" for of, _ in hosts) - len(named),
         examples=_distinct(row.examples[::-1]),
+        apart=not code,
     )
+
+
+def apart(shown: View, where: Callable[[Problem, str], str]) -> list[str]:
+    """What is no problem of anybody's, in a sentence each. `where`: the hosts of it, to stand
+    behind what has been said so far."""
+    sentences = []
+    for each in shown.apart:
+        name = "unfinished" if each.cause == UNFINISHED[1] else "cancelled by the client"
+        sentence = f"{each.count} {name}" + (f" ({each.reason})" if each.reason else "")
+        sentences.append(f"{sentence}{where(each, sentence)}")
+        if each.reason:
+            sentences.append(each.advice)
+    totals = shown.totals
+    for count, what in (
+        (totals.challenges, f"login{s(totals.challenges)} asked for, and given"),
+        (totals.collateral, "failed with another stream of their connection"),
+        (totals.background, "of background traffic, which is counted nowhere else"),
+    ):
+        if count:
+            sentences.append(f"{count} {what}")
+    return sentences
 
 
 def _distinct(examples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
