@@ -200,14 +200,15 @@ def assert_all_counted(flows: list[mflow.Flow], path: Path) -> None:
     }
     assert {flow.id for flow in flows} - {record["flow"] for record in tagged} <= succeeded
     bands = sum(band.flows for _, band, _ in final.bands())
-    others = final.sum("flows", "error", "ok", "unfinished")
+    others = final.sum("flows", "error", "cancelled", "ok", "unfinished")
     assert bands + others == final.flows
     by_id = {flow.id: flow for flow in flows}
     for entry in tagged:
         flow = by_id[entry["flow"]]
         for name, value in flow.metadata["flowtally"].items():
             assert entry[name] == value
-        assert flow.comment
+        is_plain = entry["outcome"] == "ok" or entry.get("band") == "Success"
+        assert bool(flow.comment) is ("cause" in entry or not is_plain) or flow.comment == "mine"
 
 
 def test_what_the_user_wrote_stays(tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_what_the_user_wrote_stays(tmp_path: Path) -> None:
         theirs.comment, theirs.marked = "look here", ":grapes:"
         for flow in (mine, theirs):
             replay(addon, flow)
-    assert (mine.comment, mine.marked) == ("200 Success, OK", "")
+    assert (mine.comment, mine.marked) == ("", "")  # a plain success needs no words
     assert (theirs.comment, theirs.marked) == ("look here", ":grapes:")
     assert theirs.metadata["flowtally"]["cause"] == "unknown"
 
@@ -662,7 +663,21 @@ def test_statistics_are_the_fold_of_the_records(tmp_path: Path) -> None:
                 "error_name": "RequestException",
                 "cause": "http_response_incomplete",
             },
-            "200 Success, OK, -1 RequestException: http_response_incomplete",
+            "http_response_incomplete -1 RequestException, 200 Success, OK",
+        ),
+        (
+            {
+                "outcome": "error",
+                "error_code": -2,
+                "error_name": "ConnectionErr",
+                "cause": "connection_terminated",
+                "reason": "reset",
+            },
+            "connection_terminated (reset) -2 ConnectionErr",
+        ),
+        (
+            {"outcome": "cancelled", "cause": "client_cancelled", "side": "client"},
+            "client_cancelled",
         ),
     ],
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from flowtally import problem_log
 from flowtally import vocabulary
+from flowtally.problem_log import ProblemLog
 from mitmproxy.log import LegacyLogEvents
 from mitmproxy.test import taddons
 
@@ -33,6 +35,11 @@ REQUEST = {"type": "flow", "kind": "http", "method": "GET", "url": "http://h/", 
             REFUSED,
             REQUEST,
             "-2 ConnectionErr: connection_refused (server): GET http://h/",
+        ),
+        (
+            REFUSED | {"reason": "reset"},
+            REQUEST,
+            "-2 ConnectionErr: connection_refused, reset (server): GET http://h/",
         ),
         (
             REFUSED | {"status": 200, "band": "Success", "description": "OK", "detail": "why"},
@@ -69,22 +76,83 @@ def test_lines(
     line: str,
     client: Any,
 ) -> None:
-    problem_log.tell(tag, entry, client)
+    ProblemLog().tell(tag, entry, client)
     (logged,) = caplog.records
     assert (logged.message, logged.levelname, logged.name) == (line, "WARNING", "flowtally")
     assert getattr(logged, "client", None) == client
 
 
-def test_a_terminal_that_cannot_print_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
+class Terminal(logging.Handler):
+    """Prints as mitmproxy's own handler does (addons/termlog.py): what cannot be printed raises."""
 
-    def warning(line: str, **_: Any) -> None:
-        line.encode("ascii")
-        lines.append(line)
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self.encoding = encoding
+        self.lines: list[str] = []
 
-    monkeypatch.setattr(problem_log.logger, "warning", warning)
-    problem_log.tell(REFUSED, REQUEST | {"url": "http://h/ü"}, None)
-    assert lines == ["'-2 ConnectionErr: connection_refused (server): GET http://h/\\xfc'"]
+    def emit(self, record: logging.LogRecord) -> None:
+        record.getMessage().encode(self.encoding)
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def terminal(request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    terminal = Terminal(getattr(request, "param", "utf-8"))
+    problem_log.logger.addHandler(terminal)
+    yield terminal
+    problem_log.logger.removeHandler(terminal)
+
+
+@pytest.mark.parametrize("terminal", ["ascii"], indirect=True)
+def test_a_terminal_that_cannot_print_it(terminal: Terminal) -> None:
+    ProblemLog().tell(REFUSED, REQUEST | {"url": "http://h/ü"}, None)
+    assert terminal.lines == ["'-2 ConnectionErr: connection_refused (server): GET http://h/\\xfc'"]
+
+
+def test_a_problem_that_repeats_is_told_the_first_tenth_and_hundredth_time(
+    terminal: Terminal,
+) -> None:
+    problems = ProblemLog()
+    for number in range(250):
+        problems.tell(REFUSED, REQUEST | {"url": f"http://h/users/{number}"}, None)
+    line = "-2 ConnectionErr: connection_refused (server): GET http://h/users/"
+    assert terminal.lines == [f"{line}0", f"{line}9 [10 times]", f"{line}99 [100 times]"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "entry"),
+    [
+        (REFUSED | {"cause": "dns_error"}, REQUEST),
+        (REFUSED | {"reason": "reset"}, REQUEST),
+        (REFUSED, REQUEST | {"host": "other"}),
+        (REFUSED, REQUEST | {"url": "http://h/other"}),
+        (REFUSED, {"type": "event", "host": "h"}),
+        (vocabulary.STATUS_TAGS[404], REQUEST),
+    ],
+)
+def test_another_problem_is_told_too(
+    terminal: Terminal, tag: dict[str, Any], entry: dict[str, Any]
+) -> None:
+    problems = ProblemLog()
+    problems.tell(REFUSED, REQUEST, None)
+    problems.tell(tag, entry, None)
+    assert len(terminal.lines) == 2
+
+
+def test_how_often_is_known_of_so_many_problems(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problem_log, "MAX_PROBLEMS", 2)
+    problems = ProblemLog()
+    for host in ("a", "b", "a", "c", "a"):
+        problems.tell(REFUSED, {"type": "event", "host": host}, None)
+    assert [line[-1] for line in terminal.lines] == ["a", "b", "c", "a"]
+
+
+@pytest.mark.parametrize("more", [{"background": "Chromium"}, {"reason": "collateral"}])
+def test_what_is_nobodys_problem_is_not_told(terminal: Terminal, more: dict[str, str]) -> None:
+    ProblemLog().tell(REFUSED | more, REQUEST, None)
+    assert terminal.lines == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from .vocabulary import Tag
 FAILURE = ":red_circle:"
 """The marker of a broken exchange."""
 UNSUCCESSFUL = ":warning:"
-"""The marker of a complete response that is a problem: status 400 and up, redirect limits."""
+"""The marker of a complete response that is a problem: status 400 and up, and overlays."""
 
 
 def marker(tag: Tag) -> str:
@@ -19,6 +19,13 @@ def marker(tag: Tag) -> str:
     if tag["outcome"] == "error":
         return FAILURE
     return UNSUCCESSFUL if "error_code" in tag else ""
+
+
+def comment(tag: Tag) -> str:
+    """What a tag says in mitmproxy's list of flows, what matters most first, for the column is
+    narrow; of a plain success, and of what has no status, nothing."""
+    plain = tag["outcome"] == "ok" or tag.get("band") == "Success"
+    return "" if plain and "cause" not in tag else status_of(tag)
 
 
 def mark(flow: mflow.Flow, tag: Tag, visible: bool) -> None:
@@ -31,13 +38,13 @@ def mark(flow: mflow.Flow, tag: Tag, visible: bool) -> None:
     flow.metadata[METADATA_KEY] = tag
     if not visible:
         return
-    comment, marked = "", ""
+    commented, marked = "", ""
     if before is not None and flow.comment:
         try:
-            comment, marked = status_of(before), marker(before)
+            commented, marked = comment(before), marker(before)
         except (KeyError, TypeError, AttributeError):
             pass  # somebody else's data under our key
-    if flow.comment == comment:
-        flow.comment = status_of(tag)
+    if flow.comment == commented:
+        flow.comment = comment(tag)
     if flow.marked == marked:
         flow.marked = marker(tag)

@@ -32,6 +32,7 @@ class Recorder:
         self.pretty = False
         """mitmproxy's `showhost`: hosts are named after the Host header."""
         self._connections = Connections()
+        self._problems = problem_log.ProblemLog()
         self._defects = defects
 
     def record_flow(self, session: Session, flow: mflow.Flow, kind: str, tag: Tag) -> None:
@@ -49,7 +50,7 @@ class Recorder:
             entry = bare_record(flow, kind, tag, session.id)
         session.add(entry)
         if "error_code" in tag and problem_log.is_read():
-            problem_log.tell(tag, entry, flow.client_conn.peername)
+            self._problems.tell(tag, entry, flow.client_conn.peername)
 
     def record_failure(self, session: Session, failure: Failure) -> None:
         """Record a failure that no flow tells, as an event."""
@@ -61,4 +62,4 @@ class Recorder:
         entry = event_record(tag, session.id, failure.time, client, failure.host, failure.port)
         session.add(entry)
         if problem_log.is_read():
-            problem_log.tell(tag, entry, client)
+            self._problems.tell(tag, entry, client)
