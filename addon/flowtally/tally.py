@@ -18,7 +18,7 @@ from typing import Any
 from typing import NamedTuple
 
 from .histogram import Histogram
-from .histogram import bucket
+from .histogram import count_time
 from .rows import MAX_BUCKETS
 from .rows import OTHER
 from .rows import SERIES
@@ -270,17 +270,10 @@ class Tally:
             row.flows += 1
             row.request_bytes += sent
             row.response_bytes += received
-        # In whole microseconds, which add up exactly; the bucket is the same in all rows.
         if (time := get("wait_ms")) is not None:
-            time = round(time * 1000)
-            number = bucket(time)
-            for histogram in waits:
-                histogram.add(time, number)
+            count_time(time, waits)
         if (time := get("duration_ms")) is not None:
-            time = round(time * 1000)
-            number = bucket(time)
-            for histogram in durations:
-                histogram.add(time, number)
+            count_time(time, durations)
         if problem:
             self._add_problem(record, rows)
         for row, table in places.examples:
