@@ -383,6 +383,17 @@ def test_the_last_line_of_a_checkpoint_across_blocks(
         assert source._last_stats(0) is None
 
 
+def test_the_lines_near_a_text_wherever_blocks_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, long = lines(final(answered(200))), b"y" * 5000 + b"\n"
+    text = lines(start(), answered(200)) + wanted + lines(answered(404)) * 9 + long + wanted
+    source = Source("log", io.BytesIO(text + b'torn {"type":"stats"'))
+    for size in range(len(wanted), len(wanted) + 2000, 7):
+        monkeypatch.setattr(module, "MAX_LINE", size)
+        near = [found for found in source.lines_near(b'"stats"') if b'"stats"' in found[1]]
+        assert near == [found for found in source.lines() if b'"stats"' in found[1]]
+        assert len(near) == 3
+
+
 # --- checkpoints ---
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections import defaultdict
-from itertools import accumulate
+from collections.abc import Iterable
 from math import ceil
 from typing import Any
 
@@ -39,23 +38,36 @@ def middle(number: int) -> float:
     return FIRST * GROWTH ** (number - 0.5 if number else 0) / 1000
 
 
-class Histogram:
-    """A distribution of times. It counts whole microseconds and speaks of milliseconds; two of them
-    can be added."""
+def count_time(milliseconds: float, histograms: Iterable[Histogram]) -> None:
+    """Count a time in several distributions: its bucket is the same in all of them."""
+    microseconds = round(milliseconds * 1000)
+    number = bucket(microseconds)
+    for histogram in histograms:
+        histogram.microseconds += microseconds
+        if microseconds > histogram.longest:
+            histogram.longest = microseconds
+        try:
+            histogram.buckets[number] += 1
+        except KeyError:  # seldom: most times fall where others did
+            histogram.begin(number, 1)
 
-    __slots__ = ("_sparse", "buckets", "longest", "microseconds")
+
+class Histogram:
+    """A distribution of times. It counts whole microseconds, which add up exactly, and speaks of
+    milliseconds; two of them can be added."""
+
+    __slots__ = ("buckets", "longest", "microseconds")
 
     def __init__(self) -> None:
-        self.buckets: defaultdict[int, int] | array[int] = defaultdict(int)
+        self.buckets: dict[int, int] | array[int] = {}
         self.longest = 0
         """In microseconds."""
         self.microseconds = 0
         """The sum."""
-        self._sparse = True
 
     def __bool__(self) -> bool:
         """Whether anything was counted."""
-        return not self._sparse or bool(self.buckets)
+        return bool(self.buckets)
 
     @property
     def count(self) -> int:
@@ -73,22 +85,20 @@ class Histogram:
         count = self.count
         return round(self.microseconds / count / 1000, 3) if count else 0.0
 
-    def add(self, microseconds: int, number: int) -> None:
-        """Count a time, given with the number of its bucket: one look for several histograms."""
-        self.buckets[number] += 1
-        self.microseconds += microseconds
-        if microseconds > self.longest:
-            self.longest = microseconds
-        if self._sparse and len(self.buckets) > SPARSE:
-            self._densify()
-
     def merge(self, other: Histogram) -> None:
         """Add what `other` counted."""
         for number, count in other.filled():
-            self.buckets[number] = min(self.buckets[number] + count, MOST)
+            try:
+                self.buckets[number] = min(self.buckets[number] + count, MOST)
+            except KeyError:
+                self.begin(number, count)
         self.microseconds += other.microseconds
         self.longest = max(self.longest, other.longest)
-        if self._sparse and len(self.buckets) > SPARSE:
+
+    def begin(self, number: int, count: int) -> None:
+        """Hold a bucket that the dictionary does not have."""
+        self.buckets[number] = count
+        if len(self.buckets) > SPARSE:
             self._densify()
 
     def filled(self) -> list[tuple[int, int]]:
@@ -143,16 +153,18 @@ class Histogram:
         buckets = data.get("buckets")
         if not isinstance(buckets, list) or len(buckets) % 2 or set(map(type, buckets)) - {int}:
             raise ValueError("'buckets' must be a list of pairs of whole numbers")
-        counts = buckets[1::2]
+        gaps, counts = buckets[::2], buckets[1::2]
         if counts:
-            numbers = [end - 1 for end in accumulate(skipped + 1 for skipped in buckets[::2])]
-            if min(buckets[::2]) < 0 or numbers[-1] >= SIZE:
+            if min(gaps) < 0 or sum(gaps) + len(gaps) > SIZE:
                 raise ValueError("'buckets' has one that does not exist")
             if min(counts) <= 0 or max(counts) > MOST:
                 raise ValueError("'buckets' has one that holds nothing or too much")
-            self.buckets = defaultdict(int, zip(numbers, counts, strict=True))
-        if len(self.buckets) > SPARSE:
+        if len(counts) > SPARSE:
             self._densify()
+        number = -1
+        for gap, count in zip(gaps, counts, strict=True):
+            number += gap + 1
+            self.buckets[number] = count
         self.microseconds = _microseconds(data, "sum_ms")
         self.longest = _microseconds(data, "max_ms")
         return self
@@ -162,7 +174,6 @@ class Histogram:
         self.buckets = array("I", bytes(4 * SIZE))
         for number, count in filled:
             self.buckets[number] = count
-        self._sparse = False
 
 
 def _microseconds(data: dict[str, Any], name: str) -> int:

@@ -48,6 +48,8 @@ MAX_PROBLEMS = 20
 _BOM = b"\xef\xbb\xbf"
 _STATS = b'{"type":"stats",'
 """What the addon's own lines of a checkpoint begin with."""
+_NAMED = b'"stats"'
+"""What stands in all lines of a checkpoint."""
 
 Record = dict[str, Any]
 Progress = Callable[[int], None]
@@ -240,6 +242,8 @@ class Source:
         self.size = self._file.seek(0, os.SEEK_END)
         self.ranges = [(0, self.size)]
         """What has to be looked at: where it begins and ends, in bytes."""
+        self.planned: set[int] = set()
+        """Where lines begin of checkpoints that need not be read again."""
         self.refused: set[str] = set()
         """Why lines cannot be used of which the first is to stand for all."""
         self._moved = True
@@ -263,6 +267,24 @@ class Source:
         the first MAX_LINE bytes and no line end."""
         for begin, end in self.ranges:
             yield from self.between(begin, end)
+
+    def lines_near(self, text: bytes) -> Iterator[tuple[int, bytes]]:
+        """Of `lines`, those in which a text stands, and some around them: where it does not stand
+        for long, lines need not be told apart."""
+        for begin, end in self.ranges:
+            position = begin
+            while position < end:
+                self._file.seek(position)
+                block = self._file.read(min(MAX_LINE, end - position))
+                if not block:
+                    break
+                size = block.rfind(b"\n") + 1
+                if not size:  # the end of the range, or a line of which there is more
+                    yield from self.between(position, end)
+                    break
+                if block.find(text, 0, size) >= 0:
+                    yield from self.between(position, position + size)
+                position += size
 
     def between(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
         """The lines of a range."""
@@ -338,16 +360,19 @@ class Source:
             if start is None or start["type"] != "session_start":
                 return None
             checkpoint = Checkpoint(last["checkpoint"], last["upto"], self, position)
-            for _, other in self.between(end, position + len(line)):
+            parts = set()
+            for at, other in self.between(end, position + len(line)):
                 part = parsed(other) if other.startswith(_STATS) else None
                 if part is not None and _belongs(part, start["session"], checkpoint.number):
                     checkpoint.add(part)
+                    parts.add(at)
             if not checkpoint.whole or last["session"] != start["session"]:
                 return None
             try:
                 checkpoint.build()
             except ValueError:
                 return None  # it will be named when it is looked at
+            self.planned |= parts
             return Vouched(start["session"], checkpoint, begin, begin + len(head), end)
         return None
 
@@ -434,9 +459,10 @@ class Logs:
 
     def _read_checkpoints(self, source: Source, of: Container[str] | None = None) -> None:
         """Take in the checkpoints of all sessions, or of some."""
-        for position, line in source.lines():
+        for position, line in source.lines_near(_NAMED):
             # Most lines are of flows, and need not be read as JSON twice.
-            record = parsed(line) if b'"stats"' in line else None
+            wanted = _NAMED in line and position not in source.planned
+            record = parsed(line) if wanted else None
             if record is None or record["type"] != "stats":
                 continue
             if of is not None and record["session"] not in of:

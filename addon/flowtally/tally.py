@@ -18,7 +18,7 @@ from typing import Any
 from typing import NamedTuple
 
 from .histogram import Histogram
-from .histogram import bucket
+from .histogram import count_time
 from .rows import COUNTS
 from .rows import MAX_BUCKETS
 from .rows import OTHER
@@ -353,17 +353,10 @@ class Tally:
         self._span(record["time"])
         if not places.timed:
             return
-        # In whole microseconds, which add up exactly; the bucket is the same in all rows.
         if (time := get("wait_ms")) is not None:
-            time = round(time * 1000)
-            number = bucket(time)
-            for histogram in waits:
-                histogram.add(time, number)
+            count_time(time, waits)
         if (time := get("duration_ms")) is not None:
-            time = round(time * 1000)
-            number = bucket(time)
-            for histogram in durations:
-                histogram.add(time, number)
+            count_time(time, durations)
 
     def _add_special(self, record: Record, rows: Sequence[Row]) -> None:
         """Count what a flow is beyond a flow."""
