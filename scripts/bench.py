@@ -731,7 +731,7 @@ addons = [Floor()]
 of its classification, its statistics and its care."""
 FLOOR_NAME = "floor: one JSON line a flow"
 FLOWTALLY = "with flowtally"
-REAL_CLOCK = "with flowtally, timers not slowed"
+REAL_CLOCK = "flowtally, timers not slowed"
 STEADY, GROWING = "same endpoints", "ever new endpoints"
 
 
@@ -938,7 +938,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0, metavar="N")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--instructions", action="store_true")
-    parser.add_argument("--only", default="", metavar="WORD", help="in the names of what is counted")
+    parser.add_argument("--only", default="", metavar="WORD", help="what is counted")
     parser.add_argument("--addon", type=Path, default=ADDON, metavar="FILE", help="to be counted")
     parser.add_argument("--records", type=int, default=1_000_000, metavar="N", help="in the log")
     parser.add_argument("--flows", type=int, default=3000, metavar="N", help="in the saved file")
