@@ -15,7 +15,7 @@ from mitmproxy.hooks import all_hooks  # noqa: E402
 
 addons = [Flowtally()]
 
-# For each hook of each flow, mitmproxy looks into this module too, before it comes to the addon. That
-# a name is missing is an error, whose text Python made each time before 3.12. A name that is there
+# For each hook of each flow, mitmproxy looks into this module before it comes to the addon. That a
+# name is missing is an error, whose text Python made each time before 3.12. A name that is there
 # without a value costs nothing: mitmproxy passes over it. Only of `add_log` it warns even then.
 globals().update(dict.fromkeys(all_hooks.keys() - {"add_log"}))
