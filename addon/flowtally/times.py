@@ -6,7 +6,7 @@ from datetime import UTC
 from datetime import datetime
 from functools import lru_cache
 
-# Each flow's times are compared and divided: Python takes long to do so with a float and an integer.
+# A float: to compare a flow's times with a large integer takes Python long.
 _LAST_SECOND = 253402300799.0  # 9999-12-31T23:59:59Z, the last one that RFC 3339 can write
 _LONGEST = _LAST_SECOND * 1e6
 
