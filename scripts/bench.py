@@ -1,8 +1,8 @@
 """Measures what flowtally costs, with real mitmdump processes on 127.0.0.1.
 
     .venv/bin/python scripts/bench.py [--read] [--live] [--memory] [--kills N] [--report]
-                                      [--instructions] [--addon FILE] [--flows N] [--records N]
-                                      [--seconds N] [--rounds N] [--json FILE]
+                                      [--instructions [--only WORD]] [--addon FILE] [--flows N]
+                                      [--records N] [--seconds N] [--rounds N] [--json FILE]
 
 --read: CPU time for each flow of a saved file that is read back. --live: requests per second
 through reverse mode, with wrk where it is installed. --memory: what the statistics occupy after a
@@ -12,8 +12,9 @@ flows takes to become an HTML report: of a session that was killed, of one that 
 whose checkpoints are gone, so that every record has to be read; beside GoAccess (where it is
 installed) with an access log of the same requests; needs psutil. --instructions: how many
 instructions each flow of a saved file costs, and loading the addon, as valgrind counts them: hardly
-different from run to run, whatever else the machine does. --addon FILE: the main.py for that, of
-another version. Without any of these: --read --live.
+different from run to run, whatever else the machine does. --only WORD: of all that is counted for
+that, only bare mitmdump, the floor, and variants with this word in their names. --addon FILE: the
+main.py for that, of another version. Without any of these: --read --live.
 
 Variants take turns within a round and are compared with the bare mitmdump of the same round, or
 with its GoAccess, so that whatever else the machine does weighs on all of them. Prints Markdown.
@@ -730,7 +731,7 @@ addons = [Floor()]
 of its classification, its statistics and its care."""
 FLOOR_NAME = "floor: one JSON line a flow"
 FLOWTALLY = "with flowtally"
-REAL_CLOCK = "with flowtally, timers not slowed"
+REAL_CLOCK = "flowtally, timers not slowed"
 STEADY, GROWING = "same endpoints", "ever new endpoints"
 
 
@@ -789,9 +790,9 @@ def instructions(arguments: list[str], customize: Path) -> int:
     return int(found[1].replace(",", ""))
 
 
-def measure_instructions(addon: Path) -> dict[str, Any]:
+def measure_instructions(addon: Path, only: str) -> dict[str, Any]:
     """Instructions that each further flow costs, by kind of file and variant, and those that it
-    takes to start and end, by variant."""
+    takes to start and end, by variant. `only`: a word in the names of the variants counted."""
     costs: dict[str, dict[str, float]] = {STEADY: {}, GROWING: {}}
     starts: dict[str, int] = {}
     with temporary_folder() as folder:
@@ -813,6 +814,9 @@ def measure_instructions(addon: Path) -> dict[str, Any]:
             "with hardump": ["-q", "--set", f"hardump={folder / 'saved.har'}"],
             "with -w FILE": ["-q", "-w", str(folder / "saved.flows")],
         }
+        for name in list(compared):
+            if only not in name and name not in (BARE, FLOOR_NAME):
+                del compared[name]
         files = {
             (kind, flows): write_cycle(folder / f"{kind}, {flows}", flows, kind == GROWING)
             for kind in costs
@@ -934,6 +938,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0, metavar="N")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--only", default="", metavar="WORD", help="what is counted")
     parser.add_argument("--addon", type=Path, default=ADDON, metavar="FILE", help="to be counted")
     parser.add_argument("--records", type=int, default=1_000_000, metavar="N", help="in the log")
     parser.add_argument("--flows", type=int, default=3000, metavar="N", help="in the saved file")
@@ -977,7 +982,7 @@ def main() -> None:
         report = results["report"] = measure_report(arguments.records, arguments.rounds)
         print(report_table(arguments.records, report), end="\n\n", flush=True)
     if arguments.instructions:
-        counted = results["instructions"] = measure_instructions(arguments.addon)
+        counted = results["instructions"] = measure_instructions(arguments.addon, arguments.only)
         print(instructions_table(counted), end="\n\n", flush=True)
     if arguments.kills:
         kills = results["kills"] = measure_kills(arguments.kills)

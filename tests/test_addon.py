@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import time
 from collections.abc import Coroutine
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from typing import cast
@@ -24,14 +26,17 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from lab.proxy import ADDON
 from mitmproxy import connection
 from mitmproxy import ctx
 from mitmproxy import dns
 from mitmproxy import eventsequence
 from mitmproxy import exceptions
 from mitmproxy import flow as mflow
+from mitmproxy import hooks
 from mitmproxy import http
 from mitmproxy import tls
+from mitmproxy.addons import script
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy import server_hooks
 from mitmproxy.proxy.context import Context
@@ -241,6 +246,27 @@ def test_marking_can_be_switched_off(tmp_path: Path) -> None:
         replay(addon, flow)
     assert (flow.comment, flow.marked) == ("", "")
     assert flow.metadata["flowtally"]
+
+
+def test_each_hook_reaches_the_addon_once_through_the_script(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with taddons.context(loadcore=False) as context:
+        loaded = script.Script(str(ADDON), reload=False)
+        assert loaded.ns is not None
+        (addon,) = loaded.ns.addons
+        assert not [line for line in caplog.records if line.levelno >= logging.WARNING]
+        assert [name for name in hooks.all_hooks if name not in vars(loaded.ns)] == ["add_log"]
+        reached = []
+        for name, hook in hooks.all_hooks.items():
+            assert vars(loaded.ns).get(name) is None
+            if hasattr(addon, name):
+                monkeypatch.setattr(addon, name, lambda *_, name=name: reached.append(name))
+            event = hook(*[None for _ in fields(hook)])  # type: ignore[arg-type]
+            context.master.addons.invoke_addon_sync(loaded, event)
+        assert reached == [name for name in hooks.all_hooks if hasattr(addon, name)]
+        assert {"load", "configure", "running", "done", "request", "response"} <= {*reached}
 
 
 def test_the_mark_can_be_filtered_for(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ session knew that saw a saved flow live, who answered it, and the redirect chain
 
 from __future__ import annotations
 
+from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
-from mitmproxy import tcp
-from mitmproxy import udp
 
 from . import redaction
 from .classify import Note
@@ -105,7 +104,10 @@ def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
 
 def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
     """Whether a response came from mitmproxy or an addon, as far as the flow itself shows it."""
-    if tag["outcome"] not in ("status", "ok") or isinstance(flow, (tcp.TCPFlow, udp.UDPFlow)):
+    if tag["outcome"] not in ("status", "ok"):
+        return False
+    # What it is, for flows are abstract base classes: what one is not takes Python long to say.
+    if not isinstance(flow, (http.HTTPFlow, dns.DNSFlow)):
         return False
     server = flow.server_conn
     if flow.is_replay == "response" or (server.timestamp_start is None and flow.live):

@@ -6,7 +6,8 @@ from datetime import UTC
 from datetime import datetime
 from functools import lru_cache
 
-_LAST_SECOND = 253402300799  # 9999-12-31T23:59:59Z, the last one that RFC 3339 can write
+# A float: to compare a flow's times with a large integer takes Python long.
+_LAST_SECOND = 253402300799.0  # 9999-12-31T23:59:59Z, the last one that RFC 3339 can write
 _LONGEST = _LAST_SECOND * 1e6
 
 
@@ -22,10 +23,10 @@ def whole_second(second: int) -> str:
 
 def timestamp(seconds: float) -> str:
     """Unix time → RFC 3339, UTC, with milliseconds. What no date can hold becomes the nearest."""
-    if not 0 <= seconds <= _LAST_SECOND:
-        seconds = _LAST_SECOND if seconds > _LAST_SECOND else 0
+    if not 0.0 <= seconds <= _LAST_SECOND:
+        seconds = _LAST_SECOND if seconds > _LAST_SECOND else 0.0
     second = int(seconds)
-    return whole_second(second) + _MILLISECONDS[int((seconds - second) * 1000)]
+    return whole_second(second) + _MILLISECONDS[int((seconds - second) * 1000.0)]
 
 
 def milliseconds(start: float | None, end: float | None) -> float | None:
@@ -33,7 +34,7 @@ def milliseconds(start: float | None, end: float | None) -> float | None:
     if start is None or end is None:
         return None
     elapsed = (end - start) * 1e6 + 0.5
-    if 0 < elapsed < _LONGEST:
-        return int(elapsed) / 1000
+    if 0.0 < elapsed < _LONGEST:
+        return elapsed // 1.0 / 1000.0
     # Clocks can be set back; infinity and NaN come only from broken files.
-    return 0.0 if elapsed <= 0 else None
+    return 0.0 if elapsed <= 0.0 else None
