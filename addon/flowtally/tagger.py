@@ -21,10 +21,14 @@ from .classify import failure_tag
 from .classify import with_overlay
 from .defects import Defects
 from .redirects import Redirects
+from .situation import GAVE_UP
 from .situation import Situation
 from .situation import saved_tag
+from .vocabulary import REASONS
 from .vocabulary import REDIRECT_CODES
+from .vocabulary import TIMED_OUT
 from .vocabulary import Tag
+from .vocabulary import Why
 
 
 class Tagger:
@@ -49,7 +53,7 @@ class Tagger:
         try:
             tag = classify(flow, self.rules, note)
             # A note is fresher than what a file kept of an earlier one.
-            if flow.error and note is None:
+            if "cause" in tag and note is None:
                 tag = _as_seen_live(flow, tag)
             if by_proxy or _answered_by_proxy(flow, tag):
                 tag["answered_by"] = "proxy"
@@ -93,13 +97,21 @@ def _requested_host(flow: http.HTTPFlow) -> str:
 
 
 def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
-    """The tag of a failed HTTP flow from a file, with the cause that a log line gave it live."""
+    """The tag of a failed HTTP flow from a file, with the cause that a log line gave it live.
+
+    A log line of mitmproxy's own timeout gives the reason; the cause is then a timeout's.
+    """
     saved = saved_tag(flow)
     if saved is None or not isinstance(flow, http.HTTPFlow):
         return tag
-    cause = saved.get("cause")
-    if isinstance(cause, str) and explains(cause, tag["cause"]):
-        tag |= failure_tag(cause, redaction.printable(str(saved.get("detail", ""))))
+    cause, reason = saved.get("cause"), saved.get("reason", "")
+    if not isinstance(cause, str) or not isinstance(reason, str):
+        return tag
+    timed_out = reason == "tcp_timeout" and cause in GAVE_UP
+    if explains(TIMED_OUT if timed_out else cause, tag["cause"]):
+        reason = reason if Why(cause, reason) in REASONS else ""
+        detail = redaction.printable(str(saved.get("detail", "")))
+        tag |= failure_tag(cause, detail, "", reason)
     return tag
 
 
