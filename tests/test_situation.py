@@ -163,7 +163,7 @@ def test_http(message: str, changes: Changes, differs: Changes) -> None:
 
 
 def headers(**fields: str) -> http.Headers:
-    return http.Headers(**fields)
+    return http.Headers((), **fields)
 
 
 def event_stream(**changes: Any) -> Changes:

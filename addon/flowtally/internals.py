@@ -92,19 +92,19 @@ def watch_streams() -> Undo:
     costs three calls of a function that stores the time; errors are rare.
     """
     try:
-        from mitmproxy.proxy.layers.http import HttpStream
-        from mitmproxy.proxy.layers.http import RequestProtocolError
+        from mitmproxy.proxy.layers import http
 
-        stream: Any = HttpStream
+        stream: Any = http.HttpStream
+        from_client: Any = http.RequestProtocolError  # type: ignore[attr-defined]
         handle_error: Any = stream.handle_protocol_error
-        states = [
-            (name, getattr(stream, name))
+        originals = {
+            name: getattr(stream, name)
             for name in (
                 "state_wait_for_response_headers",
                 "state_stream_response_body",
                 "state_consume_response_body",
             )
-        ]
+        }
     except (ImportError, AttributeError):
         return lambda: None
 
@@ -122,14 +122,13 @@ def watch_streams() -> Undo:
     @functools.wraps(handle_error)
     def handle_protocol_error(self: Any, event: Any) -> Any:
         try:
-            side = "client" if isinstance(event, RequestProtocolError) else "server"
+            side = "client" if isinstance(event, from_client) else "server"
             self.flow.__dict__[BROKEN] = event.message, side
         except AttributeError:
             pass
         return handle_error(self, event)
 
-    originals = {name: original for name, original in states}
-    replaced = {name: noting_time(original) for name, original in states}
+    replaced = {name: noting_time(original) for name, original in originals.items()}
     originals["handle_protocol_error"] = handle_error
     replaced["handle_protocol_error"] = handle_protocol_error
     for name, replacement in replaced.items():

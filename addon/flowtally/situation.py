@@ -178,7 +178,7 @@ def _is_overdue(request: http.Request, ended: float) -> bool:
 
 
 def _is_event_stream(response: http.Response) -> bool:
-    content_type = response.headers.get("content-type", "")
+    content_type: str = response.headers.get("content-type", "")
     return content_type.partition(";")[0].strip().lower() == EVENT_STREAM
 
 
