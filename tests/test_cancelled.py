@@ -256,7 +256,8 @@ CASES = [
     # mitmproxy itself gives up, after a second.
     case("inactivity, no answer", answering(servers.SILENT), wait_for_the_proxy,
          failure(-6, "http_response_timeout", "server", reason="tcp_timeout",
-                 detail="Closing connection due to inactivity"), "inactivity", needs_tcp_timeout=True),
+                 detail="Closing connection due to inactivity"), "inactivity",
+         needs_tcp_timeout=True),
     case("inactivity, after the head", answering(servers.SILENT_AFTER_HEAD), wait_for_the_proxy,
          CUT_BY_PROXY, "inactivity", needs_tcp_timeout=True),
     case("inactivity, event stream", dripping(EVENTS, 2), wait_for_the_proxy,
@@ -280,7 +281,7 @@ CASES = [
          cancelled(after=101, kind="websocket", stream=True, close_code=1006), "attentive"),
     case("WebSocket cut off by the server", over_websocket, lose_websocket,
          failure(-2, "connection_terminated", "server", after=101, kind="websocket", stream=True,
-             close_code=1006), "attentive"),
+                 close_code=1006), "attentive"),
 ]
 # fmt: on
 
