@@ -3,6 +3,7 @@ own will."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler
@@ -34,6 +35,16 @@ addEventListener("fetch", (event) => {
 BIG = 50_000_000
 
 
+class Threads(ThreadingHTTPServer):
+    """A thread a connection, none of which minds that its client leaves."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        if not isinstance(sys.exception(), OSError):
+            raise
+
+
 class HealthySite:
     """Waits are for what has been asked for: `wait(path, times)`."""
 
@@ -47,8 +58,7 @@ class HealthySite:
             pass
 
         Handler.site = site
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = Threads(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
