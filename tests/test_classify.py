@@ -232,6 +232,17 @@ def test_how_a_client_left(message: str, situation: Situation, why: tuple[str, s
     assert tag["detail"] == message
 
 
+def test_at_a_deadline_the_server_may_be_the_first_to_cancel() -> None:
+    by_server = OVERDUE._replace(side="server")
+    tag = exchange_failure("stream reset by client (CANCEL)", by_server, RULES)
+    assert (tag["cause"], tag["reason"]) == ("http_response_timeout", "deadline_exceeded")
+    assert tag["detail"] == "stream reset by server (CANCEL)"
+    tag = exchange_failure("stream reset by client (INTERNAL_ERROR)", by_server, RULES)
+    assert tag["cause"] == "http_protocol_error"
+    tag = exchange_failure("stream reset by client (CANCEL)", SERVER, RULES)
+    assert tag["cause"] == "http_protocol_error"
+
+
 def inactivity() -> Note:
     line = "Closing connection due to inactivity: Client(127.0.0.1:1, state=open)"
     row = vocabulary.find_message(vocabulary.NOTE_MESSAGES, line)

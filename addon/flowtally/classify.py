@@ -44,6 +44,8 @@ _REQUEST_LINE = r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$
 # What mitmproxy says of a stream, whoever closed it, proxy/layers/http/_http2.py and _http3.py.
 _BY_CLIENT = ("stream reset by client", "stream closed by client")
 
+_CANCELS = ("(CANCEL)", "(H3_REQUEST_CANCELLED)")
+
 # Several addresses of a host were tried: the error that says most about the server.
 _MOST_TELLING = (
     "connection_refused",
@@ -288,6 +290,8 @@ def _tag_failure(
     cause, reason = why
     if not by_client and message.startswith(_BY_CLIENT):
         message = message.replace("by client", "by server", 1)  # mitmproxy says it of both
+        if situation.overdue and message.endswith(_CANCELS):
+            cause = vocabulary.CLIENT_GAVE_UP  # both ends know the deadline
     if cause == vocabulary.CLIENT_GAVE_UP:
         cause, reason = _gave_up(situation, rules.timeout)
         by_client = False  # the side of a timeout is the server's

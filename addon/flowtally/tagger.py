@@ -21,9 +21,9 @@ from .classify import failure_tag
 from .classify import with_overlay
 from .defects import Defects
 from .redirects import Redirects
-from .situation import GAVE_UP
 from .situation import Situation
 from .situation import saved_tag
+from .vocabulary import NOTE_MESSAGES
 from .vocabulary import REASONS
 from .vocabulary import REDIRECT_CODES
 from .vocabulary import TIMED_OUT
@@ -51,9 +51,11 @@ class Tagger:
         `by_proxy`: the hooks showed that mitmproxy or an addon answered it.
         """
         try:
+            if note is None and not flow.live:
+                note = _note_seen_live(flow)
             tag = classify(flow, self.rules, note)
             # A note is fresher than what a file kept of an earlier one.
-            if "cause" in tag and note is None:
+            if flow.error and note is None:
                 tag = _as_seen_live(flow, tag)
             if by_proxy or _answered_by_proxy(flow, tag):
                 tag["answered_by"] = "proxy"
@@ -97,22 +99,28 @@ def _requested_host(flow: http.HTTPFlow) -> str:
 
 
 def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
-    """The tag of a failed HTTP flow from a file, with the cause that a log line gave it live.
-
-    A log line of mitmproxy's own timeout gives the reason; the cause is then a timeout's.
-    """
+    """The tag of a failed HTTP flow from a file, with the cause that a log line gave it live."""
     saved = saved_tag(flow)
     if saved is None or not isinstance(flow, http.HTTPFlow):
         return tag
     cause, reason = saved.get("cause"), saved.get("reason", "")
     if not isinstance(cause, str) or not isinstance(reason, str):
         return tag
-    timed_out = reason == "tcp_timeout" and cause in GAVE_UP
-    if explains(TIMED_OUT if timed_out else cause, tag["cause"]):
+    if explains(cause, tag["cause"]):
         reason = reason if Why(cause, reason) in REASONS else ""
         detail = redaction.printable(str(saved.get("detail", "")))
         tag |= failure_tag(cause, detail, "", reason)
     return tag
+
+
+def _note_seen_live(flow: mflow.Flow) -> Note | None:
+    """The log line of mitmproxy's own timeout, if the session had it that saw a saved flow live."""
+    reason = (saved_tag(flow) or {}).get("reason")
+    if isinstance(reason, str):
+        for message in NOTE_MESSAGES:
+            if message.server_before_head == Why(TIMED_OUT, reason):
+                return Note(message, message.text)
+    return None
 
 
 def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
