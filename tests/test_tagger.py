@@ -177,6 +177,7 @@ def begun(content_type: str, last_byte: float) -> http.HTTPFlow:
     """A response that had begun 5 s before its client left."""
     flow = failed(LEFT)
     assert flow.error
+    flow.client_conn.timestamp_end = None
     head = http.Headers((), content_type=content_type)
     flow.response = http.Response.make(200, b"", head)
     flow.response.timestamp_start = flow.error.timestamp - 5
