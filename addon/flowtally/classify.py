@@ -43,7 +43,6 @@ _REQUEST_LINE = r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$
 
 # What mitmproxy says of a stream, whoever closed it, proxy/layers/http/_http2.py and _http3.py.
 _BY_CLIENT = ("stream reset by client", "stream closed by client")
-
 _CANCELS = ("(CANCEL)", "(H3_REQUEST_CANCELLED)")
 
 # Several addresses of a host were tried: the error that says most about the server.
