@@ -40,6 +40,7 @@ from mitmproxy.addons import script
 from mitmproxy.proxy import mode_specs
 from mitmproxy.proxy import server_hooks
 from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.test import taddons
 from mitmproxy.test import tflow
 from test_tally import plain
@@ -61,6 +62,13 @@ def running(path: Path, **options: Any) -> Iterator[Flowtally]:
         yield addon
         if addon.session is not None:
             addon.done()
+
+
+def test_what_it_watches_it_leaves_as_it_was(tmp_path: Path) -> None:
+    before = dict(vars(HttpStream))
+    with running(tmp_path / "log"):
+        assert dict(vars(HttpStream)) != before
+    assert dict(vars(HttpStream)) == before
 
 
 def records(path: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ from flowtally.classify import flow_kind
 from flowtally.classify import handshake_failure
 from flowtally.classify import log_failure
 from flowtally.classify import unfinished
+from flowtally.internals import LAST_BYTE
+from flowtally.situation import NO_WAIT
 from flowtally.situation import Situation
 from mitmproxy import flow as mflow
 from mitmproxy import http
@@ -26,6 +28,7 @@ from mitmproxy.test import tflow
 
 RULES = Rules(vocabulary.STATUS_TAGS, 5.0)
 PATIENT = Rules(vocabulary.STATUS_TAGS, 3600.0)
+IMPATIENT = Rules(vocabulary.STATUS_TAGS, 0.1)
 GAVE_UP = ("client_cancelled", "connection_read_timeout")
 HEAD = Situation(head=True)
 CLIENT = Situation(side="client")
@@ -192,7 +195,99 @@ def test_exchange(message: str, situation: Situation, cause: str) -> None:
     assert tag.items() >= vocabulary.error_fields(cause).items()
     assert tag["side"] == vocabulary.CAUSES[cause].side
     if message and "b'" not in message:
-        assert tag["detail"] == message
+        by_server = situation.side == "server" and message.startswith("stream ")
+        assert tag["detail"] == (message.replace("client", "server") if by_server else message)
+
+
+OVERDUE = Situation(overdue=True, waited=NO_WAIT)
+ENDLESS = Situation(head=True, endless=True, waited=3600)
+
+
+@pytest.mark.parametrize(
+    ("situation", "why"),
+    [
+        # a deadline counts, however short the wait
+        (OVERDUE, ("http_response_timeout", "deadline_exceeded")),
+        (OVERDUE._replace(head=True), ("connection_read_timeout", "deadline_exceeded")),
+        (OVERDUE._replace(connecting=True), ("connection_timeout", "deadline_exceeded")),
+        (
+            OVERDUE._replace(head=True, endless=True),
+            ("connection_read_timeout", "deadline_exceeded"),
+        ),
+        # an event stream that has begun is left some time, whatever came
+        (ENDLESS, ("client_cancelled", None)),
+        (ENDLESS._replace(buffered=True), ("client_cancelled", "buffered")),
+        # no wait that could be shown
+        (Situation(waited=NO_WAIT), ("client_cancelled", None)),
+        (Situation(head=True, waited=NO_WAIT), ("client_cancelled", None)),
+    ],
+)
+@pytest.mark.parametrize(
+    "message", ["Client disconnected.", "stream reset by client (CANCEL)", "peer closed connection"]
+)
+def test_how_a_client_left(message: str, situation: Situation, why: tuple[str, str | None]) -> None:
+    # The shortest timeout: a wait of nothing is as long.
+    tag = exchange_failure(message, situation._replace(side="client"), IMPATIENT)
+    assert (tag["cause"], tag.get("reason")) == why
+    assert tag["detail"] == message
+
+
+def test_at_a_deadline_the_server_may_be_the_first_to_cancel() -> None:
+    by_server = OVERDUE._replace(side="server")
+    tag = exchange_failure("stream reset by client (CANCEL)", by_server, RULES)
+    assert (tag["cause"], tag["reason"]) == ("http_response_timeout", "deadline_exceeded")
+    assert tag["detail"] == "stream reset by server (CANCEL)"
+    tag = exchange_failure("stream reset by client (INTERNAL_ERROR)", by_server, RULES)
+    assert tag["cause"] == "http_protocol_error"
+    tag = exchange_failure("stream reset by client (CANCEL)", SERVER, RULES)
+    assert tag["cause"] == "http_protocol_error"
+
+
+def inactivity() -> Note:
+    line = "Closing connection due to inactivity: Client(127.0.0.1:1, state=open)"
+    row = vocabulary.find_message(vocabulary.NOTE_MESSAGES, line)
+    assert row is not None
+    return Note(row, line)
+
+
+@pytest.mark.parametrize(
+    ("situation", "cause", "side"),
+    [
+        (Situation(), "http_response_timeout", "server"),
+        (Situation(connecting=True), "connection_timeout", "network"),
+        (HEAD, "connection_read_timeout", "proxy"),
+        (Situation(head=True, endless=True, waited=3600), "connection_read_timeout", "proxy"),
+        (Situation(waited=3600), "http_response_timeout", "server"),
+        # the client is the one who sent nothing more
+        (Situation(uploading=True, waited=NO_WAIT), "http_response_timeout", "client"),
+    ],
+)
+def test_mitmproxys_own_timeout(situation: Situation, cause: str, side: str) -> None:
+    for message in ("Client disconnected.", "client disconnected", "peer closed connection"):
+        by_client = situation._replace(side="client")
+        tag = exchange_failure(message, by_client, RULES, inactivity())
+        assert (tag["cause"], tag["reason"], tag["side"]) == (cause, "tcp_timeout", side)
+        assert tag["error_code"] == -6
+        # What else stands in the line are addresses.
+        assert tag["detail"] == "Closing connection due to inactivity"
+
+
+def test_mitmproxys_own_timeout_explains_nothing_else() -> None:
+    for message in ("server closed connection", "Connection killed."):
+        tag = exchange_failure(message, Situation(), RULES, inactivity())
+        assert "reason" not in tag
+
+
+def test_mitmproxys_own_timeout_of_other_protocols() -> None:
+    timeout = {"cause": "connection_read_timeout", "reason": "tcp_timeout", "side": "proxy"}
+    assert classify(tflow.ttcpflow(), RULES, inactivity()).items() >= timeout.items()
+    websocket = tflow.twebsocketflow()
+    assert websocket.websocket
+    websocket.websocket.close_code, websocket.websocket.closed_by_client = 1006, True
+    tag = classify(websocket, RULES, inactivity())
+    assert tag.items() >= (timeout | {"status": 101, "close_code": 1006}).items()
+    websocket.websocket.close_code = 1000
+    assert "cause" not in classify(websocket, RULES, inactivity())
 
 
 @pytest.mark.parametrize(
@@ -269,6 +364,7 @@ def http_flow(error: str = "", **changes: Any) -> http.HTTPFlow:
     flow = tflow.tflow(resp=True, err=bool(error))
     if flow.error:
         flow.error.msg = error
+    setattr(flow, LAST_BYTE, changes.pop("last_byte", flow.request.timestamp_start))
     for name, value in changes.items():
         where, _, attribute = name.partition("__")
         setattr(getattr(flow, where), attribute, value)
@@ -323,12 +419,15 @@ def test_both_speak_http_2_and_one_closes(
         request__http_version="HTTP/2.0",
         response__http_version="HTTP/2.0",
     )
-    for rules in (RULES, PATIENT):
+    for rules in (IMPATIENT, PATIENT):
         flow.live = True
+        assert flow.response
+        setattr(flow, LAST_BYTE, flow.response.timestamp_start)
         flow.client_conn.state, flow.server_conn.state = client, server
         tag = classify(flow, rules)
         assert (tag["cause"] in GAVE_UP) == (side == "client")
-        # A file holds no states any more, but what the live session made of them.
+        # A file holds no states and no notes any more, but what the live session made of them.
+        delattr(flow, LAST_BYTE)
         flow.metadata["flowtally"] = tag
         flow.live = False
         flow.client_conn.state = flow.server_conn.state = ConnectionState.CLOSED
@@ -381,9 +480,26 @@ def test_websocket_closes(close_code: int, outcome: str, cause: str | None) -> N
     flow = tflow.twebsocketflow()
     assert flow.websocket
     flow.websocket.close_code = close_code
+    flow.websocket.closed_by_client = False
     tag = classify(flow, RULES)
     assert (tag["outcome"], tag.get("cause"), tag["close_code"]) == (outcome, cause, close_code)
     assert tag["status"] == 101
+
+
+def test_a_websocket_that_its_client_cuts_off() -> None:
+    flow = tflow.twebsocketflow()
+    assert flow.websocket
+    flow.websocket.close_code, flow.websocket.closed_by_client = 1006, True
+    assert classify(flow, RULES) == {
+        "outcome": "cancelled",
+        "status": 101,
+        "band": "Informational",
+        "description": "Switching protocols",
+        "cause": "client_cancelled",
+        "side": "client",
+        "detail": "WebSocket connection cut off by the client",
+        "close_code": 1006,
+    }
 
 
 @pytest.mark.parametrize(

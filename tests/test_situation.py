@@ -1,8 +1,8 @@
 """How an exchange stood when it broke, as tables: one row, one flow, one answer.
 
 The tables say what differs from an exchange in which a live client asked, by HTTP/1 and completely,
-a server whose connection was up, and got no answer. It ended ten seconds after it began, and all
-connections are open.
+a server whose connection was up, and got no answer. It ended ten seconds after it began and nine
+after the request was complete, and all connections are open.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flowtally.internals import BROKEN as BROKEN_BY
+from flowtally.internals import LAST_BYTE
 from flowtally.situation import GAVE_UP
+from flowtally.situation import NO_WAIT
 from flowtally.situation import Situation
 from flowtally.situation import connect_situation
+from flowtally.situation import grpc_timeout
 from flowtally.situation import handshake_situation
 from flowtally.situation import hanging_situation
 from flowtally.situation import http_situation
@@ -63,19 +67,52 @@ def broken(message: str = "peer closed connection", **changes: Any) -> http.HTTP
     return flow
 
 
-BROKEN = Situation(head=False, side="server", waited=10.0, tunnelled=True)
+BROKEN = Situation(head=False, side="server", waited=9.0, tunnelled=True)
+STALLED = {"head": True, "waited": 4.0}
+SAVED_STALL = {"live": False, "metadata": {"flowtally": {"cause": "connection_read_timeout"}}}
 
 
 @pytest.mark.parametrize(
     ("message", "changes", "differs"),
     [
         ("peer closed connection", {}, {}),
-        ("peer closed connection", {"answered": "HTTP/1.1"}, {"head": True}),
-        # how long the client waited: until it left, where the hook of another addon was slow
-        ("Client disconnected.", {"error__timestamp": 100.5}, {"waited": 0.5}),
-        ("Client disconnected.", {"client_conn__timestamp_end": 103.0}, {"waited": 3.0}),
-        ("Client disconnected.", {"client_conn__timestamp_end": 100.25}, {"waited": 0.25}),
-        ("Client disconnected.", {"client_conn__timestamp_end": 109.75}, {"waited": 9.75}),
+        ("peer closed connection", {"answered": "HTTP/1.1"}, {"head": True, "waited": NO_WAIT}),
+        # how long the client waited: since its request was complete
+        ("Client disconnected.", {"error__timestamp": 101.5}, {"waited": 0.5}),
+        ("Client disconnected.", {"request__timestamp_end": 108.0}, {"waited": 2.0}),
+        (
+            "Client disconnected.",
+            {"request__timestamp_end": None, LAST_BYTE: 105.0},
+            {"waited": NO_WAIT, "uploading": True, "side": "client"},
+        ),
+        (
+            "Client disconnected.",
+            {"request__timestamp_end": None, "request__method": "CONNECT"},
+            {"waited": 10.0, "side": "client"},
+        ),
+        # or since the last byte of the response, if somebody saw it
+        ("x", {"answered": "HTTP/1.1", LAST_BYTE: 106.0}, STALLED),
+        ("x", {"answered": "HTTP/1.1", LAST_BYTE: 110.0}, STALLED | {"waited": 0.0}),
+        (
+            "x",
+            {"answered": "HTTP/1.1", LAST_BYTE: 102.0, "request__timestamp_end": 106.0},
+            STALLED,
+        ),
+        # a file does not tell, but the session that saw it live may have found it long enough
+        (
+            "x",
+            {"answered": "HTTP/1.1", "response__timestamp_start": 106.0} | SAVED_STALL,
+            STALLED | {"side": "client"},
+        ),
+        (
+            "x",
+            {"answered": "HTTP/1.1", "live": False, "response__timestamp_start": 106.0},
+            {"head": True, "waited": NO_WAIT},
+        ),
+        # until it left, where the hook of another addon was slow
+        ("Client disconnected.", {"client_conn__timestamp_end": 103.0}, {"waited": 2.0}),
+        ("Client disconnected.", {"client_conn__timestamp_end": 100.25}, {"waited": -0.75}),
+        ("Client disconnected.", {"client_conn__timestamp_end": 109.75}, {"waited": 8.75}),
         ("Client disconnected.", {"client_conn__timestamp_end": 110.25}, {}),
         ("Client disconnected.", {"client_conn__timestamp_end": 110.0}, {}),
         # the end of a connection from before this request (a file, a replay) says nothing
@@ -107,6 +144,13 @@ BROKEN = Situation(head=False, side="server", waited=10.0, tunnelled=True)
         ),
         # the way to the server
         ("x", UPSTREAM, {"upstream": True}),
+        # of which only the tunnel's start is known
+        ("x", UPSTREAM | {"server_conn__timestamp_tcp_setup": None}, {"upstream": True}),
+        (
+            "client disconnected",
+            UPSTREAM | {"server_conn__timestamp_tcp_setup": None},
+            {"upstream": True, "connecting": True},
+        ),
         (
             "x",
             UPSTREAM | {"server_conn__timestamp_start": None},
@@ -116,6 +160,103 @@ BROKEN = Situation(head=False, side="server", waited=10.0, tunnelled=True)
 )
 def test_http(message: str, changes: Changes, differs: Changes) -> None:
     assert http_situation(broken(message, **changes)) == BROKEN._replace(**differs)
+
+
+def headers(**fields: str) -> http.Headers:
+    return http.Headers((), **fields)
+
+
+def event_stream(**changes: Any) -> Changes:
+    """A response head of an event stream; `content_type` where it is worded differently."""
+    content_type = changes.pop("content_type", "text/event-stream")
+    return {
+        "answered": "HTTP/1.1",
+        LAST_BYTE: 106.0,
+        "response__headers": headers(content_type=content_type),
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "endless", "buffered"),
+    [
+        (event_stream(), True, True),
+        (event_stream(response__stream=True), True, False),
+        (event_stream(response__stream=lambda data: data), True, False),
+        (event_stream(content_type="Text/Event-Stream; charset=utf-8"), True, True),
+        (event_stream(content_type="text/event-streams"), False, False),
+        (event_stream(content_type="text/plain"), False, False),
+        # a file does not tell whether it was streamed
+        (event_stream(live=False), True, False),
+        (
+            event_stream(live=False, metadata={"flowtally": {"reason": "buffered"}}),
+            True,
+            True,
+        ),
+        (
+            event_stream(live=False, response__stream=True, metadata={"flowtally": {}}),
+            True,
+            False,
+        ),
+        ({}, False, False),
+    ],
+)
+def test_event_streams(changes: Changes, endless: bool, buffered: bool) -> None:
+    situation = http_situation(broken("Client disconnected.", **changes))
+    assert (situation.endless, situation.buffered) == (endless, buffered)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("1S", 1.0),
+        ("2M", 120.0),
+        ("1H", 3600.0),
+        ("250m", 0.25),
+        ("1500u", 0.0015),
+        ("99999999n", 0.099999999),
+        ("100000000n", None),  # nine digits
+        ("0S", None),
+        ("S", None),
+        ("", None),
+        ("5", None),
+        ("1s", None),
+        ("-1S", None),
+        ("+1S", None),
+        ("1.5S", None),
+        (" 1S", None),
+        ("1_0S", None),
+        ("\u0661S", None),  # a digit, but not of ASCII
+        ("1SS", None),
+    ],
+)
+def test_grpc_timeouts(value: str, seconds: float | None) -> None:
+    assert grpc_timeout(value) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("value", "elapsed", "overdue"),
+    [
+        # 2 % and 30 ms early
+        ("5S", 10.0, True),
+        ("10S", 9.7701, True),
+        ("10S", 9.7699, False),
+        ("1S", 0.9501, True),
+        ("1S", 0.9499, False),
+        # but half of it at least
+        ("20m", 0.0101, True),
+        ("20m", 0.0099, False),
+        ("nonsense", 10.0, False),
+    ],
+)
+def test_grpc_deadlines(value: str, elapsed: float, overdue: bool) -> None:
+    changes = {
+        "request__headers": headers(grpc_timeout=value),
+        "error__timestamp": 100.0 + elapsed,
+        # a stream of messages is never complete
+        "request__timestamp_end": None,
+    }
+    assert http_situation(broken("Client disconnected.", **changes)).overdue == overdue
 
 
 INCOMPLETE: Changes = {"request__timestamp_end": None}
@@ -137,6 +278,10 @@ def metadata(tag: Any) -> Changes:
     return {"metadata": {"flowtally": tag}}
 
 
+def seen_from(message: str, side: str) -> Changes:
+    return {BROKEN_BY: (message, side)}
+
+
 CHUNK = "HTTP/1 protocol error: illegal chunk header: b'Z'"
 HANDSHAKE = "connection closed"
 CLOSES = "peer closed connection"
@@ -147,7 +292,19 @@ RESET = "stream reset by client (INTERNAL_ERROR)"
 @pytest.mark.parametrize(
     ("message", "changes", "side"),
     [
-        # the request that never became complete
+        # where the watch over the streams saw from which connection the error came
+        *(
+            (message, seen_from(message, side) | changes, side)
+            for message in (CLOSES, CHUNK, RESET, CANCEL)
+            for side in ("client", "server")
+            for changes in ({}, INCOMPLETE, CLIENT_H2, SERVER_H2, CLIENT_H2 | SERVER_H2)
+        ),
+        # not if it was another error, of a first attempt
+        (CLOSES, seen_from("another", "client"), "server"),
+        (CLOSES, seen_from("another", "server") | INCOMPLETE, "client"),
+        # nor of a handshake, which ends as well when the client is gone
+        (HANDSHAKE, seen_from(HANDSHAKE, "server") | CLIENT_CLOSED, "client"),
+        # else, the request that never became complete
         (CLOSES, {}, "server"),
         (CLOSES, INCOMPLETE, "client"),
         # mitmproxy itself is the client of a replayed request, not of a replayed response
@@ -309,6 +466,16 @@ def test_stream(make: Any, changes: Changes, expected: Situation) -> None:
         ({}, {"timestamp_start": None}, Situation(waited=4.0)),
         # the way to the server
         (
+            {},
+            {"timestamp_tcp_setup": None, "via": VIA},
+            Situation(waited=7.0, tunnelled=True),
+        ),
+        (
+            {},
+            {"timestamp_tcp_setup": None, "timestamp_start": None, "via": VIA},
+            Situation(waited=0.0, connecting=True),
+        ),
+        (
             {"proxy_mode": mode_specs.ProxyMode.parse("upstream:http://proxy")},
             {},
             Situation(waited=4.0, upstream=True),
@@ -323,10 +490,10 @@ def test_stream(make: Any, changes: Changes, expected: Situation) -> None:
 def test_server_connection(of_client: Changes, of_server: Changes, expected: Situation) -> None:
     client, server = tflow.tclient_conn(), tflow.tserver_conn()
     client.timestamp_end, client.state = None, OPEN
-    server.timestamp_start, server.timestamp_tcp_setup, server.state = 103.0, 106.0, OPEN
-    assert server_situation(changed(client, of_client), changed(server, of_server), 110.0) == (
-        expected
-    )
+    server.timestamp_start, server.timestamp_tcp_setup = 103.0, 106.0
+    server.via = None
+    changed(server, of_server).state = of_server.get("state", OPEN)
+    assert server_situation(changed(client, of_client), server, 110.0) == expected
 
 
 def test_a_connection_that_knows_nothing_of_tcp() -> None:

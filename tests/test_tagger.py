@@ -9,6 +9,7 @@ from flowtally import vocabulary
 from flowtally.classify import Note
 from flowtally.classify import Rules
 from flowtally.defects import Defects
+from flowtally.internals import LAST_BYTE
 from flowtally.tagger import Tagger
 from mitmproxy import connection
 from mitmproxy import flow as mflow
@@ -153,6 +154,69 @@ def test_a_tag_that_is_read_back_is_the_same() -> None:
     tag = tagger().tag(flow, note())
     flow.live, flow.metadata["flowtally"] = False, tag
     assert tagger().tag(flow) == tag
+
+
+INACTIVITY = "Closing connection due to inactivity: Client(127.0.0.1:1, state=open)"
+LEFT = "Client disconnected."
+
+
+def cut_off_websocket() -> http.HTTPFlow:
+    flow = tflow.twebsocketflow()
+    assert flow.websocket
+    flow.websocket.close_code, flow.websocket.closed_by_client = 1006, True
+    return flow
+
+
+def uploading() -> http.HTTPFlow:
+    flow = failed(LEFT)
+    flow.request.timestamp_end = None
+    return flow
+
+
+def begun(content_type: str, last_byte: float) -> http.HTTPFlow:
+    """A response that had begun 5 s before its client left."""
+    flow = failed(LEFT)
+    assert flow.error
+    flow.client_conn.timestamp_end = None
+    head = http.Headers((), content_type=content_type)
+    flow.response = http.Response.make(200, b"", head)
+    flow.response.timestamp_start = flow.error.timestamp - 5
+    setattr(flow, LAST_BYTE, flow.error.timestamp - last_byte)
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("flow", "known", "cause", "reason"),
+    [
+        (failed(LEFT), INACTIVITY, "http_response_timeout", "tcp_timeout"),
+        (uploading(), INACTIVITY, "http_response_timeout", "tcp_timeout"),
+        (cut_off_websocket(), INACTIVITY, "connection_read_timeout", "tcp_timeout"),
+        (tflow.ttcpflow(), INACTIVITY, "connection_read_timeout", "tcp_timeout"),
+        (cut_off_websocket(), "", "client_cancelled", None),
+        (begun("text/plain", 0.0), "", "client_cancelled", None),
+        (begun("text/plain", 4.95), "", "connection_read_timeout", None),
+        (begun("text/event-stream", 4.95), "", "client_cancelled", "buffered"),
+    ],
+)
+def test_how_a_client_left_is_read_back_as_it_was_seen(
+    flow: mflow.Flow, known: str, cause: str, reason: str | None
+) -> None:
+    flow.live = True
+    seen = note(known, vocabulary.NOTE_MESSAGES) if known else None
+    tag = tagger().tag(flow, seen)
+    assert (tag["cause"], tag.get("reason")) == (cause, reason)
+    # A file has what mitmproxy saves, and the tag.
+    flow.live = False
+    flow.metadata["flowtally"] = tag
+    saved = flow.copy()
+    assert LAST_BYTE not in vars(saved)
+    assert tagger().tag(saved) == tag
+
+
+@pytest.mark.parametrize("reason", ["", "buffered", "timed_out", ["tcp_timeout"], None, 7])
+def test_a_reason_that_no_session_wrote_changes_nothing(reason: Any) -> None:
+    flow = failed(LEFT, live=False, saved={"cause": "client_cancelled", "reason": reason})
+    assert tagger().tag(flow) == tagger().tag(failed(LEFT, live=False))
 
 
 # --- who answered ---

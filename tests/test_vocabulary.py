@@ -202,6 +202,9 @@ def test_messages_lead_to_known_causes() -> None:
 def _is_known(cell: str) -> bool:
     """Whether a cell names a cause, or a reason that a cause has."""
     cause, colon, reason = cell.partition(":")
+    if cause == vocabulary.TIMED_OUT:
+        timeouts = ("connection_timeout", "http_response_timeout", "connection_read_timeout")
+        return all(Why(timeout, reason) in REASONS for timeout in timeouts)
     if colon:
         return Why(cause, reason) in REASONS
     return cause in CAUSES or cause == vocabulary.CLIENT_GAVE_UP

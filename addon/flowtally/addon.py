@@ -135,6 +135,7 @@ class Flowtally:
         self._undo = [
             internals.watch_log(lambda *line: record(failures.log_line, *line)),
             internals.watch_error_responses(lambda *page: record(failures.error_response, *page)),
+            internals.watch_streams(),
         ]
         self._begin_session()
         self._call_later(TICK, self._on_timer)

@@ -41,6 +41,10 @@ connects to the proxy, mitmproxy's when the first byte of the request is there."
 _OS_ERROR = r"\[(Errno|WinError) (-?\d+)\]"
 _REQUEST_LINE = r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$"
 
+# What mitmproxy says of a stream, whoever closed it, proxy/layers/http/_http2.py and _http3.py.
+_BY_CLIENT = ("stream reset by client", "stream closed by client")
+_CANCELS = ("(CANCEL)", "(H3_REQUEST_CANCELLED)")
+
 # Several addresses of a host were tried: the error that says most about the server.
 _MOST_TELLING = (
     "connection_refused",
@@ -55,6 +59,8 @@ _NOT_REACHED = frozenset(
 )
 # What a log line said is the reason only of the vague failure that follows from it.
 _EXPLAINS: Mapping[str, frozenset[str]] = {
+    # mitmproxy closes on its client, and goes on as if that had left.
+    vocabulary.TIMED_OUT: GAVE_UP,
     # After an alert mitmproxy overlooks that the server closed, so that the client waits in vain.
     "tls_alert_received": GAVE_UP | {"connection_terminated", "tls_protocol_error"},
     "proxy_configuration_error": frozenset(("tls_protocol_error",)),
@@ -90,7 +96,7 @@ def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:
     A flow that has neither a response nor an error is tagged `unfinished`.
     """
     if not isinstance(flow, http.HTTPFlow):
-        return _classify_other(flow, rules)
+        return _classify_other(flow, rules, note)
     response = flow.response
     # The error first: a response may have begun before it, and a WebSocket's is complete.
     if flow.error:
@@ -99,7 +105,7 @@ def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:
     if response is None:
         return {"outcome": "unfinished"}
     if flow.websocket is not None:
-        return _websocket(flow, rules)
+        return _websocket(flow, rules, note)
     # Before the status: the 502 is mitmproxy's own word for "I could not connect", not a server's
     # answer.
     if flow.request.data.method == b"CONNECT" and (problem := flow.server_conn.error):
@@ -114,11 +120,13 @@ def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:
     return ready.copy() if ready is not None else vocabulary.status_tag(code)
 
 
-def _classify_other(flow: mflow.Flow, rules: Rules) -> Tag:
+def _classify_other(flow: mflow.Flow, rules: Rules, note: Note | None) -> Tag:
     if isinstance(flow, dns.DNSFlow):
         return _dns(flow, rules)
     if flow.error:
-        return exchange_failure(flow.error.msg, stream_situation(flow), rules)
+        return exchange_failure(flow.error.msg, stream_situation(flow), rules, note)
+    if note is not None and _is_inactivity(note):
+        return _noted_timeout(note, Situation(head=True))  # both ends could still send
     return {"outcome": "ok"}
 
 
@@ -220,7 +228,7 @@ def explains(noted: str, cause: str) -> bool:
     return cause in _EXPLAINS.get(noted, ())
 
 
-def _websocket(flow: http.HTTPFlow, rules: Rules) -> Tag:
+def _websocket(flow: http.HTTPFlow, rules: Rules, note: Note | None) -> Tag:
     websocket, response = flow.websocket, flow.response
     assert websocket is not None
     assert response is not None
@@ -230,8 +238,13 @@ def _websocket(flow: http.HTTPFlow, rules: Rules) -> Tag:
         return {**tag, "outcome": "unfinished"}
     if code == 1006:
         # RFC 6455 §7.4.1: the connection was closed without a close frame.
-        by = "client" if websocket.closed_by_client else "server"
-        tag |= failure_tag("connection_terminated", f"WebSocket connection cut off by the {by}")
+        if note is not None and _is_inactivity(note):
+            tag |= _noted_timeout(note, Situation(head=True))
+        elif websocket.closed_by_client:
+            tag |= failure_tag(vocabulary.CANCELLED, "WebSocket connection cut off by the client")
+        else:
+            detail = "WebSocket connection cut off by the server"
+            tag |= failure_tag("connection_terminated", detail)
     else:
         tag["outcome"] = "status"
     tag["close_code"] = code
@@ -274,8 +287,12 @@ def _tag_failure(
         else:
             why = row.server_after_head if situation.head else row.server_before_head
     cause, reason = why
+    if not by_client and message.startswith(_BY_CLIENT):
+        message = message.replace("by client", "by server", 1)  # mitmproxy says it of both
+        if situation.overdue and message.endswith(_CANCELS):
+            cause = vocabulary.CLIENT_GAVE_UP  # both ends know the deadline
     if cause == vocabulary.CLIENT_GAVE_UP:
-        cause = _gave_up(situation, rules.timeout)
+        cause, reason = _gave_up(situation, rules.timeout)
         by_client = False  # the side of a timeout is the server's
     # Else only: a client may give up on an upstream proxy as on any server.
     elif situation.upstream and not by_client:
@@ -287,6 +304,8 @@ def _tag_failure(
     # Last, for a note explains a cause, not a message.
     if note is not None:
         noted = note.message.server_before_head
+        if noted.cause == vocabulary.TIMED_OUT and explains(noted.cause, cause):
+            return _noted_timeout(note, situation)
         if explains(noted.cause, cause):
             cause, reason = noted
             detail = redaction.printable(f"{detail} ({redaction.detail(note.text, rules.urls)})")
@@ -294,12 +313,33 @@ def _tag_failure(
     return failure_tag(cause, detail, "client" if by_client else "", reason)
 
 
-def _gave_up(situation: Situation, timeout: float) -> str:
+def _gave_up(situation: Situation, timeout: float) -> Why:
+    if situation.overdue:
+        return Why(_timeout(situation), "deadline_exceeded")
+    if situation.endless:
+        return Why(vocabulary.CANCELLED, "buffered" if situation.buffered else "")
     if situation.waited < timeout - TIMEOUT_TOLERANCE:
-        return vocabulary.CANCELLED
+        return Why(vocabulary.CANCELLED)
+    return Why(_timeout(situation))
+
+
+def _timeout(situation: Situation) -> str:
+    """The timeout that it is by how far the exchange had come."""
     if situation.head:
         return "connection_read_timeout"
     return "connection_timeout" if situation.connecting else "http_response_timeout"
+
+
+def _is_inactivity(note: Note) -> bool:
+    return note.message.server_before_head.cause == vocabulary.TIMED_OUT
+
+
+def _noted_timeout(note: Note, situation: Situation) -> Tag:
+    """What mitmproxy ended itself, because nothing came any more."""
+    reason = note.message.server_before_head.reason
+    side = "client" if situation.uploading else ""  # it is its turn to send
+    # What else stands in the line describes the connection.
+    return failure_tag(_timeout(situation), note.message.text, side, reason)
 
 
 def _os_error(message: str) -> Why:

@@ -152,7 +152,8 @@ class Failures:
         if told:
             return []
         message, now = server.error or "", self._clock()
-        tag = exchange_failure(message, server_situation(client, server, now), self.rules)
+        situation, note = server_situation(client, server, now), self._notes.get(client.peername)
+        tag = exchange_failure(message, situation, self.rules, note)
         events = self._keep(Failure(message, now, tag, client.peername, *_address(server)))
         # After it is kept: nothing else will come of a client that is gone, to settle it later.
         if client.timestamp_end is not None:

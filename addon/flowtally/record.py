@@ -23,6 +23,7 @@ from mitmproxy.websocket import WebSocketMessage
 
 from . import redaction
 from .redaction import Urls
+from .situation import EVENT_STREAM
 from .times import milliseconds
 from .times import timestamp
 from .vocabulary import DEFAULT_PORTS
@@ -153,6 +154,7 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     record["http_version"] = _VERSIONS.get(data.http_version) or _token(data.http_version)
     websocket = flow.websocket
     if websocket is not None:
+        record["stream"] = True
         _message_bytes(record, websocket.messages)
     elif (size := _body_size(request, error)) is not None:
         record["request_bytes"] = size
@@ -175,6 +177,8 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
             if len(name) == 12 and name.lower() == b"content-type":
                 if media_type := _media_type(value):
                     record["media_type"] = media_type
+                    if media_type == EVENT_STREAM:
+                        record["stream"] = True
                 break
         # With a connection made for this request, the request was sent once that was up.
         server = flow.server_conn

@@ -14,6 +14,7 @@ from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 
+from . import internals
 from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
 
@@ -26,6 +27,15 @@ GAVE_UP = frozenset(
     )
 )
 """The causes of an exchange that ended because its client had left."""
+NO_WAIT = float("-inf")
+"""The wait of a client that cannot be shown to have waited for the server."""
+EVENT_STREAM = "text/event-stream"
+"""The media type of a response that is endless by nature (HTML standard, server-sent events)."""
+
+# gRPC over HTTP/2, "Timeout": at most eight digits and a unit, in seconds.
+_GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+# Clients round the header up, and reset a little before the time is over.
+_DEADLINE_SHARE, _DEADLINE_SECONDS = 0.02, 0.03
 
 
 class Situation(NamedTuple):
@@ -36,13 +46,22 @@ class Situation(NamedTuple):
     side: str = ""
     """Who broke it, `client` or `server`, where that is known; empty where the message says it."""
     waited: float = 0.0
-    """Seconds from the first byte of the request, or the start of the connection."""
+    """Seconds for which nothing had come from the server: since the request was complete, or since
+    the last byte of the response; of other connections, since they began. NO_WAIT: not known."""
     connecting: bool = False
     """The TCP connection to the server was not up yet."""
     upstream: bool = False
     """The server is reached through an upstream proxy."""
     tunnelled: bool = False
     """That upstream proxy had already opened the tunnel."""
+    uploading: bool = False
+    """The request was not complete."""
+    overdue: bool = False
+    """The deadline that the client had set for its gRPC call was over."""
+    endless: bool = False
+    """An event stream had begun: its client leaves it some time, whatever came."""
+    buffered: bool = False
+    """mitmproxy kept that event stream until its end, so that the client never saw an event."""
 
 
 def http_situation(flow: http.HTTPFlow) -> Situation:
@@ -53,10 +72,14 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
     gone = flow.client_conn.timestamp_end
     if gone is not None and request.timestamp_start < gone < ended and not flow.is_replay:
         ended = gone  # the hook of some addon was slow to let go of the flow
+    response = flow.response
+    endless = response is not None and _is_event_stream(response)
+    # mitmproxy never tells when a CONNECT is complete, which has no body.
+    uploading = request.timestamp_end is None and request.method != "CONNECT"
     return Situation(
-        head=flow.response is not None,
+        head=response is not None,
         side=_side(flow, error.msg),
-        waited=ended - request.timestamp_start,
+        waited=NO_WAIT if uploading else ended - _last_heard(flow),
         connecting=(
             # The text of a connection attempt that was cancelled, proxy/server.py.
             error.msg in ("client disconnected", "connection cancelled")
@@ -64,10 +87,16 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
                 server.timestamp_start is not None
                 and server.timestamp_tcp_setup is None
                 and server.transport_protocol == "tcp"
+                # Of a connection through an upstream proxy, only the tunnel's start is noted.
+                and server.via is None
             )
         ),
         upstream=server.via is not None,
         tunnelled=server.timestamp_start is not None,
+        uploading=uploading,
+        overdue=_is_overdue(request, ended),
+        endless=endless,
+        buffered=endless and _is_buffered(flow),
     )
 
 
@@ -98,11 +127,14 @@ def server_situation(
     """The situation of a connection to a server, or its TLS handshake, that failed at `now` (Unix
     time)."""
     began = getattr(server, "timestamp_tcp_setup", None)
+    # Of a connection through an upstream proxy, only the tunnel's start is noted.
+    tunnelled = getattr(server, "via", None) is not None and server.timestamp_start is not None
     return Situation(
         side="client" if client.timestamp_end is not None or not _is_readable(client) else "",
         waited=now - (began or server.timestamp_start or now),
-        connecting=began is None,
+        connecting=began is None and not tunnelled,
         upstream=client.proxy_mode.type_name == "upstream",
+        tunnelled=tunnelled,
     )
 
 
@@ -128,16 +160,62 @@ def saved_tag(flow: mflow.Flow) -> Tag | None:
     return saved if isinstance(saved, dict) else None
 
 
+def grpc_timeout(value: str) -> float | None:
+    """The seconds that a `grpc-timeout` header gives; None if it says nothing of the kind."""
+    digits, unit = value[:-1], value[-1:]
+    if unit not in _GRPC_UNITS or not (digits.isascii() and digits.isdigit() and len(digits) <= 8):
+        return None
+    return int(digits) * _GRPC_UNITS[unit] or None
+
+
+def _is_overdue(request: http.Request, ended: float) -> bool:
+    deadline = grpc_timeout(request.headers.get("grpc-timeout", ""))
+    if deadline is None:
+        return False
+    # Of a very short one, half of it at least must be over.
+    early = min(_DEADLINE_SHARE * deadline + _DEADLINE_SECONDS, deadline / 2)
+    return ended - request.timestamp_start >= deadline - early
+
+
+def _is_event_stream(response: http.Response) -> bool:
+    content_type: str = response.headers.get("content-type", "")
+    return content_type.partition(";")[0].strip().lower() == EVENT_STREAM
+
+
+def _is_buffered(flow: http.HTTPFlow) -> bool:
+    """Whether mitmproxy kept back what came of the response; a file does not tell."""
+    if flow.live:
+        return flow.response is not None and not flow.response.stream
+    return (saved_tag(flow) or {}).get("reason") == "buffered"
+
+
+def _last_heard(flow: http.HTTPFlow) -> float:
+    """When the client began to wait, or last got something from the server; infinity if unknown."""
+    request, response = flow.request, flow.response
+    asked = request.timestamp_end or request.timestamp_start
+    if response is None:
+        return asked
+    heard = internals.last_byte(flow)
+    if heard is None and (saved_tag(flow) or {}).get("cause") == "connection_read_timeout":
+        # The session that saw it live knew it; so long at least nothing can have come.
+        heard = response.timestamp_start
+    return -NO_WAIT if heard is None else max(asked, heard)
+
+
 def _side(flow: http.HTTPFlow, message: str) -> str:
     """Who broke an HTTP exchange, if a message can be said of both sides.
 
-    mitmproxy words errors of both its connections alike. Only one of them may speak the protocol
-    that the message is about; where both do, the request that never became complete tells the
-    client, and on HTTP/2 the state of the two connections.
+    mitmproxy words errors of both its connections alike. The watch over its streams tells from
+    which of them one came. Without that: only one of them may speak the protocol that the message
+    is about; where both do, the request that never became complete tells the client, and on HTTP/2
+    the state of the two connections.
     """
     request, server = flow.request, flow.server_conn
     if flow.is_replay == "request":
         return "server"  # mitmproxy itself is the client
+    # The handshake with the server ends as well when the client is gone.
+    if not message.startswith("connection closed") and (seen := internals.broken_by(flow)):
+        return seen
     client_multiplexed = request.is_http2 or request.is_http3
     server_multiplexed = (
         flow.response.is_http2 or flow.response.is_http3
@@ -153,7 +231,6 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
         return _by_completeness(request)
     # Before the protocols are compared: it is about the handshake, when neither is spoken yet.
     if message.startswith("connection closed"):
-        # The handshake with the server ends as well when the client is gone.
         gone = flow.live and not _is_readable(flow.client_conn)
         return "client" if gone or _gave_up_live(flow) else "server"
     if client_multiplexed != server_multiplexed:

@@ -22,8 +22,12 @@ from .defects import Defects
 from .redirects import Redirects
 from .situation import Situation
 from .situation import saved_tag
+from .vocabulary import NOTE_MESSAGES
+from .vocabulary import REASONS
 from .vocabulary import REDIRECT_CODES
+from .vocabulary import TIMED_OUT
 from .vocabulary import Tag
+from .vocabulary import Why
 
 
 class Tagger:
@@ -46,6 +50,8 @@ class Tagger:
         `by_proxy`: the hooks showed that mitmproxy or an addon answered it.
         """
         try:
+            if note is None and not flow.live:
+                note = _note_seen_live(flow)
             tag = classify(flow, self.rules, note)
             # A note is fresher than what a file kept of an earlier one.
             if flow.error and note is None:
@@ -96,10 +102,24 @@ def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
     saved = saved_tag(flow)
     if saved is None or not isinstance(flow, http.HTTPFlow):
         return tag
-    cause = saved.get("cause")
-    if isinstance(cause, str) and explains(cause, tag["cause"]):
-        tag |= failure_tag(cause, redaction.printable(str(saved.get("detail", ""))))
+    cause, reason = saved.get("cause"), saved.get("reason", "")
+    if not isinstance(cause, str) or not isinstance(reason, str):
+        return tag
+    if explains(cause, tag["cause"]):
+        reason = reason if Why(cause, reason) in REASONS else ""
+        detail = redaction.printable(str(saved.get("detail", "")))
+        tag |= failure_tag(cause, detail, "", reason)
     return tag
+
+
+def _note_seen_live(flow: mflow.Flow) -> Note | None:
+    """The log line of mitmproxy's own timeout, if the session had it that saw a saved flow live."""
+    reason = (saved_tag(flow) or {}).get("reason")
+    if isinstance(reason, str):
+        for message in NOTE_MESSAGES:
+            if message.server_before_head == Why(TIMED_OUT, reason):
+                return Note(message, message.text)
+    return None
 
 
 def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:

@@ -108,6 +108,8 @@ class Message(NamedTuple):
 
 CLIENT_GAVE_UP = "client_gave_up"
 """Stands in `known/messages.csv` where the cause depends on how long the client had waited."""
+TIMED_OUT = "timed_out"
+"""Stands there for a timeout whose cause depends on how far the exchange had come."""
 CANCELLED = "client_cancelled"
 """The cause of an exchange that the client ended of its own will."""
 

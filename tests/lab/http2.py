@@ -36,6 +36,28 @@ def stay_silent(_connection: H2Connection, _stream: int) -> None:
     pass
 
 
+def begin(connection: H2Connection, stream: int) -> None:
+    """A response that never ends."""
+    connection.send_headers(stream, [(":status", "200")])
+    connection.send_data(stream, b"begun")
+
+
+class Dripping:
+    """The first stream gets another piece with each request after the second, which are answered;
+    the second one has begun and gets nothing more."""
+
+    def __init__(self) -> None:
+        self._seen: list[int] = []
+
+    def __call__(self, connection: H2Connection, stream: int) -> None:
+        self._seen.append(stream)
+        if len(self._seen) <= 2:
+            begin(connection, stream)
+        else:
+            connection.send_data(self._seen[0], b"more")
+            answer(connection, stream)
+
+
 def reset_before_head(code: ErrorCodes) -> Behaviour:
     def reset(connection: H2Connection, stream: int) -> None:
         connection.reset_stream(stream, code)
@@ -99,21 +121,22 @@ class Http2Client:
     ) -> None:
         self._connection.close()
 
-    def request(self, path: str = "/") -> int:
-        """Sends a GET; returns the stream's number."""
+    def request(self, path: str = "/", *more: tuple[str, str], whole: bool = True) -> int:
+        """Sends a GET, or only its head; returns the stream's number."""
         stream: int = self._h2.get_next_available_stream_id()
         headers = [
             (":method", "GET"),
             (":scheme", "https"),
             (":authority", self._authority),
             (":path", path),
+            *more,
         ]
-        self._h2.send_headers(stream, headers, end_stream=True)
+        self._h2.send_headers(stream, headers, end_stream=whole)
         self._flush()
         return stream
 
-    def cancel(self, stream: int) -> None:
-        self._h2.reset_stream(stream, ErrorCodes.CANCEL)
+    def cancel(self, stream: int, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
+        self._h2.reset_stream(stream, code)
         self._flush()
 
     def read_to_end(self) -> list[Event]:

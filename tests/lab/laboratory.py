@@ -29,6 +29,7 @@ from .proxy import Record
 from .servers import AnsweringServer
 from .servers import DeadPort
 from .servers import EchoServer
+from .streams import TunnellingServer
 from .tls import Authority
 
 Resource = TypeVar("Resource")
@@ -38,6 +39,9 @@ PATIENCE = "60"
 # Short, so that a client that waits for `LATE` seconds has always waited longer.
 IMPATIENCE = "0.2"
 LATE = 0.6
+# Longer than a busy machine takes to pass a byte on; a wait of `TOO_LONG` is always longer.
+ATTENTION = 1.0
+TOO_LONG = 1.3
 
 SCRIPTS = Path(__file__).parent / "scripts"
 # Cases with raw TCP inside a CONNECT tunnel use this address; all others use 127.0.0.1.
@@ -72,6 +76,9 @@ class Laboratory:
         self.dead = self._open(DeadPort())
         self.forbidding_upstream = self._open(AnsweringServer(servers.CONNECT_FORBIDDEN))
         self.locked_upstream = self._open(AnsweringServer(servers.CONNECT_NEEDS_LOGIN))
+        self.silent_upstream = self._open(AnsweringServer(servers.SILENT))
+        self.holding_upstream = self._open(AnsweringServer(servers.CONNECT_HOLDS))
+        self.tunnelling_upstream = self._open(TunnellingServer())
         self.name_server = self._open(NameServer())
         return self
 
@@ -162,9 +169,33 @@ def _impatient(_: Laboratory) -> Setup:
     return Setup(options={"flowtally_timeout": IMPATIENCE})
 
 
+def _attentive(laboratory: Laboratory) -> Setup:
+    """A timeout that neither a busy machine nor a case takes by chance, and short enough to wait
+    for."""
+    return Setup(
+        modes={
+            "regular": "regular",
+            "silent upstream": f"upstream:{laboratory.silent_upstream.url}",
+            "tunnelling upstream": f"upstream:{laboratory.tunnelling_upstream.url}",
+            "upstream to a silent handshake": f"upstream:{laboratory.holding_upstream.url}",
+        },
+        options={"flowtally_timeout": str(ATTENTION)},
+    )
+
+
+def _attentive_and_streaming(_: Laboratory) -> Setup:
+    return Setup(options={"flowtally_timeout": str(ATTENTION), "stream_large_bodies": "1"})
+
+
 def _inactivity(_: Laboratory) -> Setup:
     """mitmproxy gives up before the client does."""
-    return Setup(options={"flowtally_timeout": IMPATIENCE, "tcp_timeout": "1"})
+    return Setup(
+        options={
+            "flowtally_timeout": IMPATIENCE,
+            "tcp_timeout": "1",
+            "tcp_hosts": RAW_TCP_HOST.replace(".", r"\."),
+        }
+    )
 
 
 def _lazy(laboratory: Laboratory) -> Setup:
@@ -223,6 +254,8 @@ SETUPS: Mapping[str, Callable[[Laboratory], Setup]] = {
     "regular": _regular,
     "impatient": _impatient,
     "inactivity": _inactivity,
+    "attentive": _attentive,
+    "attentive and streaming": _attentive_and_streaming,
     "lazy": _lazy,
     "impatient and lazy": _impatient_and_lazy,
     "limited": _limited,

@@ -75,6 +75,13 @@ class Server:
             thread.join(timeout=WAIT_TIMEOUT)
         self._listener.close()
 
+    def hang_up(self) -> None:
+        """Closes the connections there are, and goes on."""
+        with self._lock:
+            for connection in self._connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
     def wait_request(self) -> bytes:
         """Waits for the next complete request head."""
         return self.requests.get(timeout=WAIT_TIMEOUT)
@@ -329,6 +336,7 @@ LARGE_CHUNKED_BODY = Answer(
     b"1000\r\n" + b"x" * 4096 + b"\r\n0\r\n\r\n",
     Then.CLOSE,
 )
+CONNECT_HOLDS = Answer(b"HTTP/1.1 200 OK\r\n\r\n", Then.HOLD)
 CONNECT_FORBIDDEN = Answer(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", Then.CLOSE)
 CONNECT_NEEDS_LOGIN = Answer(
     b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", Then.CLOSE

@@ -70,6 +70,16 @@ def talk(url: str, proxy: str, tls: ssl.SSLContext | None = None) -> None:
             connection.recv(timeout=WAIT_TIMEOUT)
 
 
+def wait(url: str, proxy: str) -> None:
+    """Greets nobody and waits until the connection has ended."""
+    with (
+        connect(url, proxy=proxy, compression=None, ping_interval=None) as connection,
+        suppress(ConnectionClosed),
+    ):
+        while True:
+            connection.recv(timeout=WAIT_TIMEOUT)
+
+
 def cut_off(url: str, proxy: str) -> None:
     """Goes away after the greeting, without a close frame."""
     with (
