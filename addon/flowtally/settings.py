@@ -220,7 +220,7 @@ OPTIONS = (
         "flowtally_max_redirects",
         int,
         20,
-        "More redirects than this in a row are too many.",
+        "The redirect that is this many in a row is one too many: browsers give up there.",
         max_redirects,
     ),
     Option(
