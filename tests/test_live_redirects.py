@@ -80,7 +80,7 @@ def test_chain_over_the_limit(laboratory: Laboratory) -> None:
 def test_curl_in_a_loop_is_one_problem(
     laboratory: Laboratory, tool: Callable[..., Path], path: str
 ) -> None:
-    curl = tool("curl")
+    curl = str(tool("curl"))
     proxy = laboratory.proxy("regular")
     followed = 50  # what curl follows unless told otherwise
     # With an address of its own, as all chains here that come back: another case may have left one.
@@ -135,7 +135,7 @@ def in_turn(*answers: servers.Answer) -> Callable[[servers.Request], servers.Ans
 def test_a_chain_that_ends_in_an_answer_is_no_problem(
     laboratory: Laboratory, tool: Callable[..., Path], answers: list[servers.Answer]
 ) -> None:
-    curl = tool("curl")
+    curl = str(tool("curl"))
     proxy = laboratory.proxy("regular")
     with servers.AnsweringServer(in_turn(*answers, servers.OK)) as server:
 

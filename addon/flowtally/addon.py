@@ -284,6 +284,7 @@ class Flowtally:
             self._defects.guard(self._finish, flow)  # killed: no other hook follows
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
+        self.tagger.tunnel_opened(flow)
         self._open.pop(flow.id, None)
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:

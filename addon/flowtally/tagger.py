@@ -1,7 +1,8 @@
 """Gives a flow its final tag, wherever it comes from: a live proxy, a file of flows.
 
 `classify` looks at one flow by itself. What else belongs into its tag is added here: what the
-session knew that saw a saved flow live, who answered it, and the redirect chain that it is part of.
+session knew that saw a saved flow live, who answered it, the redirect chain that it is part of, and
+the challenge that it answers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from mitmproxy import tcp
 from mitmproxy import udp
 
 from . import redaction
+from .answers import Challenges
 from .classify import Note
 from .classify import Rules
 from .classify import classify
@@ -23,12 +25,14 @@ from .defects import Defects
 from .redirects import Redirects
 from .situation import Situation
 from .situation import saved_tag
+from .vocabulary import CHALLENGES
 from .vocabulary import REDIRECT_CODES
 from .vocabulary import Tag
 
 
 class Tagger:
-    """Tags flows in the order in which they end; keeps the redirect chains under way.
+    """Tags flows in the order in which they end; keeps the redirect chains under way, and the
+    requests for credentials that wait for an answer.
 
     `rules` and `max_redirects` may be replaced between two flows.
     """
@@ -38,6 +42,7 @@ class Tagger:
         self.max_redirects = max_redirects
         """Redirects that a client may follow in a row."""
         self._redirects = Redirects()
+        self._challenges = Challenges()
         self._defects = defects
 
     def tag(self, flow: mflow.Flow, note: Note | None = None, by_proxy: bool = False) -> Tag:
@@ -63,7 +68,18 @@ class Tagger:
                 tag = self._follow_redirect(flow, tag)
             except Exception as problem:
                 self._defects.tell("redirects", problem)
+        # Last, for what is another problem as well is no mere request for credentials.
+        if tag.get("status") in CHALLENGES or self._challenges:
+            try:
+                tag |= self._challenges.take(flow, tag)
+            except Exception as problem:
+                self._defects.tell("answers", problem)
         return tag
+
+    def tunnel_opened(self, flow: http.HTTPFlow) -> None:
+        """A CONNECT succeeded, which nobody is to tag. Does not raise."""
+        if self._challenges:
+            self._defects.guard(self._challenges.tunnel, flow)
 
     def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
         if tag["outcome"] != "status" or not isinstance(flow, http.HTTPFlow):

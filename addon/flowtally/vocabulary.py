@@ -40,13 +40,17 @@ DEFAULT_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 REDIRECT_CODES = frozenset((301, 302, 303, 307, 308))
 """The codes a client follows (RFC 9110 §15.4; the Fetch standard's "redirect status")."""
 
+CHALLENGES = frozenset((401, 407))
+"""The codes that ask a client for credentials (RFC 9110 §11.3 and §11.7.1)."""
+
 MAX_DESCRIPTION = 120
 """Longest description a catalogue file may give, in characters."""
 
 Tag = dict[str, Any]
 """What a flow is tagged with, as plain data: `outcome`, and as far as they have a value `status`,
 `band`, `description`, `error_code`, `error_name`, `cause`, `reason`, `side`, `detail`,
-`close_code`, `close_reason`, `answered_by`. These are fields of its record, too."""
+`close_code`, `close_reason`, `answered_by`, `answers`, `challenge`, `background`. These are fields
+of its record, too."""
 METADATA_KEY = "flowtally"
 """Where the tag stands in `flow.metadata`."""
 
