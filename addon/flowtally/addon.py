@@ -385,7 +385,7 @@ class Flowtally:
     ) -> None:
         """Record what a method of `Failures` makes of something that happened."""
         try:
-            failures = happened(*args, **kwargs)
+            failures = [self.tagger.tag_failure(told) for told in happened(*args, **kwargs)]
         except Exception as problem:
             self._defects.tell(happened.__name__, problem)
             return

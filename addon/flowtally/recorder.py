@@ -48,7 +48,8 @@ class Recorder:
             self._defects.tell("flow_record", problem)
             entry = bare_record(flow, kind, tag, session.id)
         session.add(entry)
-        if "error_code" in tag and problem_log.is_read():
+        # What a browser does on its own is not what anybody debugs.
+        if "error_code" in tag and "background" not in tag and problem_log.is_read():
             problem_log.tell(tag, entry, flow.client_conn.peername)
 
     def record_failure(self, session: Session, failure: Failure) -> None:
@@ -60,5 +61,5 @@ class Recorder:
         tag, client = failure.tag, failure.client
         entry = event_record(tag, session.id, failure.time, client, failure.host, failure.port)
         session.add(entry)
-        if problem_log.is_read():
+        if "background" not in tag and problem_log.is_read():
             problem_log.tell(tag, entry, client)

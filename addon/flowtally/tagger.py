@@ -1,8 +1,8 @@
 """Gives a flow its final tag, wherever it comes from: a live proxy, a file of flows.
 
 `classify` looks at one flow by itself. What else belongs into its tag is added here: what the
-session knew that saw a saved flow live, who answered it, the redirect chain that it is part of, and
-the challenge that it answers.
+session knew that saw a saved flow live, who answered it, the redirect chain that it is part of, the
+challenge that it answers, and whether a browser or system sent it on its own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .classify import explains
 from .classify import failure_tag
 from .classify import with_overlay
 from .defects import Defects
+from .failures import Failure
 from .redirects import Redirects
 from .situation import Situation
 from .situation import saved_tag
@@ -74,7 +75,29 @@ class Tagger:
                 tag |= self._challenges.take(flow, tag)
             except Exception as problem:
                 self._defects.tell("answers", problem)
+        try:
+            if whose := self.rules.background.of(flow):
+                self._add_background(tag, whose, flow)
+        except Exception as problem:
+            self._defects.tell("background", problem)
         return tag
+
+    def _add_background(self, tag: Tag, whose: str, flow: mflow.Flow) -> None:
+        # A redirect sends a page there, as a login does: then nobody went there on its own.
+        sent = (
+            bool(self._redirects)
+            and isinstance(flow, http.HTTPFlow)
+            and self._redirects.expects(_client_of(flow), _requested_host(flow))
+        )
+        if not sent:
+            tag["background"] = whose
+
+    def tag_failure(self, failure: Failure) -> Failure:
+        """A failure without a flow, its tag with what the failure itself does not show."""
+        whose = self.rules.background.of_host(failure.host)
+        if not whose or "background" in failure.tag:
+            return failure
+        return failure._replace(tag={**failure.tag, "background": whose})
 
     def tunnel_opened(self, flow: http.HTTPFlow) -> None:
         """A CONNECT succeeded, which nobody is to tag. Does not raise."""
@@ -88,7 +111,7 @@ class Tagger:
         assert response is not None
         is_redirect = tag["status"] in REDIRECT_CODES
         location = response.headers.get("location", "") if is_redirect else ""
-        client = str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
+        client = _client_of(flow)
         if not location and not self._redirects.expects(client, _requested_host(flow)):
             return tag
         ended = response.timestamp_end or response.timestamp_start or 0.0
@@ -98,6 +121,11 @@ class Tagger:
             return tag
         cause = self._redirects.follow(client, url, location, ended, self.max_redirects)
         return with_overlay(tag, cause) if cause else tag
+
+
+def _client_of(flow: mflow.Flow) -> str:
+    """The address of a flow's client without the port; "" where it is not known."""
+    return str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
 
 
 def _requested_host(flow: http.HTTPFlow) -> str:

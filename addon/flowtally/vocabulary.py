@@ -83,6 +83,19 @@ class Reason(NamedTuple):
     advice: str
 
 
+class BackgroundHost(NamedTuple):
+    """One row of `known/background.csv`: where a browser or system sends requests on its own."""
+
+    host: str
+    """It and all hosts below it, in lower case."""
+    path: bytes
+    """What the request targets of such requests begin with; empty: all of them."""
+    tunnel: bool
+    """A connection to the host counts although nobody sees what is asked for."""
+    whose: str
+    """The browser or system."""
+
+
 class Why(NamedTuple):
     """A cause, and the reason that refines it or ""."""
 
@@ -154,6 +167,18 @@ OS_ERRORS: Mapping[tuple[str, int], Why] = {
     (row["family"], int(row["number"])): _why(row["cause"]) for row in _rows("os_errors.csv")
 }
 """(`Errno` or `WinError`, number) → why, for every platform: a saved flow may come from any."""
+
+
+BACKGROUND = tuple(
+    BackgroundHost(
+        row["host"],
+        row["path"].encode("ascii"),
+        not row["path"] or row["tunnel"] == "yes",
+        row["whose"],
+    )
+    for row in _rows("background.csv")
+)
+"""Where browsers and systems send requests on their own."""
 
 
 def _messages() -> dict[str, list[Message]]:
