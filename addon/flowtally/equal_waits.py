@@ -21,8 +21,8 @@ LEAST = 1000.0
 STEP = 1.01
 """A wait is counted in steps of one per cent."""
 SPAN = 4
-"""Waits that are so many steps apart, or fewer, are the same: those within four per cent always are,
-and none that are more than 5.1 per cent apart."""
+"""Waits that are so many steps apart, or fewer, are the same: those within four per cent are, and
+none that are more than 5.1 per cent apart."""
 ENOUGH = 3
 """How many equal waits are a habit."""
 
