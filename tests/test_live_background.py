@@ -80,3 +80,16 @@ def test_hosts_of_the_users(laboratory: Laboratory, option: str, whose: str | No
         "update.googleapis.com": None if option == "none" else "Google",
         "c.test": None,
     }
+
+
+def test_a_refused_handshake_says_whose(laboratory: Laboratory) -> None:
+    """A failure without a flow; a browser trusts nobody but its maker there."""
+    setup = Setup(scripts=CLOSED.scripts, options={"connection_strategy": "lazy"})
+    hosts = {"update.googleapis.com": "Google", "app.test": None}
+    with laboratory.mitmdump("background events", setup) as proxy:
+        for host in hosts:
+            clients.distrust(proxy, Destination(host, 443))
+        proxy.wait_for(lambda _: len(proxy.events()) >= len(hosts))
+        events = proxy.events()
+    assert {event["cause"] for event in events} == {"client_tls_rejected"}
+    assert {event["host"]: event.get("background") for event in events} == hosts

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.timeout(90)
 
 # Seconds; longer than the flowtally_timeout of the proxies used here.
 TIMEOUT = 1.0
-# flowtally's, which is browsers': the redirect at which they give up. That of requests is how many it
-# follows before it gives up at the next one.
+# flowtally's, which is browsers': the redirect at which they give up. That of requests is how many
+# it follows before it gives up at the next one.
 MAX_REDIRECTS = 20
 
 # An exception belongs to the first row that it is an instance of: ConnectTimeout is a
