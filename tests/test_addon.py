@@ -630,6 +630,10 @@ BAD_HOSTS = [
         ("flowtally_filter", "~q ~nonsense (", "a mitmproxy filter expression"),
         ("flowtally_catalog", "/nowhere/codes.toml", "cannot be read"),
         ("flowtally_log", "/dev/null/log", "no folder"),
+        *(
+            ("flowtally_background", value, "known, or none, or host names such as telemetry")
+            for value in ("", "none,a.example", "known,none", "a.example,,b", "*.a.example", "a/b")
+        ),
         *(("flowtally_host", host, "a host name such as flowtally.test") for host in BAD_HOSTS),
     ],
 )

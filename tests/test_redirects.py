@@ -22,21 +22,62 @@ def walk(
     ]
 
 
-def test_more_than_the_limit_in_a_row() -> None:
-    assert walk(Redirects(), 23) == [""] * 20 + ["too_many_redirects"] * 3
+@pytest.mark.parametrize("redirects", [19, 20, 21, 50])
+def test_the_redirect_that_reaches_the_limit_is_the_problem_and_the_only_one(
+    redirects: int,
+) -> None:
+    expected = [""] * 19 + ["too_many_redirects"] + [""] * 30
+    assert walk(Redirects(), redirects) == expected[:redirects]
 
 
-def test_the_same_url_three_times_is_a_loop() -> None:
-    chains = Redirects()
-    causes = [
-        chains.follow(CLIENT, url, target, 1000.0, 20)
-        for url, target in [("http://a/x", "/y"), ("http://a/y", "/x")] * 3
+@pytest.mark.parametrize("limit", [0, 1])
+@pytest.mark.parametrize(
+    ("location", "cause"), [("/b", "too_many_redirects"), ("/", "redirect_loop")]
+)
+def test_a_limit_that_the_first_redirect_reaches(limit: int, location: str, cause: str) -> None:
+    assert Redirects().follow(CLIENT, "http://a/", location, 1.0, limit) == cause
+
+
+def circle(chains: Redirects, urls: list[str], steps: int, limit: int = 20) -> list[str]:
+    """Causes of a chain that asks for the URLs in turn, each of which redirects to the next one."""
+    return [
+        chains.follow(
+            CLIENT, urls[i % len(urls)], urls[(i + 1) % len(urls)], 1000.0 + i / 10, limit
+        )
+        for i in range(steps)
     ]
-    assert causes == ["", "", "", "", "redirect_loop", "redirect_loop"]
 
 
-def test_a_limit_of_none() -> None:
-    assert Redirects().follow(CLIENT, "http://a/", "/b", 1.0, 0) == "too_many_redirects"
+@pytest.mark.parametrize("length", [1, 2, 19, 20])
+def test_a_chain_that_comes_back_is_a_loop_at_the_limit(length: int) -> None:
+    urls = [f"http://a/{number}" for number in range(length)]
+    assert circle(Redirects(), urls, 50) == [""] * 19 + ["redirect_loop"] + [""] * 30
+
+
+def test_a_chain_that_would_come_back_later_is_no_loop_yet() -> None:
+    urls = [f"http://a/{number}" for number in range(21)]
+    assert circle(Redirects(), urls, 20)[-1] == "too_many_redirects"
+
+
+def test_below_the_limit_nothing_is_a_loop() -> None:
+    """A login sends the browser to the page that it came from, three times; a page sends it to
+    itself until something is ready; a client that follows nothing repeats its request."""
+    chains = Redirects()
+    app, login = "http://a/app", "http://id/login"
+    for _ in range(3):
+        assert circle(chains, [app, login], 6) == [""] * 6
+        chains.answered(CLIENT, app, 1001.0)
+        assert circle(chains, ["http://a/poll"], 19) == [""] * 19
+        chains.answered(CLIENT, "http://a/poll", 1002.0)
+    assert len(chains) == 0
+
+
+def test_when_the_limit_was_reached_the_answer_still_ends_the_chain() -> None:
+    chains = Redirects()
+    for _ in range(2):
+        assert circle(chains, ["http://a/self"], 30).count("redirect_loop") == 1
+        chains.answered(CLIENT, "http://a/self", 1003.0)
+    assert len(chains) == 0
 
 
 def test_an_answer_ends_the_chain() -> None:
@@ -55,13 +96,13 @@ def test_clients_and_tabs_do_not_disturb_each_other() -> None:
             prefix = "http://x/" if name != "b" else "http://y/"
             cause = chains.follow(client, f"{prefix}{i}", f"{prefix}{i + 1}", 1000.0 + i, 20)
             mixed[name].append(cause)
-    assert all(causes == [""] * 20 + ["too_many_redirects"] * 2 for causes in mixed.values())
+    assert all(causes == [""] * 19 + ["too_many_redirects", "", ""] for causes in mixed.values())
 
 
 def test_two_tabs_on_the_same_chain() -> None:
     chains = Redirects()
     causes = []
-    for i in range(11):
+    for i in range(19):
         for _ in range(2):
             causes.append(chains.follow(CLIENT, f"http://a/{i}", f"http://a/{i + 1}", 1000.0, 20))
     assert set(causes) == {""}
@@ -69,9 +110,9 @@ def test_two_tabs_on_the_same_chain() -> None:
 
 def test_an_old_chain_is_forgotten() -> None:
     chains = Redirects()
-    assert set(walk(chains, 20)) == {""}
-    late = 1000.0 + 19 + redirects.MAX_AGE + 1
-    assert chains.follow(CLIENT, "http://a/20", "/21", late, 20) == ""
+    assert set(walk(chains, 19)) == {""}
+    late = 1000.0 + 18 + redirects.MAX_AGE + 1
+    assert chains.follow(CLIENT, "http://a/19", "/20", late, 20) == ""
     assert len(chains) == 1
 
 
@@ -80,10 +121,12 @@ def test_bounded() -> None:
     for i in range(3 * redirects.MAX_CHAINS):
         chains.follow(CLIENT, f"http://a/{i}", f"http://b/{i}", 1000.0, 20)
     assert len(chains) == redirects.MAX_CHAINS
-    endless = Redirects()
-    walk(endless, 1000)
-    (waiting,) = endless._waiting.values()
-    assert len(waiting[0].answered) <= redirects.MAX_URLS
+    for limit in (20, 10_000):
+        endless = Redirects()
+        for i in range(1000):
+            endless.follow(CLIENT, f"http://a/{i}", f"http://a/{i + 1}", 1000.0, limit)
+        (waiting,) = endless._waiting.values()
+        assert len(waiting[0].seen) <= redirects.MAX_URLS
 
 
 def test_urls_without_measure_are_not_followed() -> None:
@@ -149,14 +192,25 @@ def test_the_chain_that_waited_longest_goes_first() -> None:
 @pytest.mark.parametrize(("later", "goes_on"), [(0.0, True), (0.001, False)])
 def test_how_long_a_redirect_may_take_to_be_followed(later: float, goes_on: bool) -> None:
     chains = Redirects()
-    walk(chains, 20)
-    late = 1019.0 + redirects.MAX_AGE + later
-    cause = chains.follow(CLIENT, "http://a/20", "/21", late, 20)
+    walk(chains, 19)
+    late = 1018.0 + redirects.MAX_AGE + later
+    cause = chains.follow(CLIENT, "http://a/19", "/20", late, 20)
     assert cause == ("too_many_redirects" if goes_on else "")
     other = Redirects()
     other.follow(CLIENT, "http://a/", "http://b/", 1000.0, 20)
     other.follow(CLIENT, "http://x/", "http://y/", 1000.0 + redirects.MAX_AGE + later, 20)
     assert other.expects(CLIENT, "b") is goes_on
+
+
+@pytest.mark.parametrize(("later", "problems"), [(0.0, 1), (0.001, 2)])
+def test_whoever_comes_back_after_the_limit_begins_anew(later: float, problems: int) -> None:
+    chains = Redirects()
+    causes = circle(chains, ["http://a/self"], 20)
+    again = 1001.9 + redirects.MAX_AGE_AT_LIMIT + later
+    for i in range(20):
+        url = "http://a/self"
+        causes.append(chains.follow(CLIENT, url, url, again + i / 10, 20))
+    assert causes.count("redirect_loop") == problems
 
 
 @pytest.mark.parametrize(("longer", "followed"), [(0, True), (1, False)])
@@ -171,16 +225,20 @@ def test_how_long_a_url_may_be(longer: int, followed: bool) -> None:
     assert not chains.expects(CLIENT, "d")
 
 
-def test_a_loop_after_more_urls_than_are_remembered() -> None:
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (redirects.MAX_URLS - 1, "redirect_loop"),
+        (redirects.MAX_URLS, "too_many_redirects"),  # it was not remembered any more
+    ],
+)
+def test_how_many_urls_are_remembered(number: int, cause: str) -> None:
     chains = Redirects()
-    assert chains.follow(CLIENT, "http://a/x", "http://a/0", 1000.0, 1000) == ""
-    walk(chains, redirects.MAX_URLS + 10)
-    last = f"http://a/{redirects.MAX_URLS + 10}"
-    causes = []
-    for _ in range(2):
-        causes.append(chains.follow(CLIENT, last, "/x", 1100.0, 1000))
-        causes.append(chains.follow(CLIENT, "http://a/x", last, 1100.0, 1000))
-    assert causes == ["", "", "", "redirect_loop"]
+    limit = redirects.MAX_URLS + 10
+    for i in range(limit - 1):
+        chains.follow(CLIENT, f"http://a/{i}", f"http://a/{i + 1}", 1000.0, limit)
+    back = f"http://a/{number}"
+    assert chains.follow(CLIENT, f"http://a/{limit - 1}", back, 1000.0, limit) == cause
 
 
 @given(st.text(), st.text(), st.floats(allow_nan=True), st.integers(0, 100))

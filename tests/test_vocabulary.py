@@ -219,9 +219,24 @@ def test_every_row_has_its_source_and_no_key_twice(name: str) -> None:
     assert all(row.get("source") or row["evidence"] for row in rows)
 
 
+def test_background_hosts_are_written_as_they_are_compared() -> None:
+    for row in vocabulary.BACKGROUND:
+        assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", row.host)
+        assert not row.path or row.path.startswith(b"/")
+        assert row.tunnel or row.path
+        assert re.fullmatch(r"[A-Z][a-z]+", row.whose)
+    with (KNOWN / "background.csv").open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            assert line["note"]
+            # Of a whole host, a connection counts by itself.
+            assert line["tunnel"] in (("", "yes") if line["path"] else ("",))
+
+
 def _key(row: dict[str, str]) -> tuple[str, ...]:
     if "family" in row:
         return row["family"], row["number"]
+    if "host" in row:
+        return row["host"], row["path"]
     names = [name for name in ("cause", "reason", "client") if "reason" in row and name in row]
     return tuple(row[name] for name in names) or (next(iter(row.values())),)
 

@@ -285,6 +285,7 @@ class Flowtally:
             self._defects.guard(self._finish, flow)  # killed: no other hook follows
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
+        self.tagger.tunnel_opened(flow)
         self._open.pop(flow.id, None)
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
@@ -385,7 +386,7 @@ class Flowtally:
     ) -> None:
         """Record what a method of `Failures` makes of something that happened."""
         try:
-            failures = happened(*args, **kwargs)
+            failures = [self.tagger.tag_failure(told) for told in happened(*args, **kwargs)]
         except Exception as problem:
             self._defects.tell(happened.__name__, problem)
             return

@@ -22,6 +22,7 @@ from mitmproxy.net.dns import response_codes
 
 from . import redaction
 from . import vocabulary
+from .background import Background
 from .situation import GAVE_UP
 from .situation import Situation
 from .situation import connect_situation
@@ -79,6 +80,8 @@ class Rules(NamedTuple):
     """Option `flowtally_urls`: how much of a URL may stand in `detail`."""
     raw_tcp: bool = True
     """mitmproxy's `rawtcp`: whether a switch to an unknown protocol leads anywhere."""
+    background: Background = Background()
+    """Option `flowtally_background`: whose requests are a browser's or system's own."""
 
 
 class Note(NamedTuple):

@@ -1,8 +1,14 @@
-"""Follows redirect chains, to tell when one breaks a limit.
+"""Follows redirect chains, to tell when one reaches the limit.
 
 A chain is redirect responses of one client in which each request is for the URL that the last
 `Location` named. A client keeps several chains at once, one a tab, over several connections; what
 identifies a chain is the client's address and the URL it waits for.
+
+The limit alone makes a chain a problem, as it does in clients: they follow a login that visits the
+same page three times, or a page that sends them to itself until something is ready, and the cookies
+that decide how that ends are none of a proxy's business. A client that follows nothing, but repeats
+a request that is redirected to itself, looks like one that follows; below the limit that is no
+problem either way.
 """
 
 from __future__ import annotations
@@ -15,15 +21,15 @@ from urllib.parse import urlsplit
 
 from .vocabulary import DEFAULT_PORTS
 
-LOOP = 3
-"""The same URL answered by a redirect this often in one chain is a loop."""
 MAX_AGE = 60.0
 """Seconds after which nobody follows a redirect any more."""
+MAX_AGE_AT_LIMIT = 5.0
+"""The same once the limit was reached: most clients give up there, and whoever asks again later
+begins anew."""
 MAX_CHAINS = 500
 """How many chains are kept; the one that waited longest goes first."""
 MAX_URLS = 100
-"""How many URLs of one chain are remembered for loops."""
-
+"""How many URLs of one chain are remembered, the first ones, to see one of them come back."""
 MAX_LENGTH = 8192
 """Longer URLs are not followed, in characters."""
 
@@ -34,14 +40,18 @@ _SAFE = "!#$%&'()*+,/:;=?@[]~"
 class Chain:
     """One client's way from redirect to redirect."""
 
-    __slots__ = ("answered", "length", "time")
+    __slots__ = ("came_back", "length", "seen", "time", "told")
 
     def __init__(self) -> None:
         self.length = 0
         self.time = 0.0
         """When the last redirect arrived, Unix time."""
-        self.answered: dict[int, int] = {}
-        """Hash of a URL → how often it was answered by a redirect."""
+        self.seen: set[int] = set()
+        """Hashes of the URLs that were answered by a redirect."""
+        self.came_back = False
+        """One of them was named by a later `Location`."""
+        self.told = False
+        """It reached the limit before; what follows is the same problem."""
 
 
 def normalize(url: str, base: str = "") -> str:
@@ -84,10 +94,12 @@ class Redirects:
         return (client, host.lower()) in self._hosts
 
     def follow(self, client: str, url: str, location: str, time: float, limit: int) -> str:
-        """Take in one redirect response; the cause that it broke, or "".
+        """Take in one redirect response; a cause if the chain reaches the limit with it, else "".
 
         `client`: the client's address without port. `url`: what was requested. `location`: the
-        header's value. `time`: of the response, Unix time. `limit`: redirects allowed in a row.
+        header's value. `time`: of the response, Unix time. `limit`: how many redirects in a row are
+        too many; browsers give up at the response that is the 20th (Fetch standard, HTTP-redirect
+        fetch), without asking for what it names.
         """
         if len(url) > MAX_LENGTH or len(location) > MAX_LENGTH:
             return ""
@@ -95,15 +107,19 @@ class Redirects:
         chain = self._take((client, url), time) or Chain()
         chain.length += 1
         chain.time = time
-        key = hash(url)
-        times = chain.answered.get(key, 0) + 1
-        if times > 1 or len(chain.answered) < MAX_URLS:
-            chain.answered[key] = times
-        if target := normalize(location, url):
+        target = normalize(location, url)
+        if not chain.told:
+            if len(chain.seen) < MAX_URLS:
+                chain.seen.add(hash(url))
+            if target and hash(target) in chain.seen:
+                chain.came_back = True
+        if target:
             self._keep((client, target), chain)
-        if times >= LOOP:
-            return "redirect_loop"
-        return "too_many_redirects" if chain.length > limit else ""
+        if chain.told or chain.length < limit:
+            return ""
+        chain.told = True
+        chain.seen.clear()
+        return "redirect_loop" if chain.came_back else "too_many_redirects"
 
     def answered(self, client: str, url: str, time: float) -> None:
         """Take in a response that is no redirect: it ends the chain that led to `url`."""
@@ -118,7 +134,7 @@ class Redirects:
             if not chains:
                 del self._waiting[key]
                 self._forget(key)
-            if time - chain.time <= MAX_AGE:
+            if time - chain.time <= (MAX_AGE_AT_LIMIT if chain.told else MAX_AGE):
                 return chain
         return None
 

@@ -19,6 +19,7 @@ from mitmproxy import flowfilter
 
 from . import journal
 from . import vocabulary
+from .background import Background
 from .classify import Rules
 from .redaction import Urls
 from .vocabulary import Tag
@@ -59,7 +60,11 @@ def check(options: Any, names: Container[str]) -> dict[str, Any]:
 def rules(values: Mapping[str, Any], raw_tcp: bool = True) -> Rules:
     """What the checked `values` say about classification. `raw_tcp`: mitmproxy's `rawtcp`."""
     return Rules(
-        values["flowtally_catalog"], values["flowtally_timeout"], values["flowtally_urls"], raw_tcp
+        values["flowtally_catalog"],
+        values["flowtally_timeout"],
+        values["flowtally_urls"],
+        raw_tcp,
+        values["flowtally_background"],
     )
 
 
@@ -183,6 +188,21 @@ def host(value: str) -> str:
     return value.lower()
 
 
+def background(value: str) -> Background:
+    """`flowtally_background`."""
+    patterns = [part.strip().lower() for part in value.split(",")]
+    if patterns == ["none"]:
+        return Background(rows=())
+    hosts = [pattern for pattern in patterns if pattern != "known"]
+    for pattern in hosts:
+        if pattern == "none" or not _is_host(pattern):
+            raise ValueError(
+                f"{pattern!r} is none of what is allowed: known, or none, or host names such as "
+                f"telemetry.example.com with commas between them, which are added to the known ones"
+            )
+    return Background(patterns=hosts)
+
+
 OPTIONS = (
     Option(
         "flowtally_log",
@@ -220,7 +240,7 @@ OPTIONS = (
         "flowtally_max_redirects",
         int,
         20,
-        "More redirects than this in a row are too many.",
+        "Too many redirects in a row.",
         max_redirects,
     ),
     Option(
@@ -242,8 +262,14 @@ OPTIONS = (
         "flowtally_host",
         str,
         "flowtally.test",
-        "Host name of flowtally's live page inside the proxy: http://flowtally.test/. Empty: no "
-        "live page.",
+        "Host name of the live page: http://flowtally.test/. Empty: none.",
         host,
+    ),
+    Option(
+        "flowtally_background",
+        str,
+        "known",
+        "Hosts that browsers and systems ask on their own: known, none, or more, with commas.",
+        background,
     ),
 )

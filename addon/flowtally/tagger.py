@@ -1,7 +1,8 @@
 """Gives a flow its final tag, wherever it comes from: a live proxy, a file of flows.
 
 `classify` looks at one flow by itself. What else belongs into its tag is added here: what the
-session knew that saw a saved flow live, who answered it, and the redirect chain that it is part of.
+session knew that saw a saved flow live, who answered it, the redirect chain that it is part of, the
+challenge that it answers, and whether a browser or system sent it on its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from mitmproxy import flow as mflow
 from mitmproxy import http
 
 from . import redaction
+from .answers import Challenges
 from .classify import Note
 from .classify import Rules
 from .classify import classify
@@ -19,9 +21,11 @@ from .classify import explains
 from .classify import failure_tag
 from .classify import with_overlay
 from .defects import Defects
+from .failures import Failure
 from .redirects import Redirects
 from .situation import Situation
 from .situation import saved_tag
+from .vocabulary import CHALLENGES
 from .vocabulary import NOTE_MESSAGES
 from .vocabulary import REASONS
 from .vocabulary import REDIRECT_CODES
@@ -31,7 +35,8 @@ from .vocabulary import Why
 
 
 class Tagger:
-    """Tags flows in the order in which they end; keeps the redirect chains under way.
+    """Tags flows in the order in which they end; keeps the redirect chains under way, and the
+    requests for credentials that wait for an answer.
 
     `rules` and `max_redirects` may be replaced between two flows.
     """
@@ -41,6 +46,7 @@ class Tagger:
         self.max_redirects = max_redirects
         """Redirects that a client may follow in a row."""
         self._redirects = Redirects()
+        self._challenges = Challenges()
         self._defects = defects
 
     def tag(self, flow: mflow.Flow, note: Note | None = None, by_proxy: bool = False) -> Tag:
@@ -68,7 +74,40 @@ class Tagger:
                 tag = self._follow_redirect(flow, tag)
             except Exception as problem:
                 self._defects.tell("redirects", problem)
+        # Last, for what is another problem as well is no mere request for credentials.
+        if tag.get("status") in CHALLENGES or self._challenges:
+            try:
+                tag |= self._challenges.take(flow, tag)
+            except Exception as problem:
+                self._defects.tell("answers", problem)
+        try:
+            if whose := self.rules.background.of(flow):
+                self._add_background(tag, whose, flow)
+        except Exception as problem:
+            self._defects.tell("background", problem)
         return tag
+
+    def _add_background(self, tag: Tag, whose: str, flow: mflow.Flow) -> None:
+        # A redirect sends a page there, as a login does: then nobody went there on its own.
+        sent = (
+            bool(self._redirects)
+            and isinstance(flow, http.HTTPFlow)
+            and self._redirects.expects(_client_of(flow), _requested_host(flow))
+        )
+        if not sent:
+            tag["background"] = whose
+
+    def tag_failure(self, failure: Failure) -> Failure:
+        """A failure without a flow, its tag with what the failure itself does not show."""
+        whose = self.rules.background.of_host(failure.host)
+        if not whose or "background" in failure.tag:
+            return failure
+        return failure._replace(tag={**failure.tag, "background": whose})
+
+    def tunnel_opened(self, flow: http.HTTPFlow) -> None:
+        """A CONNECT succeeded, which nobody is to tag. Does not raise."""
+        if self._challenges:
+            self._defects.guard(self._challenges.tunnel, flow)
 
     def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
         if tag["outcome"] != "status" or not isinstance(flow, http.HTTPFlow):
@@ -77,7 +116,7 @@ class Tagger:
         assert response is not None
         is_redirect = tag["status"] in REDIRECT_CODES
         location = response.headers.get("location", "") if is_redirect else ""
-        client = str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
+        client = _client_of(flow)
         if not location and not self._redirects.expects(client, _requested_host(flow)):
             return tag
         ended = response.timestamp_end or response.timestamp_start or 0.0
@@ -87,6 +126,11 @@ class Tagger:
             return tag
         cause = self._redirects.follow(client, url, location, ended, self.max_redirects)
         return with_overlay(tag, cause) if cause else tag
+
+
+def _client_of(flow: mflow.Flow) -> str:
+    """The address of a flow's client without the port; "" where it is not known."""
+    return str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
 
 
 def _requested_host(flow: http.HTTPFlow) -> str:

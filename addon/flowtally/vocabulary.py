@@ -41,13 +41,17 @@ DEFAULT_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 REDIRECT_CODES = frozenset((301, 302, 303, 307, 308))
 """The codes a client follows (RFC 9110 §15.4; the Fetch standard's "redirect status")."""
 
+CHALLENGES = frozenset((401, 407))
+"""The codes that ask a client for credentials (RFC 9110 §11.3 and §11.7.1)."""
+
 MAX_DESCRIPTION = 120
 """Longest description a catalogue file may give, in characters."""
 
 Tag = dict[str, Any]
 """What a flow is tagged with, as plain data: `outcome`, and as far as they have a value `status`,
 `band`, `description`, `error_code`, `error_name`, `cause`, `reason`, `side`, `detail`,
-`close_code`, `close_reason`, `answered_by`. These are fields of its record, too."""
+`close_code`, `close_reason`, `answered_by`, `answers`, `challenge`, `background`. These are fields
+of its record, too."""
 METADATA_KEY = "flowtally"
 """Where the tag stands in `flow.metadata`."""
 
@@ -78,6 +82,19 @@ class Reason(NamedTuple):
     side: str
     """As of `Cause`; the cause's own where the row gives none."""
     advice: str
+
+
+class BackgroundHost(NamedTuple):
+    """One row of `known/background.csv`: where a browser or system sends requests on its own."""
+
+    host: str
+    """It and all hosts below it, in lower case."""
+    path: bytes
+    """What the request targets of such requests begin with; empty: all of them."""
+    tunnel: bool
+    """A connection to the host counts although nobody sees what is asked for."""
+    whose: str
+    """The browser or system."""
 
 
 class Why(NamedTuple):
@@ -153,6 +170,18 @@ OS_ERRORS: Mapping[tuple[str, int], Why] = {
     (row["family"], int(row["number"])): _why(row["cause"]) for row in _rows("os_errors.csv")
 }
 """(`Errno` or `WinError`, number) → why, for every platform: a saved flow may come from any."""
+
+
+BACKGROUND = tuple(
+    BackgroundHost(
+        row["host"],
+        row["path"].encode("ascii"),
+        not row["path"] or row["tunnel"] == "yes",
+        row["whose"],
+    )
+    for row in _rows("background.csv")
+)
+"""Where browsers and systems send requests on their own."""
 
 
 def _messages() -> dict[str, list[Message]]:

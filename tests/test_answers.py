@@ -1,0 +1,280 @@
+"""Requests that answer a 401 or 407, without a proxy: which one answers which, and bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flowtally import answers
+from flowtally.answers import Challenges
+from flowtally.vocabulary import STATUS_TAGS
+from flowtally.vocabulary import Tag
+from mitmproxy import flow as mflow
+from mitmproxy import http
+from mitmproxy.proxy import mode_specs
+from mitmproxy.test import tflow
+
+NOW = 1000.0
+BASIC: dict[str, Any] = {"authorization": "Basic dXNlcjpzZWNyZXQ="}
+PROXY: dict[str, Any] = {"proxy-authorization": "Basic dXNlcjpzZWNyZXQ="}
+NEGOTIATED = {"proxyauth": ("user", "secret")}
+
+
+def flow(
+    name: str,
+    status: int,
+    path: str = "/",
+    *,
+    method: str = "GET",
+    client: str = "10.0.0.1",
+    time: float = NOW,
+    metadata: dict[str, Any] | None = None,
+    mode: str = "regular",
+    **headers: Any,
+) -> http.HTTPFlow:
+    made = tflow.tflow(resp=http.Response.make(status, b""))
+    made.id, made.request.path, made.request.method = name, path, method
+    made.client_conn.peername = (client, 1)
+    made.client_conn.proxy_mode = mode_specs.ProxyMode.parse(mode)
+    made.client_conn.id = name
+    assert made.response
+    made.request.timestamp_start = made.response.timestamp_end = time
+    for header, value in headers.items():
+        made.request.headers[header] = value
+    made.metadata.update(metadata or {})
+    return made
+
+
+def take(challenges: Challenges, ended: http.HTTPFlow, tag: Tag | None = None) -> str:
+    """The id of the challenge that a flow answers, or ""."""
+    assert ended.response
+    found = challenges.take(ended, tag or STATUS_TAGS[ended.response.status_code])
+    if not found:
+        return ""
+    assert found.keys() == {"answers", "challenge"}
+    return str(found["answers"])
+
+
+# --- which request answers which ---
+
+# A flow: name, status, what else it has. Expected: name → the challenge that it answers.
+CASES: dict[str, tuple[list[http.HTTPFlow], dict[str, str]]] = {
+    "basic": ([flow("a", 401), flow("b", 200, **BASIC)], {"b": "a"}),
+    "redirected when logged in": ([flow("a", 401), flow("b", 302, **BASIC)], {"b": "a"}),
+    "three steps": (
+        [flow("a", 401), flow("b", 401, **BASIC), flow("c", 200, **BASIC)],
+        {"b": "a", "c": "b"},
+    ),
+    "a wrong password": ([flow("a", 401), flow("b", 401, **BASIC)], {"b": "a"}),
+    "a token that had run out": (
+        [flow("a", 401, **BASIC), flow("b", 200, "/token"), flow("c", 200, **BASIC)],
+        {"c": "a"},
+    ),
+    "asked again without credentials": (
+        [flow("a", 401), flow("b", 401), flow("c", 200, **BASIC)],
+        {"c": "b"},
+    ),
+    "answered only once": (
+        [flow("a", 401), flow("b", 200, **BASIC), flow("c", 200, **BASIC)],
+        {"b": "a"},
+    ),
+    "two at once": (
+        [flow("a", 401), flow("b", 401), flow("c", 200, **BASIC), flow("d", 200, **BASIC)],
+        {"c": "b", "d": "a"},
+    ),
+    "to the proxy": ([flow("a", 407), flow("b", 200, **PROXY)], {"b": "a"}),
+    "to both": (
+        [flow("a", 407), flow("b", 401, **PROXY), flow("c", 200, **PROXY, **BASIC)],
+        {"b": "a", "c": "b"},
+    ),
+    "to mitmproxy, which takes the header away": (
+        [flow("a", 407), flow("b", 200, metadata=NEGOTIATED)],
+        {"b": "a"},
+    ),
+    "to mitmproxy in front of a server": (
+        [
+            flow("a", 401, mode="reverse:http://h"),
+            flow("b", 200, mode="reverse:http://h", metadata=NEGOTIATED),
+        ],
+        {"b": "a"},
+    ),
+    # None of these is an answer.
+    "no credentials": ([flow("a", 401), flow("b", 200)], {}),
+    "other credentials": ([flow("a", 401), flow("b", 200, **PROXY)], {}),
+    "credentials of the tunnel": ([flow("a", 401), flow("b", 200, metadata=NEGOTIATED)], {}),
+    "credentials of the server's": ([flow("a", 407), flow("b", 200, **BASIC)], {}),
+    "refused": ([flow("a", 401), flow("b", 403, **BASIC)], {}),
+    "failed": ([flow("a", 401), flow("b", 500, **BASIC)], {}),
+    "another path": ([flow("a", 401), flow("b", 200, "/b", **BASIC)], {}),
+    "another method": ([flow("a", 401), flow("b", 200, method="POST", **BASIC)], {}),
+    "another client": ([flow("a", 401), flow("b", 200, client="10.0.0.2", **BASIC)], {}),
+    "no challenge": ([flow("a", 403), flow("b", 200, **BASIC)], {}),
+}
+
+
+@pytest.mark.parametrize(("flows", "expected"), CASES.values(), ids=CASES)
+def test_which_request_answers_which(flows: list[http.HTTPFlow], expected: dict[str, str]) -> None:
+    challenges = Challenges()
+    found = {ended.id: take(challenges, ended) for ended in flows}
+    assert {name: of for name, of in found.items() if of} == expected
+
+
+def test_the_status_of_the_challenge_is_told() -> None:
+    for status, headers in ((401, BASIC), (407, PROXY)):
+        challenges = Challenges()
+        take(challenges, flow("a", status))
+        found = challenges.take(flow("b", 200, **headers), STATUS_TAGS[200])
+        assert found == {"answers": "a", "challenge": status}
+
+
+HEAD = {name: STATUS_TAGS[200][name] for name in ("status", "band", "description")}
+
+
+@pytest.mark.parametrize(
+    ("tag", "answers"),
+    [
+        ({**HEAD, "outcome": "cancelled", "cause": "client_cancelled"}, "a"),
+        ({**HEAD, "outcome": "error", "cause": "http_response_incomplete"}, "a"),
+        ({"outcome": "error", "cause": "connection_terminated"}, ""),
+    ],
+)
+def test_credentials_are_accepted_with_the_head_of_the_answer(tag: Tag, answers: str) -> None:
+    challenges = Challenges()
+    take(challenges, flow("a", 401))
+    ended = flow("b", 200, **BASIC)
+    if "status" not in tag:
+        ended.response = None
+    found = challenges.take(ended, tag)
+    assert found.get("answers", "") == answers
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        {**STATUS_TAGS[401], "cause": "cors_blocked"},
+        {**STATUS_TAGS[401], "outcome": "error", "cause": "http_response_incomplete"},
+    ],
+)
+def test_what_is_another_problem_as_well_is_not_answered(tag: Tag) -> None:
+    challenges = Challenges()
+    take(challenges, flow("a", 401), tag)
+    assert take(challenges, flow("b", 200, **BASIC)) == ""
+
+
+# --- tunnels ---
+
+
+def connect(name: str, status: int, connection: str, **headers: Any) -> http.HTTPFlow:
+    made = flow(name, status, method="CONNECT", **headers)
+    made.client_conn.id = connection
+    return made
+
+
+@pytest.mark.parametrize("connection", ["1", "2"])  # the client may keep the one it has
+def test_the_first_flow_of_a_tunnel_answers_for_it(connection: str) -> None:
+    challenges = Challenges()
+    take(challenges, connect("a", 407, "1"))
+    challenges.tunnel(connect("b", 200, connection, **PROXY))
+    elsewhere, first, second = flow("x", 200), flow("c", 200), flow("d", 200)
+    first.client_conn.id = second.client_conn.id = connection
+    assert [take(challenges, ended) for ended in (elsewhere, first, second)] == ["", "a", ""]
+    assert not challenges
+
+
+def test_it_may_be_of_any_kind_and_fail() -> None:
+    for inside in (tflow.ttcpflow(), tflow.ttcpflow(err=True), tflow.tflow(err=True)):
+        challenges = Challenges()
+        take(challenges, connect("a", 407, "1"))
+        challenges.tunnel(connect("b", 200, inside.client_conn.id, **PROXY))
+        tag = {"outcome": "error", "cause": "connection_terminated"}
+        assert challenges.take(inside, tag) == {"answers": "a", "challenge": 407}
+
+
+def test_what_a_request_in_the_tunnel_answers_itself_goes_first() -> None:
+    challenges = Challenges()
+    take(challenges, flow("page", 401))
+    take(challenges, connect("a", 407, "1"))
+    challenges.tunnel(connect("b", 200, "1", **PROXY))
+    first, second = flow("c", 200, **BASIC), flow("d", 200)
+    first.client_conn.id = second.client_conn.id = "1"
+    assert [take(challenges, ended) for ended in (first, second)] == ["page", "a"]
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        connect("b", 200, "1"),  # without credentials
+        flow("b", 200, "/elsewhere", method="CONNECT", **PROXY),
+        flow("b", 200, method="CONNECT", client="10.0.0.2", **PROXY),
+    ],
+)
+def test_a_tunnel_that_answers_nothing(opened: http.HTTPFlow) -> None:
+    challenges = Challenges()
+    take(challenges, connect("a", 407, "1"))
+    challenges.tunnel(opened)
+    inside = flow("c", 200)
+    inside.client_conn.id = opened.client_conn.id
+    assert take(challenges, inside) == ""
+
+
+# --- bounds ---
+
+
+@pytest.mark.parametrize(("later", "answered"), [(0.0, "a"), (0.001, "")])
+def test_how_long_an_answer_may_take(later: float, answered: str) -> None:
+    challenges = Challenges()
+    take(challenges, flow("a", 401))
+    late = flow("b", 200, time=NOW + answers.MAX_AGE + later, **BASIC)
+    assert take(challenges, late) == answered
+
+
+def test_old_challenges_are_forgotten_when_new_ones_come() -> None:
+    challenges = Challenges()
+    take(challenges, flow("a", 401, "/old"))
+    take(challenges, flow("b", 401, "/new", time=NOW + answers.MAX_AGE + 1))
+    assert len(challenges._waiting) == 1
+    assert take(challenges, flow("c", 200, "/old", **BASIC)) == ""
+    assert take(challenges, flow("d", 200, "/new", **BASIC)) == "b"
+    assert not challenges
+    assert not challenges._clients
+
+
+def test_bounded() -> None:
+    challenges = Challenges()
+    for number in range(answers.MAX_CHALLENGES + 1):
+        path, client = f"/{number}", f"client {number}"
+        take(challenges, flow(f"{number}", 401, path, client=client))
+    assert len(challenges._waiting) == len(challenges._clients) == answers.MAX_CHALLENGES
+    assert take(challenges, flow("b", 200, "/0", client="client 0", **BASIC)) == ""
+    assert take(challenges, flow("b", 200, "/1", client="client 1", **BASIC)) == "1"
+    # One request, again and again.
+    for number in range(answers.MAX_OF_A_REQUEST + 1):
+        take(challenges, flow(f"{number}", 401, "/same"))
+    found = [
+        take(challenges, flow("b", 200, "/same", **BASIC))
+        for _ in range(answers.MAX_OF_A_REQUEST + 1)
+    ]
+    assert found == [*(f"{number}" for number in range(answers.MAX_OF_A_REQUEST, 0, -1)), ""]
+
+
+def test_tunnels_without_a_flow_are_bounded() -> None:
+    challenges = Challenges()
+    for number in range(answers.MAX_CHALLENGES + 1):
+        take(challenges, connect("a", 407, "1"))
+        challenges.tunnel(connect("b", 200, f"{number}", **PROXY))
+    assert len(challenges._tunnels) == answers.MAX_CHALLENGES
+
+
+def test_nothing_of_a_url_is_kept() -> None:
+    challenges = Challenges()
+    take(challenges, flow("a" * 1000, 401, "/" + "x" * 100_000))
+    assert len(repr(challenges._waiting)) < 500
+
+
+def test_of_most_flows_nothing_is_kept() -> None:
+    challenges = Challenges()
+    for ended in (flow("a", 200), flow("b", 404), flow("c", 500, **BASIC)):
+        assert take(challenges, ended) == ""
+        assert not challenges
+    other: mflow.Flow = tflow.tdnsflow(resp=True)
+    assert challenges.take(other, {"outcome": "ok"}) == {}
