@@ -552,7 +552,7 @@ def test_sorting(browser: Browser, report: str) -> None:
         hosts = page.get_by_role("region", name="Hosts")
         heads = hosts.get_by_role("columnheader")
         assert heads.evaluate_all("(heads) => heads.some((h) => h.ariaSort)") is False
-        for name, number in (("Received", 7), ("400 and up", 4), ("p95", 11)):
+        for name, number in (("Received", 7), ("Unsuccessful", 4), ("p95", 11)):
             button = hosts.get_by_role("button", name=name, exact=True)
             for direction in ("descending", "ascending", "descending"):
                 button.click()
