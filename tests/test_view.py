@@ -322,7 +322,7 @@ def test_what_is_no_problem_is_said_in_a_sentence_each() -> None:
         "1 unfinished at shop.example (12)",
         "1 login asked for, and given",
         "1 failed with another stream of their connection",
-        "2 of the background traffic of browsers and systems, counted nowhere else",
+        "2 of browsers' and systems' own background traffic, counted nowhere else",
     ]
     assert apart(view(tally(failed(), answered(401))), where) == []
 

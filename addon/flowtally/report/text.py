@@ -150,14 +150,17 @@ def _title(problem: Problem) -> str:
 
 
 def _without_proxy(words: str, width: int, indent: str) -> list[str]:
-    """In lines that end between two clients' words, where those are not too long for it."""
-    sentence = f"Without the proxy: {words}"
-    bound = sentence.replace(" · ", "\xa0·\n").replace(" ", "\xa0").replace("\n", " ")
-    bound = bound.replace(":\xa0", ": ", 1)
-    if max(map(len, bound.split(" "))) > width - len(indent):
-        bound = sentence
+    """In lines that end between what two clients say, not within it, if it fits into a line."""
+    room = width - len(indent) - len(" ·")
+    said = " · ".join(
+        each.replace(" ", "\xa0") if len(each) <= room else each for each in words.split(" · ")
+    ).replace(" · ", "\xa0· ")
     lines = wrap(
-        bound, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        f"Without the proxy: {said}",
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
     )
     return [line.replace("\xa0", " ") for line in lines]
 

@@ -256,7 +256,7 @@ def apart(shown: View, where: Callable[[Problem, str], str]) -> list[str]:
         (totals.collateral, "failed with another stream of their connection"),
         (
             totals.background,
-            "of the background traffic of browsers and systems, counted nowhere else",
+            "of browsers' and systems' own background traffic, counted nowhere else",
         ),
     ):
         if count:
