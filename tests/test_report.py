@@ -867,7 +867,7 @@ def test_a_problem_that_may_have_been_more_often_says_so(monkeypatch: pytest.Mon
     )
     report = text.report(found)
     assert "  ≥ 1  -2 ConnectionErr: dns_error (servfail)  new" in report
-    assert "  2  -2 ConnectionErr: dns_error (other)" in report
+    assert "    2  -2 ConnectionErr: dns_error (other)" in report
     assert "  ≥ 1 cancelled by the client (new)  shop.example" in report
     assert '<span class="count" data-value="1">≥ 1</span>' in html.page(found, html.About())
 
