@@ -360,7 +360,7 @@ def test_a_reason_stands_beside_its_cause() -> None:
 
 
 def test_the_unsuccessful_over_time_are_those_of_the_totals() -> None:
-    loop = {"error_code": -5, "error_name": "TooManyRedirects", "cause": "redirect_loop"}
+    loop: Any = {"error_code": -5, "error_name": "TooManyRedirects", "cause": "redirect_loop"}
     report = text.report(tally(answered(302, **loop), answered(), answered(404)))
     assert report[-1].split()[:4] == ["03:04:05", "3", "0", "2"]
     assert report[-1].endswith("█" * 8 + "▒" * 16)

@@ -129,8 +129,9 @@ def test_the_sums_are_those_of_the_tally(found: Tally) -> None:
         row.flows for (kind, _), row in found["methods"].items() if kind != "http"
     )
     by_code: dict[int, int] = {}
-    for (code, *_), row in found["causes"].items():
-        by_code[int(code or 0)] = by_code.get(int(code or 0), 0) + row.problems
+    for (text, *_), row in found["causes"].items():
+        code = int(text or 0)
+        by_code[code] = by_code.get(code, 0) + row.problems
     for code, count in by_code.items():
         assert sum(problem.count for problem in shown.problems if problem.code == code) == count
     assert sum(problem.count for problem in shown.problems) == headline.problems

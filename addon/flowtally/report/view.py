@@ -245,8 +245,8 @@ def apart(shown: View, where: Callable[[Problem, str], str]) -> list[str]:
     sentences = []
     for each in shown.apart:
         name = "unfinished" if each.cause == UNFINISHED[1] else "cancelled by the client"
-        count = cell(each.count, "count", each.at_least)
-        sentence = f"{count} {name}{in_brackets(each.reason)}"
+        times = cell(each.count, "count", each.at_least)
+        sentence = f"{times} {name}{in_brackets(each.reason)}"
         sentences.append(f"{sentence}{where(each, sentence)}")
         if Why(each.cause, each.reason) in REASONS:
             sentences.append(each.advice)
