@@ -129,7 +129,11 @@ def _apart() -> Iterator[Record]:
     partly = answered(200, 338, flow="video", url="http://cdn.example/video", response_bytes=10**6)
     yield {**partly, **_fields(cancelled()), "outcome": "cancelled"}
     for again in range(3):
-        login: dict[str, Any] = {"host": "id.example", "url": "http://id.example/login", "method": "POST"}
+        login: dict[str, Any] = {
+            "host": "id.example",
+            "url": "http://id.example/login",
+            "method": "POST",
+        }
         yield answered(401, 340 + again, flow=f"asked {again}", **login)
         if again:
             yield answer(345 + again, flow=f"login {again}", **login)
