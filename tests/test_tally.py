@@ -505,6 +505,10 @@ def test_background_traffic_is_counted_by_itself() -> None:
     assert (totals.flows, totals.events, totals.problems, totals.background) == (0, 0, 0, 6)
     assert (totals.attempts, totals.first, totals.last) == (0, timestamp(1_000_000), own[4]["time"])
     assert fold([flow(1)]).totals().background == 0
+    sizeless = flow(background="Windows")
+    del sizeless["request_bytes"], sizeless["response_bytes"]
+    row = fold([sizeless])["background"]["Windows",]
+    assert (row.flows, row.request_bytes, row.response_bytes) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(
