@@ -243,6 +243,15 @@ def test_limits_are_inclusive(limit: int, maximum: str, minimum: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("limit", "maximum", "minimum"),
+    [(4999, "EXCEEDED", "ok"), (5000, "ok", "ok"), (5001, "ok", "MISSED")],
+)
+def test_limits_of_times_are_inclusive(limit: int, maximum: str, minimum: str) -> None:
+    verdicts = [judged(f"max_ms={limit}")[0].verdict, judged(minima=[f"max_ms={limit}"])[0].verdict]
+    assert verdicts == [maximum, minimum]
+
+
 def test_a_time_that_no_flow_has() -> None:
     record = answered()
     del record["duration_ms"]

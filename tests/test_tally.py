@@ -586,6 +586,13 @@ def test_the_latest_examples_are_kept() -> None:
     assert [kept["flow"] for kept in examples] == ["3", "6", "7", "8", "9"]
 
 
+def test_examples_are_saved() -> None:
+    tally = loaded(fold([failed(number=number, reason="reset") for number in range(7)]))
+    examples = tally["causes"]["-2", "connection_refused", "reset"].examples
+    assert [kept["flow"] for kept in examples] == ["2", "3", "4", "5", "6"]
+    assert [kept["flow"] for kept in tally["slowest"][()].examples] == list("0123456")
+
+
 def test_the_slowest_requests_are_kept() -> None:
     durations = [5.0, 900.5, 3.0, *range(100, 112), 900.5, 1.25]
     records = [flow(number, duration_ms=ms) for number, ms in enumerate(durations)]
