@@ -198,6 +198,18 @@ def test_a_budget_shows_what_it_counts() -> None:
     ]
 
 
+def test_reasons_without_advice_of_their_own_share_that_of_their_cause() -> None:
+    cause = "connection_terminated"
+    found = tally(
+        *[failed(cause, reason="reset")] * 4,
+        *[failed(cause, reason="closed")] * 3,
+        *[failed(cause, reason="x")] * 2,
+    )
+    (result,) = judged(f"{cause}=0", of=found)
+    reset = advice(Why(cause, "reset"))
+    assert result.advice == (CAUSES[cause].advice, f"{cause}: reset: {reset}")
+
+
 def test_reasons_under_other_are_counted_of_their_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally_module, "TABLES", limited(1, "causes"))
     full = tally(*(failed(reason=reason) for reason in "abc"), cancelled())
