@@ -146,6 +146,7 @@ def check_numbers(said: Data, data: Data, rows: int = 200) -> None:
     """What a report says is what the statistics say. `rows`: the most that a table shows."""
     check_totals(said["totals"], data)
     check_problems(said["problems"], data)
+    check_apart(said["apart"], data)
     check_bands(said["tables"].get("bands"), data)
     check_hosts(said["tables"].get("hosts"), data, rows)
     check_endpoints(said["tables"], data, rows)
@@ -157,19 +158,38 @@ def check_totals(totals: Data, data: Data) -> None:
     counted = {name: value for name, value in data["totals"].items() if name in totals}
     assert {name: int(total["value"]) for name, total in totals.items()} == counted
     for name, value in data["totals"].items():
-        left_out = name in ("dropped", "first", "last") or (
-            name in ("ok", "unfinished") and not value
+        elsewhere = ("dropped", "first", "last", "problems", "challenges", "collateral")
+        left_out = name in (*elsewhere, "background") or (
+            name in ("cancelled", "ok", "unfinished") and not value
         )
         assert (name in totals) != left_out, name
     for total in totals.values():
         assert reads_as(total["text"], float(total["value"])), total
 
 
+def problems_of(row: Data) -> int:
+    """How much of what a row counts is a problem."""
+    wrong = row["failures"] + row["unsuccessful"] + row["events"]
+    return max(0, int(wrong - row["challenges"] - row["collateral"]))
+
+
+def check_apart(said: list[str], data: Data) -> None:
+    """What is no problem is said all the same."""
+    counts = [row["flows"] for row in data["causes"] if row["error_code"] is None]
+    counts += [data["totals"][name] for name in ("challenges", "collateral", "background")]
+    numbers = [int(text.split(" ")[0]) for text in said if text[0].isdecimal()]
+    assert sorted(numbers) == sorted(filter(None, counts))
+
+
 def check_problems(problems: Data, data: Data) -> None:
-    wanted = {f"{row['error_code'] or 0}/{row['cause']}": row for row in data["causes"]}
+    wanted = {
+        f"{row['error_code']}/{row['cause']}/{row['reason']}": row
+        for row in data["causes"]
+        if row["error_code"] and problems_of(row)
+    }
     assert problems.keys() == wanted.keys()
     for key, row in wanted.items():
-        count = row["flows"] + row["events"]
+        count = problems_of(row)
         assert reads_as(problems[key]["text"], count), key
         assert int(problems[key]["value"]) == count, key
         examples = [{k: v for k, v in e.items() if v is not None} for e in row["examples"]]
@@ -178,8 +198,9 @@ def check_problems(problems: Data, data: Data) -> None:
         named = [
             host["host"]
             for host in data["hosts_of_causes"]
-            if (host["error_code"], host["cause"]) == (row["error_code"], row["cause"])
+            if all(host[part] == row[part] for part in ("error_code", "cause", "reason"))
             and host["host"]
+            and problems_of(host)
         ]
         said = problems[key]["hosts"]
         assert len(said) == min(len(named), 5) + (len(named) > 5), key
@@ -228,7 +249,7 @@ def check_hosts(table: Data | None, data: Data, rows: int) -> None:
     assert len(table["rows"]) == min(rows, len(hosts))
     for row in table["rows"]:
         of = hosts[row["key"]]
-        numbers = [of[n] for n in ("flows", "failures", "unsuccessful", "events")]
+        numbers = [of[n] for n in ("flows", "failures", "unsuccessful", "events", "cancelled")]
         numbers += [of["request_bytes"], of["response_bytes"]]
         check_cells(row, [*numbers, *times(of, "wait_p50", "wait_p95"), *times(of)])
     shown = [hosts[row["key"]] for row in table["rows"] if row["key"] != "(other)"]
@@ -238,9 +259,7 @@ def check_hosts(table: Data | None, data: Data, rows: int) -> None:
 
 def check_endpoints(tables: Data, data: Data, rows: int) -> None:
     endpoints = by_name(data, "endpoints", "endpoint")
-    failing = {
-        name: row for name, row in endpoints.items() if row["failures"] + row["unsuccessful"]
-    }
+    failing = {name: row for name, row in endpoints.items() if problems_of(row)}
     table = tables.get("failing", {"rows": []})
     assert len(table["rows"]) == min(rows, len(failing))
     for row in table["rows"]:
@@ -252,7 +271,7 @@ def check_endpoints(tables: Data, data: Data, rows: int) -> None:
         check_cells(row, [of["flows"], *times(of)])
 
 
-NAMES = {"error": "Failed", EVENT: "Failures without a flow"}
+NAMES = {"error": "Failed", "cancelled": "Cancelled", EVENT: "Failures without a flow"}
 """What a series of the chart is called, where it is not its own name."""
 
 
@@ -336,7 +355,7 @@ def test_every_number_is_that_of_the_statistics(
     with shown(browser, report) as page:
         check_numbers(read(page), expected)
         flows = expected["totals"]["flows"]
-        assert page.title() == f"flowtally: {flows} flows, 38 failed, 3 failures without a flow"
+        assert page.title() == f"flowtally: {flows} flows, 46 failed, 3 failures without a flow"
 
 
 def test_without_scripts_every_number_is_there(
@@ -426,7 +445,7 @@ def colour(page: Page, selector: str, name: str) -> str:
 
 
 def test_a_band_has_one_colour(browser: Browser, report: str) -> None:
-    problem = {kind: f".problem.{kind}" for kind in ("client", "server", "failure", "unfinished")}
+    problem = {kind: f".problem.{kind}" for kind in ("client", "server", "failure")}
     table = {kind: f"#bands tbody.{kind} th" for kind in ("informational", "success", "client")}
     grounds = set()
     for scheme in ("light", "dark"):
@@ -552,7 +571,7 @@ def test_sorting(browser: Browser, report: str) -> None:
         hosts = page.get_by_role("region", name="Hosts")
         heads = hosts.get_by_role("columnheader")
         assert heads.evaluate_all("(heads) => heads.some((h) => h.ariaSort)") is False
-        for name, number in (("Received", 7), ("400 and up", 4), ("p95", 11)):
+        for name, number in (("Received", 8), ("Unsuccessful", 4), ("p95", 12)):
             button = hosts.get_by_role("button", name=name, exact=True)
             for direction in ("descending", "ascending", "descending"):
                 button.click()
@@ -693,9 +712,11 @@ def test_accessible_names(browser: Browser, report: str) -> None:
         headings = re.findall(r'- heading "(.*?)" \[level=(\d)\]', tree)
         levels = [int(level) for _, level in headings]
         assert levels[0] == 1
-        assert set(levels[1:]) == {2}
-        assert [name for name, _ in headings[1:4]] == [
+        assert set(levels[1:2] + levels[3:]) == {2}
+        assert levels[2] == 3
+        assert [name for name, _ in headings[1:5]] == [
             "Problems",
+            "Not among the problems",
             "Traffic over time",
             "How long flows took",
         ]
@@ -939,8 +960,8 @@ def test_live_page_of_a_browser_session(browser: Browser, live: Live) -> None:
         said, data = live.agreeing(page)
         check_numbers(said, data, rows=50)
         problems = set(said["problems"])
-        assert {"-3/404", "-3/500", "-3/503", "-2/connection_refused"} <= problems
-        assert {"-1/http_response_incomplete", "-2/tls_certificate_error"} <= problems
+        assert {"-3/404/", "-3/500/", "-3/503/", "-2/connection_refused/"} <= problems
+        assert {"-1/http_response_incomplete/", "-2/tls_certificate_error/"} <= problems
         assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
         assert page.evaluate(lab.OVERLAPS) == []
         lab.picture(page, "live")
@@ -991,7 +1012,7 @@ def test_live_page_keeps_what_the_reader_did(browser: Browser, live: Live) -> No
         said, data = live.agreeing(page)
         page.locator("#hosts").get_by_role("button", name="Host", exact=True).click()
         page.locator("#bands").get_by_role("button", name="Flows", exact=True).click()
-        details = page.locator("[data-key='-3/404'] details")
+        details = page.locator("[data-key='-3/404/'] details")
         details.locator("summary").click()
         page.locator("#traffic summary").click()
         field = page.locator("#failing input")

@@ -20,15 +20,20 @@ from flowtally.budgets import status_codes
 from flowtally.report.budgets_text import text
 from flowtally.report.junit import is_ours
 from flowtally.report.junit import junit
+from flowtally.rows import OTHER
 from flowtally.tally import Tally
 from flowtally.vocabulary import BANDS
 from flowtally.vocabulary import CAUSES
 from flowtally.vocabulary import ERRORS
+from flowtally.vocabulary import Why
+from flowtally.vocabulary import advice
 from hypothesis import given
 from hypothesis import strategies as st
 from lab.cli import HOSTILE
 from lab.cli import Record
+from lab.cli import answer
 from lab.cli import answered
+from lab.cli import cancelled
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import final
@@ -90,7 +95,7 @@ def judged(*maxima: str, minima: Sequence[str] = (), of: Tally | None = None) ->
         ("failures", 2),
         ("events", 1),
         ("problems", 6),
-        ("unsuccessful", 2),
+        ("unsuccessful", 3),
         ("unfinished", 1),
         ("ok", 1),
         ("dropped", 6),
@@ -113,6 +118,122 @@ def test_what_is_counted(name: str, actual: Any) -> None:
     assert result.holds == (actual == 0)
 
 
+APART = [
+    *[cancelled(1)] * 3,
+    cancelled(2, reason="left_upload", url="http://shop.example/upload"),
+    *[answered(401, 3, url="http://shop.example/login")] * 3,
+    answer(4, url="http://shop.example/login"),
+    *[failed("connection_terminated", 5, reason="collateral")] * 5,
+    failed("connection_terminated", 6, reason="reset"),
+    failed("connection_terminated", 7, reason="closed", url="http://shop.example/closed"),
+    failed("dns_error", 8, background="Windows"),
+    event("dns_error", 9, background="Windows"),
+    answered(200, 10, cause="grpc_error", error_code=-3, error_name="HTTPError", reason="unknown"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "actual"),
+    [
+        ("cancelled", 4),
+        ("client_cancelled", 4),
+        ("challenges", 1),
+        ("collateral", 5),
+        ("background", 2),
+        ("failures", 7),
+        ("unsuccessful", 4),
+        ("problems", 5),
+        ("flows", 16),
+        ("-2", 2),
+        ("-3", 3),
+        ("connection_terminated", 2),
+        ("dns_error", 0),
+        ("grpc_error", 1),
+        # Of a status code, how many responses had it, whatever came of it.
+        ("401", 3),
+        ("Client error", 3),
+        ("200", 2),
+        ("events", 0),
+    ],
+)
+def test_what_is_no_problem_has_a_budget_of_its_own(name: str, actual: int) -> None:
+    (result,) = judged(f"{name}=0", of=tally(*APART))
+    assert (result.actual, result.holds) == (actual, actual == 0)
+
+
+def test_a_budget_shows_what_it_counts() -> None:
+    results = judged(
+        "cancelled=0",
+        "client_cancelled=0",
+        "challenges=0",
+        "collateral=0",
+        "connection_terminated=0",
+        "flows=0",
+        "request_bytes=0",
+        "background=0",
+        of=tally(*APART),
+    )
+    general = CAUSES["connection_terminated"].advice
+    reset = advice(Why("connection_terminated", "reset"))
+    cancelling = CAUSES["client_cancelled"].advice
+    get = "GET http://shop.example"
+    assert [(result.examples, result.advice) for result in results] == [
+        (
+            (
+                f"client_cancelled: {get}/upload",
+                f"client_cancelled: {get}/cart/17",
+            ),
+            (f"client_cancelled: {cancelling}",),
+        ),
+        ((f"{get}/upload", f"{get}/cart/17"), (cancelling,)),
+        ((f"401: {get}/login",), ()),
+        ((f"connection_terminated: {get}/cart/17",), (f"connection_terminated: {general}",)),
+        (
+            (f"{get}/closed", f"{get}/cart/17"),
+            (general, f"connection_terminated: reset: {reset}"),
+        ),
+        ((), ()),
+        ((), ()),
+        ((), ()),
+    ]
+
+
+def test_reasons_without_advice_of_their_own_share_that_of_their_cause() -> None:
+    cause = "connection_terminated"
+    found = tally(
+        *[failed(cause, reason="reset")] * 4,
+        *[failed(cause, reason="closed")] * 3,
+        *[failed(cause, reason="x")] * 2,
+    )
+    (result,) = judged(f"{cause}=0", of=found)
+    reset = advice(Why(cause, "reset"))
+    assert result.advice == (CAUSES[cause].advice, f"{cause}: reset: {reset}")
+
+
+def test_reasons_under_other_are_counted_of_their_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally_module, "TABLES", limited(1, "causes"))
+    full = tally(*(failed(reason=reason) for reason in "abc"), cancelled())
+    results = judged("connection_refused=3", "-2=3", "dns_error=0", "client_cancelled=1", of=full)
+    assert [(result.actual, result.holds, result.note) for result in results] == [
+        (3, True, ""),
+        (3, True, ""),
+        (0, True, ""),
+        (1, True, ""),
+    ]
+    # Of what a log of somebody else's has there, nobody knows what it was.
+    full.take({"table": "causes", "key": [OTHER] * 3, "flows": 2, "failures": 2})
+    results = judged("connection_refused=3", "-2=4", "dns_error=1", "client_cancelled=2", of=full)
+    assert [(result.actual, result.holds) for result in results] == [
+        (3, False),
+        (3, False),
+        (0, False),
+        (1, False),
+    ]
+    assert {result.note for result in results} == {
+        f"up to 2 more may be among those counted under {OTHER}"
+    }
+
+
 @given(
     st.sampled_from([*BANDS, *map(str, ERRORS), *CAUSES, "flows", "404"]),
     st.integers(0, 10**15 - 1),
@@ -132,6 +253,15 @@ def test_limits_are_inclusive(limit: int, maximum: str, minimum: str) -> None:
         maximum,
         minimum,
     ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "maximum", "minimum"),
+    [(4999, "EXCEEDED", "ok"), (5000, "ok", "ok"), (5001, "ok", "MISSED")],
+)
+def test_limits_of_times_are_inclusive(limit: int, maximum: str, minimum: str) -> None:
+    verdicts = [judged(f"max_ms={limit}")[0].verdict, judged(minima=[f"max_ms={limit}"])[0].verdict]
+    assert verdicts == [maximum, minimum]
 
 
 def test_a_time_that_no_flow_has() -> None:
@@ -468,8 +598,14 @@ def test_statistics_with_odd_examples_do_no_harm() -> None:
     odd = {"time": "never", "url": HOSTILE, "status": -1, "wait_ms": 9e14, "duration_ms": 9000}
     found = tally(*RECORDS)
     for row in (
-        {"table": "causes", "key": ["-2", HOSTILE], "flows": 1, "examples": [odd, {"time": ""}]},
-        {"table": "causes", "key": ["(other)", "(other)"], "flows": 1, "examples": [odd]},
+        {
+            "table": "causes",
+            "key": ["-2", HOSTILE, HOSTILE],
+            "flows": 1,
+            "failures": 1,
+            "examples": [odd, {"time": ""}],
+        },
+        {"table": "causes", "key": ["(other)"] * 3, "flows": 1, "examples": [odd]},
         {"table": "codes", "key": ["(other)", "(other)"], "flows": 1},
     ):
         found.take(row)

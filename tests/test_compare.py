@@ -30,9 +30,12 @@ from flowtally.vocabulary import CAUSES
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+from lab.cli import FAILURES
 from lab.cli import HOSTILE
 from lab.cli import Record
+from lab.cli import answer
 from lab.cli import answered
+from lab.cli import cancelled
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import final
@@ -64,11 +67,11 @@ AFTER = [
 
 COMPARED = """\
 Fixed: 1 problem gone. Gone: 1 problem, but what had it was not called again. New: 2 problems, all
-too rare to be sure. Slower: 6 percentiles. Failed 14.3 % → 0.0 % of flows. Status 400 and up
+too rare to be sure. Slower: 6 percentiles. Failed 14.3 % → 0.0 % of flows. Unsuccessful
 4.8 % → 3.2 % of flows.
 
-Before: 84 flows, 12 failed (14.3 %), 4 with status 400 and up, over 59.0 s
-After:  126 flows, 4 with status 400 and up, 6 failures without a flow, over 1 min 29 s
+Before: 84 flows, 12 failed (14.3 %), 4 unsuccessful, over 59.0 s
+After:  126 flows, 4 unsuccessful, 6 failures without a flow, over 1 min 29 s
 
 Fixed                         before  after
   -2 connection_refused  12 (14.3 %)      0
@@ -87,11 +90,11 @@ New                           before      after
 Other status       before         after
   200 OK      68 (81.0 %)  122 (96.8 %)
 
-Endpoint: failures and status 400 and up    before    after
-  GET http://shop.example/pay             12 of 20  1 of 31
+Endpoint: problems               before    after
+  GET http://shop.example/pay  12 of 20  1 of 31
 
-Host: failures and status 400 and up    before     after
-  shop.example                        15 of 83  4 of 124
+Host: problems    before     after
+  shop.example  15 of 83  4 of 124
 
 Duration                             before  after
   All flows                     p95   26 ms  36 ms  +40 %
@@ -234,8 +237,17 @@ RECORDS = st.lists(
             HOSTS,
             st.floats(0, 1e5),
         ),
-        st.builds(lambda cause, host: failed(cause, host=host), st.sampled_from([*CAUSES]), HOSTS),
+        st.builds(lambda cause, host: failed(cause, host=host), st.sampled_from(FAILURES), HOSTS),
+        st.builds(
+            lambda cause, reason: failed(cause, reason=reason),
+            st.sampled_from(["connection_terminated", "connection_refused"]),
+            st.sampled_from(["reset", "collateral", "x"]),
+        ),
         st.builds(lambda host: event(host=host), HOSTS),
+        st.builds(lambda host: cancelled(host=host), HOSTS),
+        st.builds(lambda host: answered(401, host=host), HOSTS),
+        st.builds(lambda host: answer(host=host), HOSTS),
+        st.just(failed(background="Windows")),
     ),
     max_size=30,
 )
@@ -350,7 +362,12 @@ def test_shares_are_compared(
         rows = [
             {"table": "timeline", "key": ["1", "0", "Success"], "flows": flows - failures},
             {"table": "timeline", "key": ["1", "0", "error"], "flows": failures},
-            {"table": "causes", "key": ["-2", "connection_refused"], "flows": failures},
+            {
+                "table": "causes",
+                "key": ["-2", "connection_refused", ""],
+                "flows": failures,
+                "failures": failures,
+            },
         ]
         for row in rows:
             if row["flows"]:
@@ -437,6 +454,54 @@ def test_what_was_not_called_again_is_not_fixed() -> None:
     }
 
 
+def test_reasons_are_compared_one_by_one() -> None:
+    before = tally(*[failed(reason="reset")] * 30, *[failed()] * 30)
+    after = tally(*[failed(reason="expired")] * 30, *[failed()] * 30)
+    found = compare(before, after)
+    assert {(c.name, c.reason): c.direction for c in found.problems} == {
+        ("connection_refused", "reset"): "vanished",
+        ("connection_refused", "expired"): "appeared",
+    }
+    assert found.error_codes == ()
+    said = text(found)
+    assert any("-2 connection_refused (reset)" in line for line in said)
+    assert any("-2 connection_refused (expired)" in line for line in said)
+    assert [problem["reason"] for problem in found.to_data()["problems"]] == ["expired", "reset"]
+
+
+def test_a_reason_has_its_own_advice() -> None:
+    (change,) = compare(
+        tally(answered()), tally(failed("connection_terminated", reason="reset"))
+    ).problems
+    assert change.advice != CAUSES["connection_terminated"].advice
+    assert change.advice.startswith("The server reset")
+
+
+def test_what_is_no_problem_is_no_difference_in_problems() -> None:
+    calm = [answered(401) for _ in range(50)] + [answer() for _ in range(50)]
+    others = [
+        *[cancelled()] * 30,
+        *[failed(reason="collateral")] * 30,
+        *[failed(background="Windows")] * 30,
+        *[answered(500, background="Windows")] * 30,
+    ]
+    found = compare(tally(*[answered()] * 100), tally(*calm, *others))
+    assert found.problems == found.hosts == found.endpoints == found.error_codes == ()
+    asked = compare(tally(*[answered()] * 100), tally(*[answered(401)] * 60, answer()))
+    assert [(c.name, c.after.count) for c in asked.problems] == [("401", 59)]
+
+
+def test_a_reason_that_may_stand_under_other_neither_came_nor_went(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tally_module, "TABLES", limited(2, "causes"))
+    before = tally(*(failed(reason=reason) for reason in "aabc"))
+    after = tally(*(failed(reason=reason) for reason in "aacb"), failed("dns_error"))
+    for one, other in ((before, after), (after, before)):
+        # Of b and c, each side has one under (other).
+        assert [change.name for change in compare(one, other).problems] == ["dns_error"]
+
+
 def test_what_a_full_table_counts_under_other_is_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally_module, "TABLES", limited(1))
     before = tally(answered(200, url="http://a/", host="a"))
@@ -497,10 +562,10 @@ def test_compare_as_json(tmp_path: Path) -> None:
 
 def test_a_log_with_itself(tmp_path: Path) -> None:
     before, _ = write_logs(tmp_path, BEFORE, AFTER)
-    side = "84 flows, 12 failed (14.3 %), 4 with status 400 and up, over 59.0 s"
+    side = "84 flows, 12 failed (14.3 %), 4 unsuccessful, over 59.0 s"
     assert run("compare", before, before).stdout == (
         "No difference. Failed 14.3 % → 14.3 % of flows. "
-        "Status 400 and up 4.8 % → 4.8 % of flows.\n\n"
+        "Unsuccessful 4.8 % → 4.8 % of flows.\n\n"
         f"Before: {side}\nAfter:  {side}\n"
     )
 

@@ -32,12 +32,17 @@ from flowtally.valid import check
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
+from lab.cli import Record
 from lab.cli import answered
+from lab.cli import cancelled
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import final
 from lab.cli import lines
+from lab.cli import numbered
 from lab.cli import start
+from lab.cli import tally
+from lab.sessions import everything
 from test_tally import plain
 
 TIME = "2026-01-02T03:04:05.678Z"
@@ -450,7 +455,7 @@ def test_a_log_that_is_made_anew_while_a_checkpoint_is_written(tmp_path: Path) -
         assert b'"type":"stats"' in session.path.read_bytes()
         kill(session)
         found = read_file(session.path)
-        assert found.merged().flows + found.merged().events == 150
+        assert found.merged().totals().attempts == 150
         assert plain(found.merged())[0] == plain(session.tally)[0]
 
 
@@ -481,11 +486,61 @@ def test_unreadable_lines_are_named_and_skipped() -> None:
         ("log 0", 3, "not JSON"),
         ("log 0", 5, "not a record"),
         ("log 0", 6, "a record without a session"),
-        ("log 0", 8, "status is 'x' in band 'Client error'"),
+        ("log 0", 8, "status is 'x', not a number"),
         ("log 0", 9, "torn line"),
     ]
     assert found.unreadable == 5
     assert found.merged().flows == 2
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        (answered(stream=True), ""),
+        (answered(stream=False), "stream is False, not true"),
+        (answered(stream=[]), "stream is [], not true"),
+        (answered(answers="a flow", challenge=407), ""),
+        (answered(answers="a flow"), ""),
+        (answered(answers=["a flow"]), "answers is ['a flow'], not text"),
+        (answered(answers="x", challenge=404), "challenge is 404, not 401 or 407"),
+        (answered(answers="x", challenge="401"), "challenge is '401', not 401 or 407"),
+        (answered(answers="x", challenge=401.0), "challenge is 401.0, not 401 or 407"),
+        (answered(reason=5), "reason is 5, not text"),
+        (answered(background=True), "background is True, not text"),
+        (event(background="Windows"), ""),
+        (event(background=[]), "background is [], not text"),
+        (event(reason={}), "reason is {}, not text"),
+        (cancelled(), ""),
+        (cancelled(status=200), ""),
+        (cancelled(status=[200]), "status is [200], not a number"),
+        (failed(status={}), "status is {}, not a number"),
+        (cancelled(error_code=-2), "a cancelled flow with an error code, or without a cause"),
+        (cancelled(cause=""), "a cancelled flow with an error code, or without a cause"),
+        (answered(cause="cors_blocked"), "a cause without an error code"),
+        (answered(cause="cors_blocked", error_code=-1), ""),
+        (failed(outcome="ok"), ""),
+        ({**start(), "background": [], "stream": []}, ""),
+    ],
+)
+def test_what_is_no_record(record: Record, says: str) -> None:
+    """Whatever passes can be counted."""
+    (checked,) = numbered(record)
+    assert check(checked) == says
+    if not says:
+        tally(checked)
+
+
+def test_everything_is_read_from_wherever_the_last_checkpoint_stands() -> None:
+    records = everything(40)
+    whole = plain(tally(*records))
+    for cut in range(1, len(records) + 1, 7):
+        text = lines(*records[:cut], final(*records[:cut]) | {"final": False}, *records[cut:])
+        assert plain(read_text(text).merged()) == whole
+        # What answers a challenge may come before or after the checkpoint, or in another file.
+        halves = (lines(*numbered(*records)[:cut]), lines(*numbered(*records)[cut:]))
+        assert (
+            plain(read_text(*halves).merged()) == plain(read_text(*halves[::-1]).merged()) == whole
+        )
 
 
 def test_only_the_first_are_named() -> None:

@@ -98,12 +98,12 @@ def test_named_folders_and_logs(tmp_path: Path) -> None:
     assert [session["session"] for session in found] == [NEW, KILLED, "11111111", OLD]
     assert found[-1] == {
         "session": OLD,
-        "time": "2026-01-02T03:04:05.000Z",
+        "begun": "2026-01-02T03:04:05.000Z",
         "seconds": 60.0,
         "flows": 2,
         "failures": 1,
         "events": 1,
-        "final": True,
+        "ended_cleanly": True,
         "log": f"{folder}/a.jsonl",
     }
 

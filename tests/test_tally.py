@@ -63,6 +63,13 @@ def failed(cause: str = "connection_refused", **fields: Any) -> Record:
     return record | {"cause": cause, "side": CAUSES[cause].side}
 
 
+def cancelled(**fields: Any) -> Record:
+    record = flow(cause="client_cancelled", side="client", **fields)
+    for name in ("status", "band", "description"):
+        del record[name]
+    return record | {"outcome": "cancelled"}
+
+
 def event(cause: str = "client_tls_rejected", **fields: Any) -> Record:
     return {
         "type": "event",
@@ -105,7 +112,33 @@ STATUS = st.builds(
     lambda code: flow(**status_tag(code)),
     st.one_of(st.sampled_from(list(STATUS_TAGS)), st.integers(-10, 10_000)),
 )
-FAILURE = st.builds(failed, st.sampled_from(list(CAUSES)))
+BROKEN = [cause for cause, known in CAUSES.items() if known.error]
+REASONS = st.sampled_from(["", "reset", "collateral", "out of the blue"])
+FAILURE = st.builds(
+    lambda cause, reason: failed(cause) | ({"reason": reason} if reason else {}),
+    st.sampled_from(BROKEN),
+    REASONS,
+)
+CANCELLED = st.builds(
+    lambda kind, head: cancelled(kind=kind) | ({} if head is None else status_tag(head)),
+    st.sampled_from(["http", "websocket"]),
+    st.sampled_from([None]),
+)
+OVERLAY = st.builds(
+    lambda status, cause: (
+        flow(**status_tag(status), cause=cause, side="server")
+        | error_fields("grpc_error" if status >= 400 else cause)
+    ),
+    st.sampled_from([200, 404]),
+    st.sampled_from(["grpc_error", "cors_blocked"]),
+)
+CHALLENGE = st.builds(lambda code: flow(**STATUS_TAGS[code]), st.sampled_from([401, 407]))
+ANSWER = st.builds(
+    lambda status, code: flow(**STATUS_TAGS[status], answers="x", challenge=code),
+    st.sampled_from([200, 401]),
+    st.sampled_from([401, 407]),
+)
+STREAM = st.just(flow(stream=True))
 PLAIN = st.builds(
     lambda outcome, kind: {
         name: value
@@ -124,11 +157,14 @@ REDIRECT = st.builds(
     lambda tag: tag | {"error_code": -5, "error_name": "TooManyRedirects", "side": "server"},
     st.just(flow(cause="redirect_loop", **STATUS_TAGS[302])),
 )
-EVENT_RECORD = st.builds(event, st.sampled_from(list(CAUSES)))
+EVENT_RECORD = st.builds(event, st.sampled_from(BROKEN))
 RECORDS = st.lists(
     st.builds(
         lambda record, extra: record | extra,
-        st.one_of(STATUS, FAILURE, PLAIN, WEBSOCKET, OPEN, REDIRECT, EVENT_RECORD),
+        st.one_of(
+            st.one_of(STATUS, FAILURE, PLAIN, WEBSOCKET, OPEN, REDIRECT, EVENT_RECORD),
+            st.one_of(CANCELLED, OVERLAY, CHALLENGE, ANSWER, STREAM),
+        ),
         st.fixed_dictionaries(
             {"time": st.integers(0, 2**31).map(timestamp)},
             optional={
@@ -139,6 +175,7 @@ RECORDS = st.lists(
                 "wait_ms": st.floats(0, 1e9),
                 "duration_ms": st.floats(0, 1e9),
                 "response_bytes": st.integers(0, 2**40),
+                "background": st.sampled_from(["Chromium", "Windows"]),
             },
         ),
     )
@@ -147,11 +184,17 @@ RECORDS = st.lists(
 
 def assert_sums(tally: Tally, records: list[Record]) -> None:
     """Nothing is counted twice, nothing is left out, in whatever table it is counted."""
+    apart = [record for record in records if "background" in record]
+    rows = tally["background"].values()
+    assert sum(row.count for row in rows) == tally.totals().background == len(apart)
+    assert sum(row.events for row in rows) == sum(r["type"] == "event" for r in apart)
+    records = [record for record in records if "background" not in record]
     flows = [record for record in records if record["type"] == "flow"]
     events = len(records) - len(flows)
     received = sum(record.get("response_bytes", 0) for record in flows)
     outcomes = [record["outcome"] for record in flows]
-    assert (tally.flows, tally.events) == (len(flows), events)
+    totals = tally.totals()
+    assert (tally.flows, totals.flows, totals.events) == (len(flows), len(flows), events)
     for name in ("hosts", "timeline"):
         assert sum(row.flows for row in tally[name].values()) == len(flows)
         assert sum(row.events for row in tally[name].values()) == events
@@ -162,17 +205,33 @@ def assert_sums(tally: Tally, records: list[Record]) -> None:
     complete = outcomes.count("status")
     assert sum(row.flows for row in tally["codes"].values()) == complete
     assert sum(row.flows for _, row, _ in tally.bands()) == complete
-    assert tally.failures == outcomes.count("error")
-    for outcome in ("ok", "unfinished", "error"):
+    assert totals.failures == outcomes.count("error")
+    assert totals.cancelled == outcomes.count("cancelled")
+    for outcome in ("ok", "unfinished", "error", "cancelled"):
         assert tally.sum("flows", outcome) == outcomes.count(outcome)
     assert tally.sum("events", EVENT) == events
     wrong = [record for record in records if "error_code" in record]
-    unfinished = outcomes.count("unfinished")
+    no_problem = outcomes.count("unfinished") + outcomes.count("cancelled")
+    answers = sum("answers" in record for record in flows)
+    collateral = sum(
+        record["outcome"] == "error" and record.get("reason") == "collateral" for record in flows
+    )
     for name in ("causes", "hosts_of_causes"):
-        rows = tally[name].items()
-        assert sum(row.count for key, row in rows if key[0]) == len(wrong)
-        assert sum(row.count for key, row in rows if not key[0]) == unfinished
-    assert tally.unsuccessful == sum(record["error_code"] == -3 for record in wrong)
+        of = tally[name].items()
+        if not any(key[0] == OTHER for key, _ in of):
+            assert sum(row.count for key, row in of if key[0]) == len(wrong)
+            assert sum(row.count for key, row in of if not key[0]) == no_problem
+        assert sum(row.challenges for _, row in of) == answers
+        assert sum(row.collateral for _, row in of) == collateral
+    for name in ("hosts", "timeline", "endpoints"):
+        assert sum(row.challenges for row in tally[name].values()) == answers
+        assert sum(row.collateral for row in tally[name].values()) == collateral
+        assert sum(row.cancelled for row in tally[name].values()) == totals.cancelled
+    assert (totals.challenges, totals.collateral) == (answers, collateral)
+    assert totals.unsuccessful == sum(
+        record["type"] == "flow" and record["outcome"] == "status" for record in wrong
+    )
+    assert totals.problems == max(0, len(wrong) - answers - collateral)
     others = sum(record["kind"] != "http" for record in flows)
     assert sum(row.flows for row in tally["protocols"].values()) == others
 
@@ -210,7 +269,7 @@ def test_what_is_common_decides_where_a_record_is_counted(records: list[Record])
             continue
         known = {name: record[name] for name in (*COMMON, "band") if name in record}
         for table in TABLES:
-            if table.common:
+            if table.common and "background" not in record:
                 assert table.key(known) == table.key(record)
 
 
@@ -248,16 +307,17 @@ def test_the_tables() -> None:
         ("Redirection", ["302"]),
         ("Client error", ["404"]),
     ]
-    assert {code: list(causes) for code, causes in tally.errors().items()} == {
-        "-2": ["connection_refused", "client_tls_rejected"],
-        "-3": ["404"],
-        "-5": ["redirect_loop"],
+    assert {key: row.count for key, row in tally["causes"].items()} == {
+        ("-2", "connection_refused", ""): 1,
+        ("-2", "client_tls_rejected", ""): 1,
+        ("-3", "404", ""): 1,
+        ("-5", "redirect_loop", ""): 1,
     }
     assert {key: row.count for key, row in tally["hosts_of_causes"].items()} == {
-        ("-2", "connection_refused", "host"): 1,
-        ("-2", "client_tls_rejected", "pinned:8443"): 1,
-        ("-3", "404", "host"): 1,
-        ("-5", "redirect_loop", "host"): 1,
+        ("-2", "connection_refused", "", "host"): 1,
+        ("-2", "client_tls_rejected", "", "pinned:8443"): 1,
+        ("-3", "404", "", "host"): 1,
+        ("-5", "redirect_loop", "", "host"): 1,
     }
     assert {key: (row.flows, row.events) for key, row in tally["hosts"].items()} == {
         ("host:8080",): (1, 0),
@@ -265,12 +325,12 @@ def test_the_tables() -> None:
         ("pinned:8443",): (0, 1),
     }
     host = tally["hosts"]["host",]
-    assert (host.failures, host.unsuccessful, host.problems) == (1, 1, 2)
+    assert (host.failures, host.unsuccessful, host.problems) == (1, 2, 3)
     total = tally.total()
     assert (total.request_bytes, total.response_bytes) == (4, 40)
     assert (total.wait.count, total.duration.count) == (4, 4)
     # 404, refused, redirect loop, event.
-    assert tally.problems == 4
+    assert tally.totals().problems == 4
     assert (tally.first, tally.last) == (timestamp(1_000_000), timestamp(1_000_004))
 
 
@@ -288,13 +348,249 @@ def test_protocols_and_unfinished() -> None:
     assert tally["causes"][UNFINISHED].flows == 1
     assert [kept["flow"] for kept in tally["causes"][UNFINISHED].examples] == ["3"]
     assert tally["hosts_of_causes"][*UNFINISHED, "slow:8000"].flows == 1
-    assert tally.problems == 1
+    assert tally.totals().problems == 1
+
+
+# --- what is no problem ---
+
+
+def problems_of(tally: Tally, name: str) -> dict[Any, int]:
+    return {key: row.problems for key, row in tally[name].items() if row.problems}
+
+
+def test_what_a_client_cancelled_is_no_failure() -> None:
+    partly = cancelled(number=2, reason="left_upload") | {"status": 200}
+    tally = fold([cancelled(number=1), partly, failed(number=3)])
+    totals = tally.totals()
+    assert (totals.flows, totals.failures, totals.cancelled, totals.problems) == (3, 1, 2, 1)
+    assert totals.unsuccessful == 0
+    assert {key: (row.cancelled, row.problems) for key, row in tally["causes"].items()} == {
+        ("", "client_cancelled", ""): (1, 0),
+        ("", "client_cancelled", "left_upload"): (1, 0),
+        ("-2", "connection_refused", ""): (0, 1),
+    }
+    assert tally["hosts_of_causes"]["", "client_cancelled", "left_upload", "host"].cancelled == 1
+    assert {name: row.flows for (_, name), row in tally["timeline"].items()} == {
+        "cancelled": 1,
+        "error": 1,
+    } | {"cancelled": 1}
+    assert not tally["codes"]
+
+
+def test_a_cause_has_its_reasons() -> None:
+    records = [failed(number=n, reason=reason) for n, reason in enumerate(("reset", "reset", "x"))]
+    tally = fold([*records, failed(number=4), event("tls_alert_received", reason="reset")])
+    assert problems_of(tally, "causes") == {
+        ("-2", "connection_refused", "reset"): 2,
+        ("-2", "connection_refused", "x"): 1,
+        ("-2", "connection_refused", ""): 1,
+        ("-2", "tls_alert_received", "reset"): 1,
+    }
+    kept = tally["causes"]["-2", "connection_refused", "x"].examples
+    assert [example["reason"] for example in kept] == ["x"]
+
+
+def test_a_complete_response_may_be_a_failure_all_the_same() -> None:
+    ours = {"cause": "cors_blocked", "side": "server", **error_fields("cors_blocked")}
+    both = status_tag(404) | {"cause": "grpc_error", "reason": "not_found"}
+    tally = fold([flow(1, **ours), flow(2, **both), flow(3, **status_tag(500))])
+    totals = tally.totals()
+    assert (totals.failures, totals.unsuccessful, totals.problems) == (0, 3, 3)
+    assert problems_of(tally, "causes") == {
+        ("-1", "cors_blocked", ""): 1,
+        ("-3", "grpc_error", "not_found"): 1,
+        ("-3", "500", ""): 1,
+    }
+    assert {key: row.flows for key, row in tally["codes"].items()} == {
+        ("Success", "200"): 1,
+        ("Client error", "404"): 1,
+        ("Server error", "500"): 1,
+    }
+
+
+def asked(number: int, code: int = 401, **fields: Any) -> Record:
+    return flow(number, url="http://host/login", **STATUS_TAGS[code], **fields)
+
+
+def test_a_challenge_that_was_answered_is_no_problem() -> None:
+    login = {"url": "http://host/login", "answers": "1", "challenge": 401}
+    tally = fold([asked(1), asked(2), flow(3, **login, media_type="text/plain")])
+    totals = tally.totals()
+    assert (totals.unsuccessful, totals.challenges, totals.problems) == (2, 1, 1)
+    assert problems_of(tally, "causes") == {("-3", "401", ""): 1}
+    assert problems_of(tally, "hosts_of_causes") == {("-3", "401", "", "host"): 1}
+    assert problems_of(tally, "hosts") == {("host",): 1}
+    assert problems_of(tally, "endpoints") == {("GET http://host/login",): 1}
+    # It was another response than the one that its answer got.
+    counted = {key: (row.unsuccessful, row.challenges) for key, row in tally["codes"].items()}
+    assert counted == {("Client error", "401"): (2, 1), ("Success", "200"): (0, 0)}
+    assert tally["media_types"]["text/plain",].challenges == 0
+
+
+def test_each_challenge_of_a_chain_is_taken_out_once() -> None:
+    """As with NTLM: the answer to the first challenge is challenged again."""
+    last = {"url": "http://host/login", "answers": "2", "challenge": 401}
+    chain = [asked(1), asked(2, answers="1", challenge=401), flow(3, **last)]
+    tally = fold([*chain, asked(4)])
+    assert tally.totals().challenges == 2
+    for name in ("causes", "hosts_of_causes", "hosts", "endpoints", "codes"):
+        assert list(problems_of(tally, name).values()) == [1], name
+
+
+def test_an_answer_that_fails_is_a_problem() -> None:
+    """Credentials were asked for and given; what came then is another matter."""
+    broken = status_tag(404) | {"url": "http://host/login", "answers": "1", "challenge": 407}
+    tally = fold([asked(1, 407), flow(2, **broken)])
+    assert tally.totals().problems == 1
+    assert problems_of(tally, "causes") == {("-3", "404", ""): 1}
+    assert tally["causes"]["-3", "407", ""].challenges == 1
+
+
+def test_an_answer_may_be_in_another_log_than_the_challenge() -> None:
+    answer = flow(2, url="http://host/login", answers="1", challenge=401)
+    one, other = fold([asked(1)]), fold([answer])
+    assert other.totals().problems == 0
+    assert other["causes"]["-3", "401", ""].problems == 0
+    other.merge(one)
+    assert plain(other) == plain(fold([asked(1), answer]))
+    assert other.totals().problems == 0
+    assert other["codes"]["Client error", "401"].description == "Unauthorized"
+
+
+def test_what_another_stream_caused_is_a_failure_and_no_problem() -> None:
+    collateral = [failed(number=n, reason="collateral") for n in (1, 2)]
+    told = event("connection_terminated", reason="collateral")  # no stream of a connection
+    named = flow(4, **status_tag(500), reason="collateral")  # nor is a response
+    tally = fold([*collateral, failed(number=3), told, named])
+    totals = tally.totals()
+    assert (totals.failures, totals.collateral, totals.problems) == (3, 2, 3)
+    row = tally["causes"]["-2", "connection_refused", "collateral"]
+    assert (row.failures, row.collateral, row.problems) == (2, 2, 0)
+    assert tally["hosts"]["host",].problems == 2
+
+
+def test_background_traffic_is_counted_by_itself() -> None:
+    own = [
+        flow(1, background="Chromium"),
+        failed(number=2, reason="collateral") | {"background": "Chromium"},
+        cancelled(number=3, background="Chromium"),
+        flow(4, background="Windows", **status_tag(404)),
+        flow(5, background="Windows", outcome="unfinished"),
+        event(background="Windows"),
+    ]
+    tally = fold(own)
+    assert {name for name, rows in tally.tables.items() if rows} == {"background"}
+    said = {
+        key[0]: {name: getattr(row, name) for name in COUNTS if getattr(row, name)}
+        for key, row in tally["background"].items()
+    }
+    assert said == {
+        "Chromium": {
+            "flows": 3,
+            "failures": 1,
+            "collateral": 1,
+            "cancelled": 1,
+            "request_bytes": 3,
+            "response_bytes": 30,
+        },
+        "Windows": {
+            "flows": 2,
+            "unsuccessful": 1,
+            "events": 1,
+            "request_bytes": 2,
+            "response_bytes": 20,
+        },
+    }
+    totals = tally.totals()
+    assert (totals.flows, totals.events, totals.problems, totals.background) == (0, 0, 0, 6)
+    assert (totals.attempts, totals.first, totals.last) == (0, timestamp(1_000_000), own[4]["time"])
+    assert fold([flow(1)]).totals().background == 0
+    sizeless = flow(background="Windows")
+    del sizeless["request_bytes"], sizeless["response_bytes"]
+    row = fold([sizeless])["background"]["Windows",]
+    assert (row.flows, row.request_bytes, row.response_bytes) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        flow(stream=True),
+        flow(kind="websocket", **STATUS_TAGS[101]),
+        cancelled(),
+        failed(kind="websocket"),
+    ],
+)
+def test_some_times_do_not_say_how_fast_anything_is(record: Record) -> None:
+    tally = fold([record | {"duration_ms": 1e9}, flow(1)])
+    for name, rows in tally.tables.items():
+        for row in rows.values():
+            assert max(row.duration.points().get("max", 0), row.wait.points().get("max", 0)) < 10
+            assert all(kept["flow"] == "1" for kept in row.examples if name == "slowest")
+    assert (tally.total().duration.count, tally.total().wait.count) == (1, 1)
+    assert tally.total().flows == 2
+
+
+def test_times_are_of_everything_else() -> None:
+    records = [flow(1), failed(number=2), flow(3, **status_tag(404)), flow(4, kind="dns")]
+    assert fold(records).total().duration.count == 4
+
+
+def test_the_totals() -> None:
+    gap: Record = {"type": "gap", "session": "0", "seq": 9, "time": timestamp(5), "dropped": 4}
+    background = flow(6, background="Chromium")
+    answer = flow(5, answers="1", challenge=401)
+    records = [asked(1), flow(2, outcome="unfinished"), flow(3, outcome="ok", kind="dns")]
+    tally = fold([*records, cancelled(number=4), answer, background, gap, event(), failed()])
+    assert tally.totals()._asdict() == {
+        "flows": 6,
+        "failures": 1,
+        "unsuccessful": 1,
+        "cancelled": 1,
+        "events": 1,
+        "challenges": 1,
+        "collateral": 0,
+        "problems": 2,
+        "ok": 1,
+        "unfinished": 1,
+        "background": 1,
+        "request_bytes": 6,
+        "response_bytes": 60,
+        "dropped": 4,
+        "first": timestamp(1_000_000),
+        "last": timestamp(1_000_006),
+    }
+    assert tally.totals().attempts == 7
+
+
+def test_a_gap_is_no_background_traffic() -> None:
+    tally = fold(
+        [
+            {
+                "type": t,
+                "session": "0",
+                "seq": 1,
+                "time": timestamp(1),
+                "schema": 2,
+                "dropped": 1,
+                "background": "Chromium",
+            }
+            for t in ("gap", "session_start")
+        ]
+    )
+    assert (tally.dropped, tally.totals().background) == (1, 0)
 
 
 def test_the_latest_examples_are_kept() -> None:
     tally = fold([failed(number=number) for number in (9, 1, 8, 2, 7, 3, 6)])
-    examples = tally["causes"]["-2", "connection_refused"].examples
+    examples = tally["causes"]["-2", "connection_refused", ""].examples
     assert [kept["flow"] for kept in examples] == ["3", "6", "7", "8", "9"]
+
+
+def test_examples_are_saved() -> None:
+    tally = loaded(fold([failed(number=number, reason="reset") for number in range(7)]))
+    examples = tally["causes"]["-2", "connection_refused", "reset"].examples
+    assert [kept["flow"] for kept in examples] == ["2", "3", "4", "5", "6"]
+    assert [kept["flow"] for kept in tally["slowest"][()].examples] == list("0123456")
 
 
 def test_the_slowest_requests_are_kept() -> None:
@@ -310,7 +606,7 @@ def test_the_slowest_requests_are_kept() -> None:
 
 def test_a_long_url_is_shortened_in_an_example() -> None:
     tally = fold([failed(url="http://h/" + "é" * 5000)])
-    (kept,) = tally["causes"]["-2", "connection_refused"].examples
+    (kept,) = tally["causes"]["-2", "connection_refused", ""].examples
     assert len(kept["url"]) == MAX_EXAMPLE_URL
     assert kept["url"].endswith("é…")
 
@@ -414,8 +710,31 @@ def test_a_group_does_not_take_the_room_of_another(monkeypatch: pytest.MonkeyPat
     records = [failed("dns_error", number=number, host=f"no{number}") for number in range(9)]
     tally = fold([*records, failed(host="shop"), *records])
     rows = tally["hosts_of_causes"]
-    assert rows["-2", "connection_refused", "shop"].flows == 1
-    assert rows["-2", "dns_error", OTHER].flows == 14
+    assert rows["-2", "connection_refused", "", "shop"].flows == 1
+    assert rows["-2", "dns_error", "", OTHER].flows == 14
+
+
+def test_reasons_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GraphQL operation's name may be anything."""
+    tiny(monkeypatch)
+    tag = {"cause": "graphql_error", "side": "server", **error_fields("graphql_error")}
+    records = [flow(n, **tag, reason=f"query{n}") for n in range(9)]
+    causes = fold([*records, failed(), failed(reason="reset")])["causes"]
+    assert {key: row.problems for key, row in causes.items()} == {
+        ("-3", "graphql_error", "query0"): 1,
+        ("-3", "graphql_error", "query1"): 1,
+        ("-3", "graphql_error", OTHER): 7,
+        ("-2", "connection_refused", ""): 1,
+        ("-2", "connection_refused", "reset"): 1,
+    }
+    # What is hidden of a reason is none of it hidden of the cause.
+    assert causes.hidden("-3", "graphql_error", "query9") == 7
+    assert causes.hidden("-3", "graphql_error", "") == 7
+    assert causes.hidden("-3", "graphql_error") == causes.hidden("-3") == 0
+    assert causes.hidden("-2", "connection_refused", "closed") == 0
+    causes.admit((OTHER, OTHER, OTHER)).flows += 5
+    assert causes.hidden("-3", "graphql_error") == causes.hidden("-3") == 5
+    assert causes.hidden("-3", "graphql_error", "query9") == 12
 
 
 def test_groups_without_end_are_bounded_too() -> None:
@@ -567,12 +886,18 @@ def test_what_is_no_row_is_refused(data: Any) -> None:
         ({"duration": {"buckets": [0, -1], "sum_ms": 1, "max_ms": 1}}, "holds nothing"),
         ({"examples": [{"time": "x"}]}, "at most 0 examples"),
         ({"table": "codes", "key": ["nope", "200"]}, "cannot have the band 'nope'"),
-        ({"table": "causes", "key": ["-7", "x"]}, "cannot have the error_code '-7'"),
-        ({"table": "causes", "key": ["-2", "x"], "examples": {}}, "at most 5"),
-        ({"table": "causes", "key": ["-2", "x"], "examples": [5]}, "an example that is none"),
-        ({"table": "causes", "key": ["-2", "x"], "examples": [{"time": 5}]}, "is none"),
-        ({"table": "causes", "key": ["-2", "x"], "examples": [{"time": "", "url": 5}]}, "'url'"),
-        ({"table": "causes", "key": ["-2", "x"], "examples": [{"time": "", "port": ""}]}, "'port'"),
+        ({"table": "causes", "key": ["-7", "x", ""]}, "cannot have the error_code '-7'"),
+        ({"table": "causes", "key": ["-2", "x", ""], "examples": {}}, "at most 5"),
+        ({"table": "causes", "key": ["-2", "x", ""], "examples": [5]}, "an example that is none"),
+        ({"table": "causes", "key": ["-2", "x", ""], "examples": [{"time": 5}]}, "is none"),
+        (
+            {"table": "causes", "key": ["-2", "x", ""], "examples": [{"time": "", "url": 5}]},
+            "'url'",
+        ),
+        (
+            {"table": "causes", "key": ["-2", "x", ""], "examples": [{"time": "", "port": ""}]},
+            "'port'",
+        ),
         ({"table": "slowest", "key": [], "examples": [{"time": ""}]}, "without 'duration_ms'"),
         ({"table": "slowest", "key": [], "examples": [{"time": "", "duration_ms": ""}]}, "in ms"),
         ({"table": "timeline", "key": ["7", "0", "ok"]}, "cannot have the seconds '7'"),

@@ -10,6 +10,7 @@ import pytest
 from flowtally import tally as tally_module
 from flowtally.report.view import Line
 from flowtally.report.view import Problem
+from flowtally.report.view import apart
 from flowtally.report.view import durations
 from flowtally.report.view import timeline
 from flowtally.report.view import view
@@ -19,12 +20,17 @@ from flowtally.rows import SERIES
 from flowtally.tally import Tally
 from flowtally.vocabulary import CAUSES
 from flowtally.vocabulary import UNSUCCESSFUL
+from flowtally.vocabulary import Why
+from flowtally.vocabulary import without_proxy
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 from lab.cli import BEGIN
+from lab.cli import FAILURES
 from lab.cli import Record
+from lab.cli import answer
 from lab.cli import answered
+from lab.cli import cancelled
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import limited
@@ -39,9 +45,14 @@ MILLISECONDS = st.none() | st.floats(0, 1e9) | st.sampled_from([0.0, 0.1, 0.101,
 def records(draw: st.DrawFn) -> Record:
     """A flow or an event."""
     host, second = draw(HOSTS), draw(SECONDS)
-    which = draw(st.sampled_from(["answered", "failed", "event", "ok", "unfinished"]))
+    which = draw(
+        st.sampled_from(
+            ["answered", "failed", "cancelled", "overlay", "answer", "event", "ok", "unfinished"]
+        )
+    )
+    background = draw(st.sampled_from([{}, {}, {}, {"background": "Chromium"}]))
     if which == "event":
-        return event(draw(st.sampled_from(sorted(CAUSES))), second, host=host)
+        return event(draw(st.sampled_from(FAILURES)), second, host=host, **background)
     fields = {
         "host": host,
         "url": f"http://{host}/{draw(st.sampled_from('xyz'))}",
@@ -51,8 +62,18 @@ def records(draw: st.DrawFn) -> Record:
         "method": draw(st.sampled_from(["GET", "POST", ""])),
         "port": draw(st.sampled_from([80, 8000, None])),
     }
+    fields |= background
     if which == "failed":
-        record = failed(draw(st.sampled_from(sorted(CAUSES))), second)
+        record = failed(draw(st.sampled_from(FAILURES)), second)
+        record |= draw(st.sampled_from([{}, {"reason": "reset"}, {"reason": "collateral"}]))
+    elif which == "cancelled":
+        record = cancelled(second)
+    elif which == "overlay":
+        record = answered(200, second) | {"cause": "cors_blocked", "error_code": -1}
+    elif which == "answer":
+        # Of a challenge that was counted too: the sums are exact.
+        record = answered(401, second, answers="x", challenge=401)
+        fields["kind"] = "http"
     else:
         record = answered(draw(st.sampled_from([101, 200, 204, 302, 404, 503, 0, 999])), second)
         if which != "answered":
@@ -89,40 +110,47 @@ def number(line: Line, field: str) -> float:
 @settings(deadline=None)
 def test_the_sums_are_those_of_the_tally(found: Tally) -> None:
     shown = view(found, 1000)
-    headline = shown.headline
+    headline = shown.totals
     status, hosts = shown.lines("bands").rows, shown.lines("hosts").rows
     bands = [line for line in status if line.total]
     assert headline.flows == found.flows
-    assert headline.flows == total(bands) + headline.failures + headline.ok + headline.unfinished
+    assert headline == found.totals()
+    rest = headline.failures + headline.cancelled + headline.ok + headline.unfinished
+    assert headline.flows == total(bands) + rest
     for band in bands:
         codes = [line for line in status if line.band == band.band and not line.total]
         for field in ("flows", "request_bytes", "response_bytes"):
             assert total(codes, field) == band.values[field]
     assert total(bands, "share") * found.flows == pytest.approx(total(bands))
-    for field in ("flows", "failures", "unsuccessful", "events"):
-        assert total(hosts, field) == getattr(found, field) == getattr(headline, field)
-    failing = shown.lines("failing").rows
-    assert total(failing, "failures") == headline.failures
-    assert total(failing, "unsuccessful") == headline.unsuccessful
+    for field in ("flows", "failures", "unsuccessful", "events", "cancelled"):
+        assert total(hosts, field) == getattr(headline, field)
     assert all(lines.more == 0 for lines in shown.tables)
     assert total(shown.lines("protocols").rows) == sum(
         row.flows for (kind, _), row in found["methods"].items() if kind != "http"
     )
-    by_code = {
-        int(code): sum(row.count for row in causes.values())
-        for code, causes in found.errors().items()
-    }
+    by_code: dict[int, int] = {}
+    for (text, *_), row in found["causes"].items():
+        code = int(text or 0)
+        by_code[code] = by_code.get(code, 0) + row.problems
     for code, count in by_code.items():
         assert sum(problem.count for problem in shown.problems if problem.code == code) == count
-    assert sum(by_code.values()) == headline.failures + headline.unsuccessful + headline.events
-    assert sum(p.count for p in shown.problems if not p.code) == headline.unfinished
+    assert sum(problem.count for problem in shown.problems) == headline.problems
+    assert sum(p.count for p in shown.apart) == headline.unfinished + headline.cancelled
+    assert all(problem.code and not problem.apart for problem in shown.problems)
+    assert all(each.apart and not each.code for each in shown.apart)
+    for problem in (*shown.problems, *shown.apart):
+        assert sum(host.times for host in problem.hosts) <= problem.count
+        assert all(host.times for host in problem.hosts)
 
 
 @given(TALLIES, st.integers(2, 500))
 @settings(deadline=None)
 def test_the_timeline_counts_everything_once(found: Tally, slots: int) -> None:
     shown = timeline(found, slots)
-    assert sum(map(sum, shown.series.values())) == found.flows + found.events
+    totals = found.totals()
+    assert sum(map(sum, shown.series.values())) == totals.attempts
+    assert sum(shown.unsuccessful) == totals.unsuccessful
+    assert len(shown.unsuccessful) == len(shown.starts)
     assert list(shown.series) == [name for name in SERIES if name in shown.series]
     assert all(any(column) for column in shown.series.values())
     assert {len(column) for column in shown.series.values()} <= {len(shown.starts)}
@@ -182,8 +210,6 @@ def test_what_is_left_out_is_counted(found: Tally, rows: int) -> None:
 
 
 def rank(problem: Problem) -> tuple[int, int]:
-    if not problem.code:
-        return 2, 0
     return problem.code == UNSUCCESSFUL, -problem.count
 
 
@@ -200,7 +226,8 @@ def test_order(found: Tally) -> None:
         rows = shown.lines(id).rows
         assert OTHER not in [line.name for line in rows[:-1]]
         counts = [sum(number(line, f) for f in fields) for line in rows if line.name != OTHER]
-        assert counts == sorted(counts, reverse=True)
+        # What was answered, and what is collateral, does not push an endpoint up.
+        assert id == "failing" or counts == sorted(counts, reverse=True)
         assert id != "failing" or all(counts)
     assert OTHER not in [line.name for line in shown.lines("slow-endpoints").rows]
     took = [number(line, "duration_ms") for line in shown.lines("slowest").rows]
@@ -211,21 +238,30 @@ def test_the_order_of_problems() -> None:
     unfinished = {**answered(), "outcome": "unfinished"}
     found = tally(
         *[unfinished] * 9,
+        *[cancelled()] * 20,
         *[answered(404)] * 8,
         *[answered(503)] * 3,
         *[failed("connection_refused")] * 2,
         *[failed("http_response_timeout")] * 2,
         event("dns_error"),
+        *[failed("dns_error", reason="nxdomain")] * 2,
         failed("connection_timeout"),
+        *[failed("dns_error", reason="collateral")] * 7,
     )
-    assert [(p.count, p.code, p.cause) for p in view(found, 0).problems] == [
+    shown = view(found, 0)
+    assert [(p.count, p.code, p.cause) for p in shown.problems] == [
         (2, -2, "connection_refused"),
+        (2, -2, "dns_error"),
         (2, -6, "http_response_timeout"),
         (1, -2, "dns_error"),
         (1, -6, "connection_timeout"),
         (8, -3, "404"),
         (3, -3, "503"),
-        (9, 0, "unfinished"),
+    ]
+    assert [problem.reason for problem in shown.problems[:4]] == ["", "nxdomain", "", ""]
+    assert [(each.count, each.cause) for each in shown.apart] == [
+        (20, "client_cancelled"),
+        (9, "unfinished"),
     ]
 
 
@@ -242,6 +278,54 @@ def test_a_problem_says_what_is_known_of_it() -> None:
     assert [example["host"] for example in refused.examples] == ["h3", "h2", "h1"]
     assert (missing.description, missing.band) == ("Not found", "Client error")
     assert (missing.side, missing.advice, missing.more_hosts) == ("", "", 0)
+
+
+def test_a_reason_has_words_of_its_own() -> None:
+    found = tally(failed("connection_terminated"), failed("connection_terminated", reason="reset"))
+    general, reset = view(found, 0).problems
+    assert (general.reason, reset.reason) == ("", "reset")
+    assert general.advice == CAUSES["connection_terminated"].advice != reset.advice
+    assert reset.without_proxy == without_proxy(Why("connection_terminated", "reset"))
+    assert reset.without_proxy != general.without_proxy == without_proxy(Why(general.cause))
+
+
+def test_hosts_whose_challenges_were_answered_have_no_problem() -> None:
+    found = tally(
+        *(answered(401, host="a", url="http://a/") for _ in range(9)),
+        *(answer(host="a", url="http://a/") for _ in range(9)),
+        *(answered(401, host="b", url="http://b/") for _ in range(3)),
+        answer(host="b", url="http://b/"),
+    )
+    shown = view(found)
+    (problem,) = shown.problems
+    assert (problem.cause, problem.count, problem.more_hosts) == ("401", 2, 0)
+    assert problem.hosts == [("b", 2, False)]
+    assert [line.name for line in shown.lines("failing").rows] == ["GET http://b/"]
+
+
+def test_what_is_no_problem_is_said_in_a_sentence_each() -> None:
+    def where(each: Problem, said: str) -> str:
+        return f" at {each.hosts[0].host} ({len(said)})"
+
+    found = tally(
+        cancelled(host="a"),
+        *[cancelled(reason="left_upload", host="b")] * 2,
+        {**answered(), "outcome": "unfinished"},
+        answered(401),
+        answer(),
+        failed(reason="collateral"),
+        answered(background="Chromium"),
+        event(background="Chromium"),
+    )
+    assert apart(view(found), where) == [
+        "2 cancelled by the client (left_upload) at b (39)",
+        "1 cancelled by the client at a (25)",
+        "1 unfinished at shop.example (12)",
+        "1 login asked for, and given",
+        "1 failed with another stream of their connection",
+        "2 of browsers' and systems' own background traffic, counted nowhere else",
+    ]
+    assert apart(view(tally(failed(), answered(401))), where) == []
 
 
 def test_other_hosts_of_a_problem_are_more_and_have_no_name() -> None:

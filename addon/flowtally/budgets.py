@@ -24,6 +24,7 @@ from .tally import Totals
 from .vocabulary import BANDS
 from .vocabulary import CAUSES
 from .vocabulary import ERRORS
+from .vocabulary import REASONS
 from .vocabulary import Why
 from .vocabulary import advice
 from .vocabulary import band
@@ -38,6 +39,8 @@ EXAMPLES = 5
 
 UNREADABLE = "unreadable"
 """The total that is none of the statistics: lines of logs that were skipped."""
+_WRONG = tuple(name for name in COUNTS if name not in ("flows", "request_bytes", "response_bytes"))
+"""Of COUNTS, those that a cause can be shown for."""
 TOTALS = (*(name for name in Totals._fields if name not in ("first", "last")), UNREADABLE)
 """What of a whole session can have a budget, see `Totals`."""
 
@@ -235,7 +238,8 @@ def _count(name: str, tally: Tally, unreadable: int) -> tuple[int, int]:
         error = CAUSES[name].error
         return count, causes.hidden(str(error.code) if error else "", name)
     if int(name) in ERRORS:
-        return sum(_count_of(row) for (code, *_), row in causes.items() if code == name), 0
+        count = sum(_count_of(row) for (code, *_), row in causes.items() if code == name)
+        return count, causes.hidden(name)
     key = band(int(name)), name
     row = tally["codes"].get(key)
     return row.flows if row else 0, tally["codes"].hidden(*key)
@@ -257,7 +261,7 @@ def _rows(name: str, tally: Tally) -> list[_RowOfCause]:
         code, cause, _ = key
         if key == UNFINISHED:
             return row.count if name == "unfinished" else 0
-        if name == "problems" or name in COUNTS:
+        if name == "problems" or name in _WRONG:
             return int(getattr(row, name))
         if name in TOTALS:
             return 0
@@ -298,9 +302,12 @@ def _example(name: str, cause: str, example: Mapping[str, Any]) -> str:
 
 
 def _advice(name: str, rows: list[_RowOfCause]) -> tuple[str, ...]:
-    found = [(why, count) for why, count, _ in rows if why.cause in CAUSES]
-    found.sort(key=lambda item: (-item[1], item[0]))
+    counts: dict[Why, int] = {}
+    for why, count, _ in rows:
+        if why.cause in CAUSES:
+            explained = why if why in REASONS else Why(why.cause)
+            counts[explained] = counts.get(explained, 0) + count
     return tuple(
         advice(why) if why == Why(name) else f"{': '.join(filter(None, why))}: {advice(why)}"
-        for why, _ in found[:ADVICES]
+        for why in sorted(counts, key=lambda why: (-counts[why], why))[:ADVICES]
     )

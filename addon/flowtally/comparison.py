@@ -297,15 +297,17 @@ def _paired(
 
 def _problems(before: Tally, after: Tally, of_before: int, of_after: int) -> tuple[Change, ...]:
     old, new = _causes(before), _causes(after)
-    changes = _changes(
-        _paired(
-            {key: row.problems for key, row in old.items()},
-            {key: row.problems for key, row in new.items()},
-            of_before,
-            of_after,
-        ),
-        _always,
+    pairs = _paired(
+        {key: row.problems for key, row in old.items()},
+        {key: row.problems for key, row in new.items()},
+        of_before,
+        of_after,
     )
+    for key in old.keys() ^ new.keys():
+        lacking = after if key in old else before
+        if lacking["causes"].may_hide((str(key[0]), *key[1:])):
+            del pairs[key]  # it may be there under (other)
+    changes = _changes(pairs, _always)
     return tuple(
         _explained(change, old.get(key), new.get(key), before, after)
         for change in changes
@@ -328,7 +330,7 @@ def _causes(tally: Tally) -> dict[_Name, Row]:
     return {
         (int(code), cause, reason): row
         for (code, cause, reason), row in tally["causes"].items()
-        if code not in ("", OTHER) and cause != OTHER
+        if code not in ("", OTHER) and OTHER not in (cause, reason)
     }
 
 

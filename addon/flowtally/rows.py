@@ -242,11 +242,12 @@ class Rows(dict[Key, Row]):
         return self[key]
 
     def hidden(self, *beginning: str) -> int:
-        """How much is counted under (other) that may belong to the keys that begin so."""
+        """How much is counted under (other) that may belong to the keys that begin so, and under
+        none of them."""
         return sum(
             row.count
             for key, row in self.items()
-            if OTHER in key
+            if key[: len(beginning)] != beginning
             and all(part in (OTHER, wanted) for part, wanted in zip(key, beginning, strict=False))
         )
 

@@ -34,7 +34,8 @@ from .vocabulary import BANDS
 from .vocabulary import DEFAULT_PORTS
 from .vocabulary import ERRORS
 from .vocabulary import KINDS
-from .vocabulary import UNSUCCESSFUL
+from .vocabulary import STATUS_TAGS
+from .vocabulary import status_tag
 
 UNFINISHED = ("", "unfinished", "")
 """The key of what was still open at the end among the causes: no error, but worth a look."""
@@ -137,7 +138,8 @@ def _media_type(record: Record) -> Key | None:
 
 
 def _slow(record: Record) -> Key | None:
-    return () if "duration_ms" in record and _is_timed(record) else None
+    is_request = record["kind"] == "http" and "duration_ms" in record
+    return () if is_request and _is_timed(record) else None
 
 
 def _is_timed(record: Record) -> bool:
@@ -305,14 +307,14 @@ class Tally:
     def add(self, record: Record) -> None:
         """Count a record. Records other than flows, events and gaps change nothing."""
         kind = record["type"]
-        if "background" in record:
+        if kind == "gap":
+            self.dropped += record["dropped"]
+        elif kind in ("flow", "event") and "background" in record:
             self._add_background(record)
         elif kind == "flow":
             self._add_flow(record)
         elif kind == "event":
             self._add_event(record)
-        elif kind == "gap":
-            self.dropped += record["dropped"]
 
     def _add_flow(self, record: Record) -> None:
         get = record.get
@@ -347,7 +349,7 @@ class Tally:
         if special:
             self._add_special(record, rows)
         if "answers" in record:
-            self._add_answer(record, rows)
+            self._add_answer(record)
         for row, table in places.examples:
             row.keep(record, table)
         self._span(record["time"])
@@ -372,17 +374,19 @@ class Tally:
             for row in rows:
                 row.unsuccessful += 1
 
-    def _add_answer(self, record: Record, rows: Sequence[Row]) -> None:
-        """Count that a request answered the challenge of an earlier one. That was for the same URL,
-        so that it was counted in the same rows, but for those of what it was."""
-        key = (str(UNSUCCESSFUL), str(record.get("challenge", 401)), "")
-        for name, of in (("causes", key), ("hosts_of_causes", (*key, place(record)))):
-            row = self[name].get(of)
-            if row is None:
-                row = self[name].admit(of)
-            row.challenges += 1
-        for row in rows:
-            row.challenges += 1
+    def _add_answer(self, record: Record) -> None:
+        """Count that a request answered the challenge of an earlier one, wherever that one was
+        counted: it was the same request, and got another answer."""
+        status = record.get("challenge", 401)
+        asked = {"time", "method", "url", "host", "port"} & record.keys()
+        challenge = {name: record[name] for name in asked}
+        challenge |= {"kind": "http", **(STATUS_TAGS.get(status) or status_tag(status))}
+        for rows in self.tables.values():
+            if (key := rows.key(challenge)) is not None:
+                row = rows.get(key)
+                if row is None:
+                    row = rows.admit(key, challenge.get(rows.table.description, ""))
+                row.challenges += 1
 
     def _add_background(self, record: Record) -> None:
         """Count a flow, or a failure without one, that nobody debugs."""

@@ -18,6 +18,7 @@ _TEXTS: Sequence[str] = (
     "method",
     "url",
     "flow",
+    "answers",
     "cause",
     "reason",
     "background",
@@ -25,7 +26,7 @@ _TEXTS: Sequence[str] = (
     "description",
     "media_type",
 )
-_PORTS: Sequence[str] = ("port", "client_port", "close_code")
+_NUMBERS: Sequence[str] = ("port", "client_port", "close_code")
 _COUNTS: Sequence[str] = ("request_bytes", "response_bytes")
 _TIMES: Sequence[str] = ("wait_ms", "duration_ms")
 _PARTS: Sequence[str] = ("checkpoint", "upto", "part", "log_bytes", "checkpoint_bytes", "dropped")
@@ -59,12 +60,14 @@ def check(record: Any) -> str:
     for name in _TEXTS:
         if name in record and not isinstance(record[name], str):
             return f"{name} is {record[name]!r:.40}, not text"
-    for name in _PORTS:
+    for name in _NUMBERS:
         if name in record and (type(record[name]) is not int or not 0 <= record[name] < 2**16):
             return f"{name} is {record[name]!r:.40}, not a number"
     error_code = get("error_code")
     if error_code is not None and (type(error_code) is not int or error_code not in ERRORS):
         return f"unknown error code {error_code!r:.40}"
+    if "status" in record and type(record["status"]) is not int:
+        return f"status is {record['status']!r:.40}, not a number"
     if kind == "event":
         return "" if error_code is not None and get("cause") else "an event without a cause"
     if get("outcome") not in OUTCOMES:
@@ -80,6 +83,12 @@ def check(record: Any) -> str:
             return "a cancelled flow with an error code, or without a cause"
     elif (error_code or record["outcome"] == "error") and not (error_code and get("cause")):
         return "a failure without a cause"
+    if get("cause") and not error_code and record["outcome"] != "cancelled":
+        return "a cause without an error code"
+    if get("stream", True) is not True:
+        return f"stream is {record['stream']!r:.40}, not true"
+    if type(get("challenge", 401)) is not int or get("challenge", 401) not in (401, 407):
+        return f"challenge is {record['challenge']!r:.40}, not 401 or 407"
     for name in _COUNTS:
         if name in record and not _is_count(record[name]):
             return f"{name} is {record[name]!r:.40}, not a count"

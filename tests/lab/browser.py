@@ -167,6 +167,7 @@ READ = """
         text: problem.querySelector(".count").innerText,
         hosts: [...problem.querySelectorAll(".hosts span")].map((host) => host.innerText),
         examples: problem.querySelectorAll(".examples li").length }])),
+    apart: [...document.querySelectorAll(".apart li")].map((each) => each.innerText),
     tables: Object.fromEntries([...document.querySelectorAll("section:has(thead)")].map(
       (section) => [section.id, read(section.querySelector("table:has(thead)"))])),
     notes: [...document.querySelectorAll("#notes li")].map((note) => note.innerText),

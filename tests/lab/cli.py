@@ -28,6 +28,9 @@ from flowtally.vocabulary import status_tag
 
 Record = dict[str, Any]
 
+FAILURES = tuple(cause for cause, known in CAUSES.items() if known.error)
+"""The causes of what is a failure; what a client cancelled is none."""
+
 BEGIN = 1_767_323_045
 """2026-01-02T03:04:05Z, when `start` says that a session begins."""
 
@@ -90,6 +93,16 @@ def answered(status: int = 200, second: float = 0, **fields: Any) -> Record:
 def failed(cause: str = "connection_refused", second: float = 0, **fields: Any) -> Record:
     """A flow that failed."""
     return {**_flow(second), "outcome": "error", **_failure(cause), **fields}
+
+
+def cancelled(second: float = 0, **fields: Any) -> Record:
+    """A flow that its client ended of its own will, before there was a response."""
+    return {**_flow(second), "outcome": "cancelled", **_failure("client_cancelled"), **fields}
+
+
+def answer(second: float = 0, challenge: int = 401, **fields: Any) -> Record:
+    """A request with the credentials that an earlier one was asked for."""
+    return answered(200, second, answers="asked", challenge=challenge, **fields)
 
 
 def event(cause: str = "client_tls_rejected", second: float = 0, **fields: Any) -> Record:

@@ -7,7 +7,9 @@ from random import Random
 from typing import Any
 
 from .cli import Record
+from .cli import answer
 from .cli import answered
+from .cli import cancelled
 from .cli import event
 from .cli import failed
 from .cli import start
@@ -30,7 +32,7 @@ CAUSES = (
     "dns_error",
     "tls_certificate_error",
     "http_response_incomplete",
-    "client_cancelled",
+    "connection_terminated",
     "http_response_timeout",
     "connection_timeout",
     "destination_not_found",
@@ -38,12 +40,14 @@ CAUSES = (
 
 
 def everything(flows: int = 300, session: str = "00000001") -> list[Record]:
-    """A session with all bands, all error codes, events, every kind of flow, some unfinished, and
-    traffic over ten minutes; the same each time."""
+    """A session with all bands, all error codes, events, every kind of flow, what is no problem of
+    anybody's, and traffic over ten minutes; the same each time."""
     random = Random(flows)
     found = [start(session)]
     found += (_ordinary(random, number, flows) for number in range(flows))
     found += _special()
+    found += _apart()
+    found += _background()
     return [{**record, "session": session} for record in found]
 
 
@@ -86,6 +90,20 @@ def _special() -> Iterator[Record]:
     tag = {"error_code": -5, "error_name": "TooManyRedirects", "cause": "redirect_loop"}
     for again in range(3):
         yield answered(302, 300 + again, flow=f"loop {again}", side="server", **tag)
+    yield answered(
+        200,
+        310,
+        url="http://api.shop.example/shop.Cart/Add",
+        flow="grpc",
+        **{**_fields(failed("grpc_error")), "reason": "unavailable", "detail": "no cart today"},
+    )
+    yield answered(200, 311, flow="cors", **_fields(failed("cors_blocked")))
+    for reason in ("reset", "reset", "out of the blue"):
+        yield failed("connection_terminated", 320, reason=reason, flow=f"broken {reason}")
+    yield failed("http_protocol_error", 321, flow="stream 1", host="h2.example")
+    for again in range(4):
+        fields = {"reason": "collateral", "host": "h2.example", "flow": f"stream {again + 3}"}
+        yield failed("http_protocol_error", 321, url="https://h2.example/img", **fields)
     for again in range(2):
         yield event(second=400 + again, client_port=50_000 + again, detail="unknown ca")
     bad_url = event("invalid_url", 410, detail="http:///foo")
@@ -99,6 +117,45 @@ def _special() -> Iterator[Record]:
         for name in ("status", "band", "description", "duration_ms", "wait_ms"):
             del open_flow[name]
         yield {**open_flow, "outcome": "unfinished"}
+
+
+def _apart() -> Iterator[Record]:
+    """What is no problem: cancelled, asked for a login, endless."""
+    for again in range(6):
+        host = HOSTS[again % 3]
+        url = f"http://{host}/download/{again}"
+        yield cancelled(330 + again, flow=f"cancelled {again}", host=host, url=url)
+    yield cancelled(337, flow="upload", reason="left_upload", host="id.example")
+    partly = answered(200, 338, flow="video", url="http://cdn.example/video", response_bytes=10**6)
+    yield {**partly, **_fields(cancelled()), "outcome": "cancelled"}
+    for again in range(3):
+        login: dict[str, Any] = {
+            "host": "id.example",
+            "url": "http://id.example/login",
+            "method": "POST",
+        }
+        yield answered(401, 340 + again, flow=f"asked {again}", **login)
+        if again:
+            yield answer(345 + again, flow=f"login {again}", **login)
+    yield answered(
+        200,
+        350,
+        flow="events",
+        url="http://api.shop.example/events",
+        media_type="text/event-stream",
+        stream=True,
+        duration_ms=240_000.0,
+    )
+
+
+def _background() -> Iterator[Record]:
+    """What nobody of these people asked for."""
+    fields = {"host": "update.example", "url": "http://update.example/check"}
+    for again in range(3):
+        yield answered(204, 360 + again, flow=f"update {again}", background="Chromium", **fields)
+    yield failed("dns_error", 365, flow="portal", background="Windows", **fields)
+    yield cancelled(366, flow="update 4", background="Chromium", **fields)
+    yield event(second=367, background="Windows", host="telemetry.example")
 
 
 _KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -120,5 +177,6 @@ def _other(kind: str, second: float, **fields: Any) -> Record:
 
 
 def _fields(record: Record) -> Record:
-    """What says how a flow failed."""
-    return {name: record[name] for name in ("error_code", "error_name", "cause", "side")}
+    """What says how a flow failed, or that it was cancelled."""
+    names = ("error_code", "error_name", "cause", "side")
+    return {name: record[name] for name in names if name in record}

@@ -21,6 +21,7 @@ from .layout import WIDTH
 from .layout import Cells
 from .layout import columns
 from .layout import counted
+from .layout import in_brackets
 from .layout import indented
 from .layout import ms
 from .layout import s
@@ -182,9 +183,7 @@ def _failing(title: str, changes: Sequence[Change], width: int) -> list[str]:
 
 def _row(change: Change) -> Cells:
     code = "" if change.error_code is None else f"{change.error_code} "
-    name = f"{change.name} {change.description}".rstrip()
-    if change.reason:
-        name += f" ({change.reason})"
+    name = f"{change.name} {change.description}".rstrip() + in_brackets(change.reason)
     return (
         f"  {code}{name}",
         _proportion(change.before),

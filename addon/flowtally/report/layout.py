@@ -14,6 +14,7 @@ from typing import Any
 from typing import Protocol
 
 from ..redaction import printable
+from ..rows import OTHER
 
 WIDTH = 100
 """Columns that a report fills at most; a narrower terminal gets less."""
@@ -67,6 +68,13 @@ def indented(sentence: str, width: int, indent: str) -> list[str]:
         subsequent_indent=indent,
         break_on_hyphens=False,
     )
+
+
+def in_brackets(reason: str) -> str:
+    """The reason behind a cause; (other) has its brackets."""
+    if not reason:
+        return ""
+    return f" {reason}" if reason == OTHER else f" ({reason})"
 
 
 def s(count: int) -> str:

@@ -13,12 +13,12 @@ from ..redaction import printable
 from ..rows import EVENT
 from ..tally import Tally
 from ..tally import Totals
-from ..vocabulary import ERROR_BANDS
 from . import layout
 from .layout import WIDTH
 from .layout import Cells
 from .layout import cell
 from .layout import counted
+from .layout import in_brackets
 from .layout import indented
 from .layout import local_time
 from .layout import s
@@ -136,8 +136,8 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
         if problem.advice:
             lines += indented(problem.advice, width, indent)
         if problem.without_proxy:
-            said = f"Without the proxy: {problem.without_proxy}"
-            lines += [paint(line, "dim") for line in indented(said, width, indent)]
+            said = _without_proxy(problem.without_proxy, width, indent)
+            lines += [paint(line, "dim") for line in said]
         for example in problem.examples[:examples]:
             if line := _example(example, indent, width):
                 lines.append(paint(line, "dim"))
@@ -145,10 +145,24 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
 
 
 def _title(problem: Problem) -> str:
-    name = f"{problem.cause} {problem.description}".rstrip()
-    if problem.reason:
-        name += f" ({problem.reason})"
+    name = f"{problem.cause} {problem.description}".rstrip() + in_brackets(problem.reason)
     return printable(f"{problem.code} {problem.name}: {name}" if problem.code else name, 80)
+
+
+def _without_proxy(words: str, width: int, indent: str) -> list[str]:
+    """In lines that end between what two clients say, not within it, if it fits into a line."""
+    room = width - len(indent) - len(" ·")
+    said = " · ".join(
+        each.replace(" ", "\xa0") if len(each) <= room else each for each in words.split(" · ")
+    ).replace(" · ", "\xa0· ")
+    lines = wrap(
+        f"Without the proxy: {said}",
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def _apart(shown: View, width: int, paint: Paint) -> list[str]:
@@ -241,11 +255,11 @@ def _timeline(shown: View, width: int, paint: Paint) -> list[str]:
     for number, start in enumerate(timeline.starts):
         counts = Counter({name: column[number] for name, column in timeline.series.items()})
         events = counts[EVENT]
-        status = sum(counts[band] for band in ERROR_BANDS)
+        unsuccessful = timeline.unsuccessful[number]
         moment = local_time(start)
-        cells = (counts.total() - events, counts["error"], status, events)[: len(heads)]
+        cells = (counts.total() - events, counts["error"], unsuccessful, events)[: len(heads)]
         rows.append((moment if len(days) > 1 else moment[11:], *map(str, cells)))
-        lengths.append((counts.total(), counts["error"] + status + events))
+        lengths.append((counts.total(), counts["error"] + unsuccessful + events))
     if width < BESIDE_BARS:
         lines = layout.table([row[:3] for row in rows], width)
         return ["", paint(lines[0], "title"), *lines[1:]]

@@ -29,12 +29,15 @@ from ..tally import Tally
 from ..tally import Totals
 from ..tally import place
 from ..vocabulary import ERRORS
+from ..vocabulary import REASONS
 from ..vocabulary import UNSUCCESSFUL
 from ..vocabulary import Why
 from ..vocabulary import advice
 from ..vocabulary import band_of
 from ..vocabulary import side_of
 from ..vocabulary import without_proxy
+from .layout import cell
+from .layout import in_brackets
 from .layout import s
 from .tables import TABLES
 from .tables import Entry
@@ -131,6 +134,8 @@ class OverTime:
     """Unix times."""
     series: Mapping[str, Sequence[int]]
     """Name of SERIES → flows, or failures without one; what never occurred is left out."""
+    unsuccessful: Sequence[int]
+    """Complete responses with an error code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +199,9 @@ def _problems(tally: Tally) -> list[Problem]:
     """Failures first, then unsuccessful responses, then what is no problem; the most frequent
     first."""
     hosts: dict[Key, list[tuple[Key, Row]]] = {}
-    for key, row in largest(tally["hosts_of_causes"]):
-        hosts.setdefault(key[:-1], []).append((key, row))
+    for key, row in largest(tally["hosts_of_causes"], lambda row: row.problems or row.count):
+        if row.problems or not key[0]:
+            hosts.setdefault(key[:-1], []).append((key, row))
     found = [_problem(key, row, hosts.get(key, ()), tally) for key, row in tally["causes"].items()]
     found.sort(
         key=lambda p: (p.apart, p.code == UNSUCCESSFUL, -p.count, -p.code, p.cause, p.reason)
@@ -210,7 +216,7 @@ def _problem(key: Key, row: Row, hosts: Sequence[tuple[Key, Row]], tally: Tally)
     band = band_of(cause)
     at_least = tally["hosts_of_causes"].at_least
     named = [
-        HostCount(of[-1], counted.count, of in at_least)
+        HostCount(of[-1], counted.problems if code else counted.count, of in at_least)
         for of, counted in hosts[:HOSTS_OF_A_PROBLEM]
         if of[-1] not in ("", OTHER)
     ]
@@ -239,15 +245,19 @@ def apart(shown: View, where: Callable[[Problem, str], str]) -> list[str]:
     sentences = []
     for each in shown.apart:
         name = "unfinished" if each.cause == UNFINISHED[1] else "cancelled by the client"
-        sentence = f"{each.count} {name}" + (f" ({each.reason})" if each.reason else "")
+        times = cell(each.count, "count", each.at_least)
+        sentence = f"{times} {name}{in_brackets(each.reason)}"
         sentences.append(f"{sentence}{where(each, sentence)}")
-        if each.reason:
+        if Why(each.cause, each.reason) in REASONS:
             sentences.append(each.advice)
     totals = shown.totals
     for count, what in (
         (totals.challenges, f"login{s(totals.challenges)} asked for, and given"),
         (totals.collateral, "failed with another stream of their connection"),
-        (totals.background, "of background traffic, which is counted nowhere else"),
+        (
+            totals.background,
+            "of browsers' and systems' own background traffic, counted nowhere else",
+        ),
     ):
         if count:
             sentences.append(f"{count} {what}")
@@ -292,23 +302,22 @@ def timeline(tally: Tally, slots: int = MAX_BUCKETS) -> OverTime:
     rows = tally["timeline"]
     assert isinstance(rows, Timeline)
     number = rows.number
-    counts = {
-        (int(start), name): row.count for (start, name), row in rows.items() if name in SERIES
-    }
-    if not counts:
-        return OverTime(WIDTHS[number], [], {})
-    earliest, latest = min(counts)[0], max(counts)[0]
+    found = {(int(start), name): row for (start, name), row in rows.items() if name in SERIES}
+    if not found:
+        return OverTime(WIDTHS[number], [], {}, [])
+    earliest, latest = min(found)[0], max(found)[0]
     width = next((w for w in WIDTHS[number:] if latest // w - earliest // w < slots), WIDTHS[-1])
     while latest // width - earliest // width >= slots:  # a log may say anything
         width *= 2
     first = earliest - earliest % width
     starts = list(range(first, latest + 1, width))
     columns = {name: [0] * len(starts) for name in SERIES}
-    for (start, name), count in counts.items():
-        columns[name][(start - first) // width] += count
-    return OverTime(
-        width, starts, {name: column for name, column in columns.items() if any(column)}
-    )
+    unsuccessful = [0] * len(starts)
+    for (start, name), row in found.items():
+        columns[name][(start - first) // width] += row.count
+        unsuccessful[(start - first) // width] += row.unsuccessful
+    series = {name: column for name, column in columns.items() if any(column)}
+    return OverTime(width, starts, series, unsuccessful)
 
 
 def durations(tally: Tally) -> list[Bar]:
