@@ -1,7 +1,8 @@
 """Gives a flow its final tag, wherever it comes from: a live proxy, a file of flows.
 
 `classify` looks at one flow by itself. What else belongs into its tag is added here: what the
-session knew that saw a saved flow live, who answered it, and the redirect chain that it is part of.
+session knew that saw a saved flow live, who answered it, the redirect chain that it is part of, and
+why a complete response is a failure all the same.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from mitmproxy import http
 from mitmproxy import tcp
 from mitmproxy import udp
 
+from . import overlays
 from . import redaction
 from .classify import Note
 from .classify import Rules
@@ -63,6 +65,12 @@ class Tagger:
                 tag = self._follow_redirect(flow, tag)
             except Exception as problem:
                 self._defects.tell("redirects", problem)
+        # Last: a redirect that broke the limit is that and nothing more.
+        if tag["outcome"] == "status" and "cause" not in tag and isinstance(flow, http.HTTPFlow):
+            try:
+                tag = overlays.explain(flow, tag, self.rules.urls)
+            except Exception as problem:
+                self._defects.tell("overlays", problem)
         return tag
 
     def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
