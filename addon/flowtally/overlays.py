@@ -93,10 +93,11 @@ def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Found | None:
 def _kind(content_type: bytes) -> Any:
     """What a Content-Type promises: a `grpc_status.Kind`, `json`, or None."""
     media_type = content_type.partition(b";")[0].strip().lower()
-    if media_type == b"application/json" or media_type.endswith(b"+json"):
-        return "json"
     protocol = re.fullmatch(rb"application/(grpc(?:-web(?:-text)?)?)(?:\+.*)?", media_type)
-    return protocol.group(1).decode() if protocol else None
+    if protocol:
+        return protocol.group(1).decode()
+    is_json = media_type == b"application/json" or media_type.endswith(b"+json")
+    return "json" if is_json else None
 
 
 # --- gRPC ---
