@@ -38,7 +38,15 @@ _CONTENT_TYPE = b"content-type"
 # As browsers write it, on HTTP/1 and later: of others it says nothing, and this is one look-up.
 _ORIGIN = frozenset((b"Origin", b"origin"))
 _NAME = r"[_A-Za-z][_0-9A-Za-z]*"
-_OPERATION = rf"\s*(?:#[^\n]*\n\s*)*(?:query|mutation|subscription)\s+({_NAME})"
+# What a document begins with (GraphQL specification §2.3): white space, commas and comments say
+# nothing; then comes an operation, which may have a name, or a fragment. A query of another kind,
+# such as the words of a search, begins otherwise.
+_DOCUMENT = (
+    r"[\s,\ufeff]*(?:#[^\n\r]*[\n\r][\s,\ufeff]*)*"
+    rf"(?:\{{|\"|fragment\b|(?:query|mutation|subscription)\b(?:\s+({_NAME}))?)"
+)
+MAX_DOCUMENT = 4096
+"""Characters at the beginning of a GraphQL document that are looked at."""
 
 
 class Found(NamedTuple):
@@ -172,9 +180,9 @@ def graphql_error(request: http.Request, response: http.Response) -> Found | Non
         return None
     if not failed:
         return None
-    query, errors = failed[0]
-    count = sum(count for _, count in failed) if len(failed) > 1 else errors
-    return Found("graphql_error", _operation(query), f"{count} error{'s' if count > 1 else ''}")
+    count = sum(errors for _, errors in failed)
+    name = _operation(failed[0][0])
+    return Found("graphql_error", name, f"{count} error{'s' if count > 1 else ''}")
 
 
 def _failed(question: Any, answer: Any) -> Iterator[tuple[dict[str, Any], int]]:
@@ -183,19 +191,24 @@ def _failed(question: Any, answer: Any) -> Iterator[tuple[dict[str, Any], int]]:
     answers = answer if isinstance(answer, list) else [answer]
     # Some servers refuse a batch with one answer to it all.
     for one, its_answer in zip(questions, answers, strict=False):
-        if isinstance(one, dict) and isinstance(one.get("query"), str):
+        if isinstance(one, dict) and _document(one):
             errors = its_answer.get("errors") if isinstance(its_answer, dict) else None
             if isinstance(errors, list) and errors:
                 yield one, len(errors)
 
 
+def _document(query: dict[str, Any]) -> re.Match[str] | None:
+    text = query.get("query")
+    return re.match(_DOCUMENT, text[:MAX_DOCUMENT]) if isinstance(text, str) else None
+
+
 def _operation(query: dict[str, Any]) -> str:
-    """The name of an operation, or "": as the client says, or from the first words."""
+    """The name of an operation, or "": as the client says, or from the document's first words."""
     name = query.get("operationName")
     if isinstance(name, str) and re.fullmatch(_NAME, name[: MAX_NAME + 1]):
         return name[:MAX_NAME]
-    first = re.match(_OPERATION, query["query"][:4096])
-    return first.group(1)[:MAX_NAME] if first else ""
+    begins = _document(query)
+    return (begins.group(1) or "")[:MAX_NAME] if begins else ""
 
 
 # --- WebSocket ---
