@@ -201,7 +201,7 @@ JSON, GRAPHQL = "application/json", "application/graphql-response+json; charset=
     [
         (QUERY, answering(JSON, FAILED), CART),
         (QUERY, answering(GRAPHQL, FAILED), CART),
-        (QUERY, answering(JSON, gzip.compress(FAILED), "Content-Encoding: gzip"), CART),
+        (QUERY, answering(JSON, gzip.compress(FAILED, mtime=0), "Content-Encoding: gzip"), CART),
         (QUERY, answering(JSON, b'{"data": {"cart": {"errors": []}}}'), OK),
         (b'{"question": 1}', answering(JSON, FAILED), OK),
     ],
