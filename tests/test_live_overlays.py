@@ -49,9 +49,9 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.xdist_group("regular")]
 OK = status(200, "OK")
 
 
-def observe(laboratory: Laboratory, act: Callable[[], Any]) -> Record:
-    """The record of the one flow that `act` makes."""
-    proxy = laboratory.proxy("regular")
+def observe(laboratory: Laboratory, act: Callable[[], Any], name: str = "regular") -> Record:
+    """The record of the one flow that `act` makes, through the proxy of that name."""
+    proxy = laboratory.proxy(name)
     records = laboratory.observe(proxy, act, 1)
     assert len(records) == 1, "\n".join(map(str, records))
     proxy.assert_no_addon_error()
@@ -116,6 +116,22 @@ def test_grpc_call(
     )
     assert [status.name for status in ended] == [code], "what the client saw"
     expected.check(record)
+
+
+@pytest.mark.xdist_group("streaming")
+def test_grpc_status_of_a_body_that_is_not_kept(laboratory: Laboratory, service: Service) -> None:
+    from lab import rpc
+
+    proxy = laboratory.proxy("streaming")
+    for method, request, expected in (
+        ("FailLate", b"INTERNAL", grpc_error(13, "internal")),
+        ("Count", b"hello", status(200, "OK", grpc_status=0)),
+    ):
+
+        def act(method: str = method, request: bytes = request) -> None:
+            rpc.call(proxy, service.port, method, request)
+
+        expected.check(observe(laboratory, act, "streaming"))
 
 
 def without_status(connection: H2Connection, stream: int) -> None:
