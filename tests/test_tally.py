@@ -24,8 +24,8 @@ from flowtally.tally import place
 from flowtally.times import timestamp
 from flowtally.valid import check
 from flowtally.vocabulary import CAUSES
-from flowtally.vocabulary import STATUS_TAGS
 from flowtally.vocabulary import error_fields
+from flowtally.vocabulary import STATUS_TAGS
 from flowtally.vocabulary import status_tag
 from hypothesis import given
 from hypothesis import strategies as st

@@ -21,9 +21,9 @@ from flowtally.tally import TABLES
 from flowtally.tally import Tally
 from flowtally.times import timestamp
 from flowtally.vocabulary import CAUSES
+from flowtally.vocabulary import error_fields
 from flowtally.vocabulary import SCHEMA
 from flowtally.vocabulary import STATUS_TAGS
-from flowtally.vocabulary import error_fields
 from flowtally.vocabulary import status_tag
 
 Record = dict[str, Any]
