@@ -30,6 +30,7 @@ from lab.expected import event
 from lab.expected import failure
 from lab.expected import fine
 from lab.expected import flow_or_event
+from lab.expected import overlaid
 from lab.expected import status
 from lab.factories import ServerFactory
 from lab.factories import answering
@@ -638,8 +639,8 @@ CASES = [
          status(101, "Switching protocols", kind="websocket", close_code=1000,
                 close_reason="as asked")),
     case("WebSocket, server error", over_websocket, talk("1011"),
-         status(101, "Switching protocols", kind="websocket", close_code=1011,
-                close_reason="as asked")),
+         overlaid(101, "Switching protocols", -3, "websocket_error", "server", kind="websocket",
+                  reason="internal_error", close_code=1011, close_reason="as asked")),
     case("WebSocket cut off", over_websocket, talk("cut"),
          failure(-2, "connection_terminated", "server", after=101, kind="websocket",
                  close_code=1006)),
@@ -663,11 +664,10 @@ NOT_IN_THE_TABLE = {
     "too_many_redirects": "test_live_redirects.py",
     "redirect_loop": "test_live_redirects.py",
     "dns_timeout": "test_live_sessions.py",
-    "grpc_error": "test_overlays.py",
-    "graphql_error": "test_overlays.py",
-    "websocket_error": "test_overlays.py",
-    "cors_blocked": "test_overlays.py",
-    "interim_response": "test_overlays.py",
+    "grpc_error": "test_live_overlays.py",
+    "graphql_error": "test_live_overlays.py",
+    "cors_blocked": "test_live_cors.py",
+    "interim_response": "test_live_overlays.py",
     "unknown": "is what remains when no rule matches",
 }
 

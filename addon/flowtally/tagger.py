@@ -1,16 +1,21 @@
 """Gives a flow its final tag, wherever it comes from: a live proxy, a file of flows.
 
 `classify` looks at one flow by itself. What else belongs into its tag is added here: what the
-session knew that saw a saved flow live, who answered it, the redirect chain that it is part of, the
-challenge that it answers, and whether a browser or system sent it on its own.
+session knew that saw a saved flow live, who answered it, the redirect chain that it is part of, why
+a complete response is a failure all the same, the challenge that it answers, and whether a browser
+or system sent it on its own.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
 
+from . import overlays
 from . import redaction
 from .answers import Challenges
 from .classify import Note
@@ -70,32 +75,40 @@ class Tagger:
             tag = exchange_failure(text, Situation(), self.rules)
         # Answers that are no redirect count too, while a chain waits for one: they end it.
         if tag.get("status") in REDIRECT_CODES or self._redirects:
-            try:
-                tag = self._follow_redirect(flow, tag)
-            except Exception as problem:
-                self._defects.tell("redirects", problem)
-        # Last, for what is another problem as well is no mere request for credentials.
+            tag = self._safely(self._follow_redirect, flow, tag)
+        # Then, for a redirect that broke the limit is that and nothing more.
+        if tag["outcome"] == "status" and "cause" not in tag and isinstance(flow, http.HTTPFlow):
+            tag = self._safely(self._explain, flow, tag)
+        # Then, for what is another problem as well is no mere request for credentials.
         if tag.get("status") in CHALLENGES or self._challenges:
-            try:
-                tag |= self._challenges.take(flow, tag)
-            except Exception as problem:
-                self._defects.tell("answers", problem)
-        try:
-            if whose := self.rules.background.of(flow):
-                self._add_background(tag, whose, flow)
-        except Exception as problem:
-            self._defects.tell("background", problem)
-        return tag
+            tag = self._safely(self._answer, flow, tag)
+        return self._safely(self._find_background, flow, tag)
 
-    def _add_background(self, tag: Tag, whose: str, flow: mflow.Flow) -> None:
+    def _safely(self, step: Callable[[Any, Tag], Tag], flow: mflow.Flow, tag: Tag) -> Tag:
+        """What a step makes of a tag; the tag as it was where the step fails."""
+        try:
+            return step(flow, tag)
+        except Exception as problem:
+            self._defects.tell(step.__name__, problem)
+            return tag
+
+    def _explain(self, flow: http.HTTPFlow, tag: Tag) -> Tag:
+        return overlays.explain(flow, tag, self.rules.urls)
+
+    def _answer(self, flow: mflow.Flow, tag: Tag) -> Tag:
+        return tag | self._challenges.take(flow, tag)
+
+    def _find_background(self, flow: mflow.Flow, tag: Tag) -> Tag:
+        whose = self.rules.background.of(flow)
+        if not whose:
+            return tag
         # A redirect sends a page there, as a login does: then nobody went there on its own.
         sent = (
             bool(self._redirects)
             and isinstance(flow, http.HTTPFlow)
             and self._redirects.expects(_client_of(flow), _requested_host(flow))
         )
-        if not sent:
-            tag["background"] = whose
+        return tag if sent else {**tag, "background": whose}
 
     def tag_failure(self, failure: Failure) -> Failure:
         """A failure without a flow, its tag with what the failure itself does not show."""

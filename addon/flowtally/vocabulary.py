@@ -184,6 +184,29 @@ BACKGROUND = tuple(
 """Where browsers and systems send requests on their own."""
 
 
+class GrpcStatus(NamedTuple):
+    """One row of `known/grpc_statuses.csv`."""
+
+    name: str
+    side: str
+    """Where to look when a call ends with it; empty for `ok`."""
+
+
+GRPC_STATUSES: Mapping[int, GrpcStatus] = {
+    int(row["code"]): GrpcStatus(row["name"], row["side"]) for row in _rows("grpc_statuses.csv")
+}
+
+CLOSE_CODES: Mapping[int, str] = {int(row["code"]): row["name"] for row in _rows("close_codes.csv")}
+"""The code with which a WebSocket is closed → its registered name."""
+
+
+def close_name(code: int) -> str:
+    """The name of the code with which a WebSocket was closed (RFC 6455 §7.4.2)."""
+    if name := CLOSE_CODES.get(code):
+        return name
+    return "private_use" if 4000 <= code <= 4999 else "unassigned"
+
+
 def _messages() -> dict[str, list[Message]]:
     found: dict[str, list[Message]] = {}
     for row in _rows("messages.csv"):

@@ -95,6 +95,21 @@ def redirected(cause: str) -> Expected:
     )
 
 
+def overlaid(
+    code: int, description: str, error_code: int, cause: str, side: str, **more: Any
+) -> Expected:
+    """A complete response that is a failure all the same."""
+    fields = {
+        "kind": "http",
+        "outcome": "status",
+        "status": code,
+        "band": BANDS[code // 100],
+        "description": description,
+        **_failure(error_code, cause, side),
+    }
+    return Expected("flow", {**fields, **more})
+
+
 def failure(
     code: int, cause: str, side: str, *, after: int | None = None, kind: str = "http", **more: Any
 ) -> Expected:

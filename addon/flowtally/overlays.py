@@ -1,0 +1,262 @@
+"""Complete responses that are failures all the same: what the status does not tell. Pure functions.
+
+Each looks at what its protocol defines and nowhere else: no rule reads a phrase, a message or a
+reason that the network chose. They are asked in this order, and one answers for a flow: gRPC,
+GraphQL, WebSocket, CORS, interim responses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+from typing import NamedTuple
+
+from mitmproxy import http
+from mitmproxy.websocket import WebSocketData
+
+from . import cors
+from . import grpc_status
+from . import redaction
+from .bodies import MAX_BODY
+from .bodies import decoded
+from .classify import failure_tag
+from .classify import with_overlay
+from .encoding import decode
+from .redaction import Urls
+from .vocabulary import GRPC_STATUSES
+from .vocabulary import Tag
+from .vocabulary import close_name
+
+NO_FAILURE = frozenset((1000, 1001, 1005))
+"""The close codes of a WebSocket that ended as it should: done, going away, without a code."""
+MAX_NAME = 64
+"""Longest name of a GraphQL operation that is kept, in characters."""
+
+_CONTENT_TYPE = b"content-type"
+# As browsers write it, on HTTP/1 and later: of others it says nothing, and this is one look-up.
+_ORIGIN = frozenset((b"Origin", b"origin"))
+_NAME = r"[_A-Za-z][_0-9A-Za-z]*"
+# What a document begins with (GraphQL specification §2.3): white space, commas and comments say
+# nothing; then comes an operation, which may have a name, or a fragment. A query of another kind,
+# such as the words of a search, begins otherwise.
+_DOCUMENT = (
+    r"[\s,\ufeff]*(?:#[^\n\r]*[\n\r][\s,\ufeff]*)*"
+    rf"(?:\{{|\"|fragment\b|(?:query|mutation|subscription)\b(?:\s+({_NAME}))?)"
+)
+MAX_DOCUMENT = 4096
+"""Characters at the beginning of a GraphQL document that are looked at."""
+
+
+class Found(NamedTuple):
+    """Why a complete response is a failure."""
+
+    cause: str
+    reason: str = ""
+    detail: str = ""
+    side: str = ""
+    """Empty: the side of the cause and reason."""
+
+
+def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
+    """The tag of a complete response, with why it is a failure if it is one. Never costly.
+
+    Adds `grpc_status` to what has one. An answer of gRPC's that ended without a status is not
+    complete: its outcome is `error`.
+    """
+    if flow.websocket is not None:
+        found = websocket_error(flow.websocket, urls)
+        return tag if found is None else with_overlay(tag, *_fields(found))
+    response = flow.response
+    assert response is not None
+    found = None
+    # Not Headers.get(), which looks at all of them, in Python, for each flow.
+    for name, value in response.data.headers.fields:
+        if len(name) == 12 and name.lower() == _CONTENT_TYPE:
+            kind = _kind(value[: redaction.MAX_TEXT])
+            if kind == "json":
+                found = graphql_error(flow.request, response)
+            elif kind:
+                return _grpc(flow, tag, kind, urls)
+            break
+    found = found or _cors_or_interim(flow, tag, urls)
+    return tag if found is None else with_overlay(tag, *_fields(found))
+
+
+def _fields(found: Found) -> tuple[str, str, str, str]:
+    return found.cause, found.detail, found.side, found.reason
+
+
+def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Found | None:
+    for name, value in flow.request.data.headers.fields:
+        if name in _ORIGIN:
+            if found := cors_blocked(flow, value.decode("utf-8", "replace"), tag, urls):
+                return found
+            break
+    return interim_response(flow, tag) if tag["band"] == "Informational" else None
+
+
+@lru_cache(maxsize=256)
+def _kind(content_type: bytes) -> Any:
+    """What a Content-Type promises: a `grpc_status.Kind`, `json`, or None."""
+    media_type = content_type.partition(b";")[0].strip().lower()
+    protocol = re.fullmatch(rb"application/(grpc(?:-web(?:-text)?)?)(?:\+.*)?", media_type)
+    if protocol:
+        return protocol.group(1).decode()
+    is_json = media_type == b"application/json" or media_type.endswith(b"+json")
+    return "json" if is_json else None
+
+
+# --- gRPC ---
+
+
+def _grpc(flow: http.HTTPFlow, tag: Tag, kind: grpc_status.Kind, urls: Urls) -> Tag:
+    response = flow.response
+    assert response is not None
+    status = grpc_status.status_of(response, kind)
+    if isinstance(status, grpc_status.Status):
+        if status.number is not None:
+            tag["grpc_status"] = status.number
+        found = grpc_error(status, urls)
+    elif status == "missing" and _should_have_status(flow, tag):
+        return {
+            **tag,
+            **failure_tag(
+                "http_response_incomplete",
+                "the gRPC answer ended without a grpc-status",
+                reason="no_grpc_status",
+            ),
+        }
+    else:
+        found = None
+    found = found or _cors_or_interim(flow, tag, urls)
+    return tag if found is None else with_overlay(tag, *_fields(found))
+
+
+def grpc_error(status: grpc_status.Status, urls: Urls) -> Found | None:
+    """A call that did not end with status 0 (gRPC, Status codes and their use in gRPC)."""
+    number = status.number
+    if number == 0:
+        return None
+    detail = peer_text(status.message, urls)
+    if number is None or number not in GRPC_STATUSES:
+        # Clients take what they do not know for `unknown`.
+        return Found("grpc_error", GRPC_STATUSES[2].name, detail, GRPC_STATUSES[2].side)
+    known = GRPC_STATUSES[number]
+    return Found("grpc_error", known.name, detail, known.side)
+
+
+def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
+    """Whether an answer without a status ended too early.
+
+    Not where the HTTP status says by itself that the call failed, nor where mitmproxy itself, a
+    script or a HAR wrote the answer: these know no trailers.
+    """
+    return (
+        tag["band"] == "Success"
+        and flow.request.method == "POST"
+        and "answered_by" not in tag
+        and flow.server_conn.timestamp_start is not None
+    )
+
+
+# --- GraphQL ---
+
+
+def graphql_error(request: http.Request, response: http.Response) -> Found | None:
+    """A query whose answer holds errors (GraphQL specification §7.1), or a batch of such."""
+    question = request.data.content
+    if request.data.method != b"POST" or not question or b'"query"' not in question[:MAX_BODY]:
+        return None
+    if len(question) > MAX_BODY:
+        return None
+    answer = decoded(response.data.content, response.headers.get("content-encoding", ""))
+    if answer is None or b'"errors"' not in answer:
+        return None
+    try:
+        failed = list(_failed(decode(question), decode(answer)))
+    except ValueError:
+        return None
+    if not failed:
+        return None
+    count = sum(errors for _, errors in failed)
+    name = _operation(failed[0][0])
+    return Found("graphql_error", name, f"{count} error{'s' if count > 1 else ''}")
+
+
+def _failed(question: Any, answer: Any) -> Iterator[tuple[dict[str, Any], int]]:
+    """The queries that failed, and how many errors each has."""
+    questions = question if isinstance(question, list) else [question]
+    answers = answer if isinstance(answer, list) else [answer]
+    # Some servers refuse a batch with one answer to it all.
+    for one, its_answer in zip(questions, answers, strict=False):
+        if isinstance(one, dict) and _document(one):
+            errors = its_answer.get("errors") if isinstance(its_answer, dict) else None
+            if isinstance(errors, list) and errors:
+                yield one, len(errors)
+
+
+def _document(query: dict[str, Any]) -> re.Match[str] | None:
+    text = query.get("query")
+    return re.match(_DOCUMENT, text[:MAX_DOCUMENT]) if isinstance(text, str) else None
+
+
+def _operation(query: dict[str, Any]) -> str:
+    """The name of an operation, or "": as the client says, or from the document's first words."""
+    name = query.get("operationName")
+    if isinstance(name, str) and re.fullmatch(_NAME, name[: MAX_NAME + 1]):
+        return name[:MAX_NAME]
+    begins = _document(query)
+    return (begins.group(1) or "")[:MAX_NAME] if begins else ""
+
+
+# --- WebSocket ---
+
+
+def websocket_error(websocket: WebSocketData, urls: Urls) -> Found | None:
+    """A WebSocket that was closed with an error.
+
+    Where mitmproxy refuses a frame (wsproto's ParseFailed), it closes with 1002 or 1007 and notes
+    that whoever sent the frame did: `closed_by_client` tells the side in both cases.
+    """
+    code = websocket.close_code
+    if code is None or code in NO_FAILURE:
+        return None
+    by = websocket.closed_by_client
+    side = "" if by is None else "client" if by else "server"
+    detail = peer_text(websocket.close_reason or "", urls)
+    return Found("websocket_error", close_name(code), detail, side)
+
+
+# --- HTTP ---
+
+
+def cors_blocked(flow: http.HTTPFlow, origin: str, tag: Tag, urls: Urls) -> Found | None:
+    """An answer that the browser keeps from the page (Fetch standard, CORS protocol)."""
+    by_proxy = "answered_by" in tag
+    if by_proxy and "error_code" in tag:
+        return None  # block_list and the like: nobody meant to permit anything
+    reason, what = cors.blocked(flow, origin)
+    if not reason:
+        return None
+    # A method or header is no secret, but a name that the page chose.
+    detail = redaction.printable(what, redaction.MAX_TOKEN) if urls != "origin" else ""
+    return Found("cors_blocked", reason, detail, "proxy" if by_proxy else "")
+
+
+def interim_response(flow: http.HTTPFlow, tag: Tag) -> Found | None:
+    """A 1xx that mitmproxy passed on as if it were the final answer, which is lost (RFC 9110 §15.2;
+    proxy/layers/http/_http1.py, Http1Client.read_headers knows no interim responses)."""
+    response = flow.response
+    assert response is not None
+    if tag["status"] == 101 or "answered_by" in tag:
+        return None
+    if response.is_http2 or response.is_http3 or flow.server_conn.timestamp_start is None:
+        return None  # from a HAR: it came to another client
+    return Found("interim_response")
+
+
+def peer_text(text: str, urls: Urls) -> str:
+    """What a peer said, fit to be shown."""
+    return "" if urls == "origin" else redaction.detail(text, urls)
