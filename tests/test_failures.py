@@ -28,6 +28,7 @@ UNKNOWN_HOST = "[Errno -2] Name or service not known"
 KILLED = mflow.Error.KILLED_MESSAGE
 
 CRASH = "mitmproxy has crashed!\nTraceback"
+HANDLER_CRASH = "connection handler has crashed: boom"
 UNTRUSTED = "TLS Error: [('SSL routines', '', 'tlsv1 alert unknown ca')]"
 ALERT = "TLS Error: [('SSL routines', '', 'tlsv13 alert certificate required')]"
 BAD_LINE = "Bad HTTP request line: b'GET http:///foo HTTP/1.1'"
@@ -391,7 +392,9 @@ def test_a_log_line_without_a_client_is_told_at_the_end(bench: Bench) -> None:
         # it was about the client's own handshake, and no flow came of it
         (UNTRUSTED, None, None, ["client_tls_rejected"]),
         (ALERT, None, None, []),
-        (CRASH, None, None, []),
+        (CRASH, None, None, ["proxy_internal_error"]),
+        (HANDLER_CRASH, None, None, ["proxy_internal_error"]),
+        (HANDLER_CRASH, "server closed connection", "proxy_internal_error", []),
         ("TLS Error: something else", None, None, []),
     ],
 )

@@ -10,7 +10,7 @@ from flowtally.open_flows import is_unanswered_query
 from mitmproxy import flow as mflow
 from mitmproxy.test import tflow
 
-LOADED, GONE = 1000.0, 2000.0
+LOADED, ENDED, GONE = 1000.0, 1900.0, 2000.0
 
 
 def left_behind(flow: mflow.Flow, **changes: Any) -> mflow.Flow:
@@ -37,12 +37,10 @@ KILLED = mflow.Error(mflow.Error.KILLED_MESSAGE)
         # killed while a hook of it was running
         (left_behind(tflow.tflow(), error=KILLED), True),
         (left_behind(tflow.tflow(), live=False), True),
-        (left_behind(tflow.tflow(resp=True)), False),  # its hook is still to come
         (left_behind(tflow.tflow()), False),
         (left_behind(tflow.ttcpflow()), False),
         # a query without an answer
         (left_behind(tflow.tdnsflow(resp=False)), True),
-        (left_behind(tflow.tdnsflow(resp=True)), False),
         (left_behind(tflow.tdnsflow(resp=False), error=KILLED), True),
         # the client is there, or left only now
         (client_left(left_behind(tflow.tflow(), error=KILLED), None), False),
@@ -57,7 +55,7 @@ KILLED = mflow.Error(mflow.Error.KILLED_MESSAGE)
 )
 def test_flows_that_no_hook_will_finish(flow: mflow.Flow, abandoned: bool) -> None:
     flows = OpenFlows({flow.id: flow})
-    assert flows.abandoned(LOADED, GONE) == ([flow] if abandoned else [])
+    assert flows.abandoned(LOADED, GONE, ENDED) == ([flow] if abandoned else [])
     assert flow.id in flows
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
+
+from mitmproxy import connection
 
 Undo = Callable[[], None]
 
@@ -83,3 +86,88 @@ def watch_log(told: Callable[[Any, str], None]) -> Undo:
     logger = logging.getLogger("mitmproxy.proxy.server")
     logger.addHandler(watch)
     return lambda: logger.removeHandler(watch)
+
+
+ITSELF = (
+    # Transparent mode failure
+    "mitmproxy.proxy.mode_servers",
+    # a file of flows that is broken
+    "mitmproxy.addons.readfile",
+    # handlers of UDP, WireGuard and local connections that crash
+    "mitmproxy_rs",
+    # what nobody catches: in the loop's own words, or where mitmproxy's handler is in its place
+    "asyncio",
+    "mitmproxy.master",
+)
+"""Loggers in which mitmproxy tells what no hook does, without a client's address."""
+
+
+def watch_errors(told: Callable[[str, str, BaseException | None], None]) -> Undo:
+    """Call `told(logger, message, exception)` for each error that mitmproxy logs of itself.
+
+    There may be a hundred thousand of them (out of file descriptors), so that nothing is formatted.
+    """
+
+    class Watch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message, exception = record.msg, record.exc_info
+            if not isinstance(message, str):
+                return
+            try:
+                told(record.name, message, exception[1] if exception else None)
+            except Exception:
+                self.handleError(record)
+
+    watch = Watch(logging.ERROR)
+    for name in ITSELF:
+        logging.getLogger(name).addHandler(watch)
+
+    def undo() -> None:
+        for name in ITSELF:
+            logging.getLogger(name).removeHandler(watch)
+
+    return undo
+
+
+def watch_task(died: Callable[[BaseException], None]) -> None:
+    """Call `died(exception)` if the task in which this hook runs dies of an exception.
+
+    The task of a connection to a server catches OSErrors only (proxy/server.py, open_connection);
+    when it dies of another no hook follows, and mitmproxy keeps the dead task as long as the client
+    stays, so that asyncio does not log it either.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return  # no loop runs: mitmproxy's test harness
+    if task is None:
+        return
+
+    def done(task: asyncio.Task[Any]) -> None:
+        # Not task.exception(), after which asyncio would not log it any more.
+        exception = None if task.cancelled() else getattr(task, "_exception", None)
+        if exception is not None:
+            died(exception)
+
+    task.add_done_callback(done)
+
+
+MAX_FRAMES = 40
+"""How far up the stack mitmproxy's event loop is looked for; it is some ten frames away."""
+
+
+def speaking() -> connection.Connection | None:
+    """The connection whose data mitmproxy is handling; asked while a line is logged about it.
+
+    The line names the client alone. The connection is in the event that `server_event` of
+    proxy/server.py handles, which is on the stack.
+    """
+    frame: Any = sys._getframe(1)
+    for _ in range(MAX_FRAMES):
+        if frame is None:
+            return None
+        if frame.f_code.co_name == "server_event":
+            found = getattr(frame.f_locals.get("event"), "connection", None)
+            return found if isinstance(found, connection.Connection) else None
+        frame = frame.f_back
+    return None

@@ -1,0 +1,103 @@
+"""Clients that finish the TLS handshake with mitmproxy, and then leave without a word.
+
+A client that compares a pinned key, or looks at the certificate, only when the handshake is over
+shows mitmproxy nothing else: no alert, no failed handshake, no request. A browser's preconnect that
+was not needed looks alike, but it stays for a while, or another connection to that name is used.
+Times are Unix times, or of any other clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import NamedTuple
+
+HESITATION = 2.0
+"""Seconds after which a client that leaves without a word has not left because of what it saw in
+the handshake. Chromium keeps an unused preconnect for ten seconds or more."""
+PATIENCE = 3.0
+"""Seconds in which another connection may show that the client does trust the proxy."""
+MAX_SILENT = 10_000
+"""How many connections are watched at once, the newest ones."""
+MAX_NAMES = 4096
+"""How many pairs of client and name are remembered to be well, those that were used last."""
+MAX_LEFT = 1000
+"""How many clients that left are kept; the oldest is told first if there are more."""
+
+
+class Silent(NamedTuple):
+    """A connection on which nothing was said yet after the handshake."""
+
+    since: float
+    """When the handshake was finished."""
+    client: Any
+    """The client's address (`peername`)."""
+    host: str
+    """What the client asked for (SNI), or the server's address."""
+    port: int | None
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The client without its port, and the name."""
+        return str(self.client[0]), self.host.lower()
+
+
+class Handshakes:
+    """Takes in handshakes and what follows them; tells which clients seem to distrust the proxy.
+
+    True while it waits for a connection's first word.
+    """
+
+    def __init__(self) -> None:
+        self._silent: dict[Any, Silent] = {}
+        """Client address → its connection, while nothing was said on it."""
+        self._left: list[tuple[float, Silent]] = []
+        """When a client left, and what it left."""
+        self._well: dict[tuple[str, str], None] = {}
+        """Pairs of client and name between which something was said; the last one at the end."""
+
+    def __bool__(self) -> bool:
+        return bool(self._silent)
+
+    def __contains__(self, client: Any) -> bool:
+        return client in self._silent
+
+    def finished(self, client: Any, host: str, port: int | None, now: float) -> None:
+        """A client has finished the handshake of a connection to a server."""
+        self._silent[client] = Silent(now, client, host, port)
+        if len(self._silent) > MAX_SILENT:
+            del self._silent[next(iter(self._silent))]
+
+    def spoke(self, client: Any) -> None:
+        """Something was said on a connection of a client: it trusts the proxy."""
+        silent = self._silent.pop(client, None)
+        if silent is None:
+            return
+        pair = silent.pair
+        self._well.pop(pair, None)
+        self._well[pair] = None
+        if len(self._well) > MAX_NAMES:
+            del self._well[next(iter(self._well))]
+        if self._left:
+            self._left = [left for left in self._left if left[1].pair != pair]
+
+    def gone(self, client: Any) -> Silent | None:
+        """A client has left; returns its connection if nothing was said on it."""
+        return self._silent.pop(client, None)
+
+    def suspect(self, silent: Silent, now: float) -> None:
+        """Nothing else explains why a client left."""
+        if now - silent.since <= HESITATION and silent.pair not in self._well:
+            self._left.append((now, silent))
+
+    def due(self, now: float) -> list[Silent]:
+        """The connections that a client left because of the handshake, each once."""
+        left = self._left
+        told = 0
+        while told < len(left) and (now - left[told][0] >= PATIENCE or len(left) - told > MAX_LEFT):
+            told += 1
+        self._left = left[told:]
+        return [silent for _, silent in left[:told]]
+
+    def at_end(self) -> list[Silent]:
+        """All that nobody withdrew: the session ends."""
+        return self.due(float("inf"))
