@@ -45,6 +45,8 @@ from .farewell import is_wanted
 from .farewell import show_summary
 from .live import OWN_KEY
 from .live import LivePage
+from .open_flows import GRACE
+from .open_flows import LINGER
 from .open_flows import OpenFlows
 from .open_flows import is_unanswered_query
 from .output import OutputError
@@ -60,10 +62,6 @@ TICK = 1.0
 """Seconds between two looks for flows that nobody will finish, and for a checkpoint that is due."""
 PAUSE = 10 * SLICE
 """Seconds between two steps of writing a checkpoint: nine tenths of them are the proxy's."""
-GRACE = 5.0
-"""Seconds that a flow may outlive its client, in the hooks of slow addons."""
-LINGER = 10.0
-"""Seconds that a flow may outlive its end; then its last hook does not come any more."""
 MAX_TOLD_IN_RESPONSE = 1000
 """How many flows with an error are remembered that `response` recorded."""
 

@@ -50,10 +50,13 @@ class Answers:
     def is_surplus(self, client: Any, server: connection.Connection, now: float) -> bool:
         """Whether bytes that come now belong to an answer that is complete, and should not."""
         flow = self._pending(client, server)
-        if flow is not None:
-            self.complete(flow)
+        if flow is not None and flow.response is not None:
+            return _has_body(flow.response.status_code, flow.request.data.method)
         for connection_id, status, method, ended in reversed(self._last):
             if connection_id == server.id:
-                bodiless = status in BODILESS or status < 200 or method == b"HEAD"
-                return not bodiless and now - ended <= WITHIN
+                return _has_body(status, method) and now - ended <= WITHIN
         return False
+
+
+def _has_body(status: int, method: bytes) -> bool:
+    return status >= 200 and status not in BODILESS and method != b"HEAD"

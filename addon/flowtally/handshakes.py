@@ -24,6 +24,10 @@ MAX_LEFT = 1000
 """How many clients that left are kept; the oldest is told first if there are more."""
 
 
+Pair = tuple[str, str, int | None]
+"""A client without its port, and the name and port that it wants to reach."""
+
+
 class Silent(NamedTuple):
     """A connection on which nothing was said yet after the handshake."""
 
@@ -36,9 +40,9 @@ class Silent(NamedTuple):
     port: int | None
 
     @property
-    def pair(self) -> tuple[str, str]:
-        """The client without its port, and the name."""
-        return str(self.client[0]), self.host.lower()
+    def pair(self) -> Pair:
+        """Between whom it is."""
+        return str(self.client[0]), self.host.lower(), self.port
 
 
 class Handshakes:
@@ -52,7 +56,7 @@ class Handshakes:
         """Client address → its connection, while nothing was said on it."""
         self._left: list[tuple[float, Silent]] = []
         """When a client left, and what it left."""
-        self._well: dict[tuple[str, str], None] = {}
+        self._well: dict[Pair, None] = {}
         """Pairs of client and name between which something was said; the last one at the end."""
 
     def __bool__(self) -> bool:

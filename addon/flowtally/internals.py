@@ -152,22 +152,36 @@ def watch_task(died: Callable[[BaseException], None]) -> None:
     task.add_done_callback(done)
 
 
-MAX_FRAMES = 40
-"""How far up the stack mitmproxy's event loop is looked for; it is some ten frames away."""
+MAX_DEPTH = 60
+"""How many frames and generators are looked at; the layers of a connection are some twenty."""
 
 
 def speaking() -> connection.Connection | None:
     """The connection whose data mitmproxy is handling; asked while a line is logged about it.
 
-    The line names the client alone. The connection is in the event that `server_event` of
-    proxy/server.py handles, which is on the stack.
+    The line names the client alone. The layer that logs it is a generator that waits for
+    `server_event` of proxy/server.py, which is on the stack, and has the data as its `event`.
     """
     frame: Any = sys._getframe(1)
-    for _ in range(MAX_FRAMES):
+    for _ in range(MAX_DEPTH):
         if frame is None:
             return None
         if frame.f_code.co_name == "server_event":
-            found = getattr(frame.f_locals.get("event"), "connection", None)
-            return found if isinstance(found, connection.Connection) else None
+            return _innermost(frame.f_locals.get("layer_commands"))
         frame = frame.f_back
     return None
+
+
+def _innermost(generator: Any) -> connection.Connection | None:
+    """The connection of the event that the innermost of these generators handles."""
+    found = None
+    for _ in range(MAX_DEPTH):
+        frame = getattr(generator, "gi_frame", None)
+        if frame is None:
+            break
+        handled = getattr(frame.f_locals.get("event"), "connection", None)
+        if isinstance(handled, connection.Connection):
+            found = handled
+        # proxy/layer.py, Layer.__process keeps the generator that it drives.
+        generator = generator.gi_yieldfrom or frame.f_locals.get("command_generator")
+    return found

@@ -10,6 +10,11 @@ from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
 
+GRACE = 5.0
+"""Seconds that a flow may outlive its client, in the hooks of slow addons."""
+LINGER = 10.0
+"""Seconds that a flow may outlive its end; then its last hook does not come any more."""
+
 
 class InFlight(NamedTuple):
     """The flows that wait for their end."""
@@ -32,11 +37,14 @@ class OpenFlows(dict[str, mflow.Flow]):
         return InFlight(len(began), max(0.0, now - min(began, default=now)))
 
     def answered_by(self, client: Any, server: connection.Connection) -> http.HTTPFlow | None:
-        """The flow of a client whose answer a server has just completed, its hook to come."""
+        """The flow of a client whose answer has begun on a connection to a server.
+
+        mitmproxy's client may have read all of it before the first hook tells of it.
+        """
         for flow in self.values():
             if flow.server_conn.id != server.id or flow.client_conn.peername != client:
                 continue
-            if isinstance(flow, http.HTTPFlow) and _answered(flow) is not None:
+            if isinstance(flow, http.HTTPFlow) and flow.response is not None:
                 return flow
         return None
 

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from . import clients
 from . import servers
+from .dns import Babbler
 from .dns import NameServer
 from .proxy import Mitmdump
 from .proxy import Record
@@ -53,7 +54,8 @@ class Setup:
     arguments: Sequence[str] = ()
     scripts: Sequence[Path] = ()
     datagrams: bool = False
-    """mitmproxy keeps a UDP client for 20 s, so its connections never come to rest."""
+    """Its connections never come to rest: mitmproxy keeps a UDP client for 20 s, and one whose
+    server's task died for ever."""
 
 
 class Laboratory:
@@ -73,6 +75,7 @@ class Laboratory:
         self.forbidding_upstream = self._open(AnsweringServer(servers.CONNECT_FORBIDDEN))
         self.locked_upstream = self._open(AnsweringServer(servers.CONNECT_NEEDS_LOGIN))
         self.name_server = self._open(NameServer())
+        self.babbler = self._open(Babbler())
         return self
 
     def __exit__(
@@ -94,8 +97,9 @@ class Laboratory:
             self._proxies[name] = self._open(self.mitmdump(name, setup))
         return self._proxies[name]
 
-    def mitmdump(self, name: str, setup: Setup) -> Mitmdump:
-        """A proxy of one's own, not started yet; it trusts the laboratory's CA."""
+    def mitmdump(self, name: str, setup: Setup, files: int | None = None) -> Mitmdump:
+        """A proxy of one's own, not started yet; it trusts the laboratory's CA. `files`: how many
+        file descriptors it may have."""
         return Mitmdump(
             self._directory / name,
             modes=tuple(setup.modes.values()),
@@ -108,6 +112,7 @@ class Laboratory:
             scripts=setup.scripts,
             # One CA for all: making one takes longer than the rest of the start.
             confdir=self.confdir,
+            files=files,
         )
 
     def port(self, name: str, mode: str) -> int:
@@ -219,6 +224,37 @@ def _dns(laboratory: Laboratory) -> Setup:
     )
 
 
+def _lazy_socks(_: Laboratory) -> Setup:
+    return Setup(
+        modes={"regular": "regular", "socks5": "socks5"},
+        options={"connection_strategy": "lazy"},
+    )
+
+
+def _datagrams(laboratory: Laboratory) -> Setup:
+    return Setup(
+        modes={
+            "regular": "regular",
+            "udp": "reverse:udp://nonexistent.invalid:53",
+            "nowhere": "reverse:dns://nonexistent.invalid:53",
+            "garbage": f"reverse:dns://127.0.0.1:{laboratory.babbler.port}",
+        },
+        datagrams=True,
+    )
+
+
+def _raising(_: Laboratory) -> Setup:
+    return Setup(scripts=[SCRIPTS / "raise_in_hooks.py"])
+
+
+def _raising_in_tunnels(_: Laboratory) -> Setup:
+    return Setup(scripts=[SCRIPTS / "raise_in_tunnels.py"])
+
+
+def _transparent(_: Laboratory) -> Setup:
+    return Setup(modes={"regular": "regular", "transparent": "transparent"})
+
+
 SETUPS: Mapping[str, Callable[[Laboratory], Setup]] = {
     "regular": _regular,
     "impatient": _impatient,
@@ -230,4 +266,11 @@ SETUPS: Mapping[str, Callable[[Laboratory], Setup]] = {
     "login": _login,
     "intervening": _intervening,
     "dns": _dns,
+    "spare": lambda _: Setup(),
+    "socks": lambda _: Setup(modes={"regular": "regular", "socks5": "socks5"}, datagrams=True),
+    "lazy socks": _lazy_socks,
+    "datagrams": _datagrams,
+    "transparent": _transparent,
+    "raising": _raising,
+    "raising in tunnels": _raising_in_tunnels,
 }
