@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lab.factories import answering
 from lab.factories import nobody
 from lab.factories import over_http2
 from lab.factories import over_tls
+from lab.laboratory import SCRIPTS
 from lab.laboratory import Laboratory
 from lab.laboratory import Setup
 from lab.proxy import Mitmdump
@@ -80,7 +82,7 @@ def curl_pinned(bench: Bench) -> None:
 def curl(bench: Bench, *arguments: str, code: int = 0) -> None:
     program = bench.tool("curl")
     url = f"https://{bench.server.host}:{bench.server.port}/"
-    command = [program, "-sS", "--proxy", bench.proxy.url, "--cacert", bench.proxy.ca]
+    command = [str(program), "-sS", "--proxy", bench.proxy.url, "--cacert", str(bench.proxy.ca)]
     done = subprocess.run([*command, *arguments, url], capture_output=True, check=False, timeout=30)
     assert done.returncode == code, done
 
@@ -104,8 +106,10 @@ def gnutls_wget(bench: Bench) -> None:
     if b"+ssl/gnutls" not in version:
         pytest.skip("this wget does not use GnuTLS")
     done = subprocess.run(
-        [program, "-q", "-t1", "-O", "-", "-e", f"https_proxy={bench.proxy.url}"]
-        + [f"https://{bench.server.host}:{bench.server.port}/"],
+        [
+            *(str(program), "-q", "-t1", "-O", "-", "-e", f"https_proxy={bench.proxy.url}"),
+            f"https://{bench.server.host}:{bench.server.port}/",
+        ],
         capture_output=True,
         check=False,
         timeout=30,
@@ -168,7 +172,7 @@ class LateServer(AnsweringServer):
         self._data = data
         self._pause = pause
 
-    def respond(self, connection: socket.socket, request: Request) -> bool:
+    def respond(self, connection: socket.socket, _: Request) -> bool:
         connection.sendall(servers.OK.data)
         self.answers.put(servers.OK.data)
         self.closing.wait(self._pause)
@@ -493,16 +497,35 @@ def shake_hands(
         incoming.write(data)
 
 
+@contextmanager
+def beside(laboratory: Laboratory, script: str) -> Iterator[Mitmdump]:
+    """A proxy with a script that raises, loaded before flowtally; its errors are in the log."""
+    setup = Setup(scripts=[SCRIPTS / f"{script}.py"])
+    proxy = laboratory.mitmdump(script, setup)
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
+
+
+@pytest.fixture(scope="module")
+def raising(laboratory: Laboratory) -> Iterator[Mitmdump]:
+    with beside(laboratory, "raise_in_hooks") as proxy:
+        yield proxy
+
+
 @pytest.mark.parametrize("hook", ["requestheaders", "request", "responseheaders", "response"])
-def test_another_script_that_raises_hides_no_flow(laboratory: Laboratory, hook: str) -> None:
-    proxy = laboratory.proxy("raising")
+def test_another_script_that_raises_hides_no_flow(
+    laboratory: Laboratory, raising: Mitmdump, hook: str
+) -> None:
     with AnsweringServer(servers.OK) as server, AnsweringServer(servers.CLOSES) as closing_server:
 
         def act() -> None:
-            clients.get(proxy, server, f"/{hook}")
-            clients.get(proxy, closing_server, f"/{hook}")
+            clients.get(raising, server, f"/{hook}")
+            clients.get(raising, closing_server, f"/{hook}")
 
-        records = laboratory.observe(proxy, act, 2)
+        records = laboratory.observe(raising, act, 2)
         assert [(r["port"], r["outcome"], r.get("cause")) for r in by_port(records, server)] == [
             (server.port, "status", None),
             (closing_server.port, "error", "connection_terminated"),
@@ -514,30 +537,48 @@ def by_port(records: list[Record], first: AnsweringServer) -> list[Record]:
     return sorted(records, key=lambda record: record["port"] != first.port)
 
 
-def test_a_script_that_raises_in_error_hides_no_flow(laboratory: Laboratory) -> None:
-    proxy = laboratory.proxy("raising")
+def test_a_script_that_raises_in_error_hides_no_flow(
+    laboratory: Laboratory, raising: Mitmdump
+) -> None:
     with AnsweringServer(servers.CLOSES) as server:
-        (found,) = laboratory.observe(proxy, lambda: clients.get(proxy, server, "/error"), 1)
+        (found,) = laboratory.observe(raising, lambda: clients.get(raising, server, "/error"), 1)
     assert found["cause"] == "connection_terminated"
 
 
-def test_a_script_that_raises_in_http_connect_hides_no_flow(laboratory: Laboratory) -> None:
-    proxy = laboratory.proxy("raising in tunnels")
-    destination = clients.Destination("localhost", laboratory.dead.port)
-    (found,) = laboratory.observe(proxy, lambda: clients.get_tls(proxy, destination), 1)
-    assert (found["kind"], found["cause"]) == ("connect", "connection_refused")
-    with over_tls(servers.OK)(laboratory) as server:
+def test_the_live_page_is_no_flow_beside_a_script_that_raises(
+    laboratory: Laboratory, raising: Mitmdump
+) -> None:
+    page = clients.Destination("flowtally.test", 80)
+
+    def act() -> None:
+        # In `request`, the page is not even served.
+        for hook in ("requestheaders", "responseheaders", "response"):
+            assert clients.get(raising, page, f"/{hook}").startswith(b"HTTP/1.1 404")
+
+    assert laboratory.observe(raising, act, 0) == []
+
+
+def test_a_script_that_raises_in_hooks_of_tunnels_hides_no_flow(laboratory: Laboratory) -> None:
+    nowhere = clients.Destination("localhost", laboratory.dead.port)
+    with (
+        over_tls(servers.OK)(laboratory) as server,
+        beside(laboratory, "raise_in_tunnels") as proxy,
+    ):
+        (found,) = laboratory.observe(proxy, lambda: clients.get_tls(proxy, nowhere), 1)
+        assert (found["kind"], found["cause"]) == ("connect", "connection_refused")
         (found,) = laboratory.observe(proxy, lambda: clients.get_tls(proxy, server), 1)
         assert (found["kind"], found["status"]) == ("http", 200)
-        # And no client that spoke is taken for one that did not trust the proxy.
-        laboratory.observe(proxy, lambda: clients.connect_without_request(proxy, server), 0)
+        # Who has spoken trusts the proxy.
+        clients.connect_without_request(proxy, server)
+        proxy.stop()
+        assert proxy.events() == []
 
 
 def test_out_of_file_descriptors_is_told_once(laboratory: Laboratory) -> None:
     with AnsweringServer(servers.SILENT) as server, AnsweringServer(servers.OK) as healthy:
         proxy = laboratory.mitmdump("few files", Setup(), files=FILES)
         with proxy:
-            waiting = []
+            waiting: list[socket.socket] = []
             for _ in range(2 * FILES):
                 connection = clients.open_connection(proxy.port)
                 connection.sendall(clients.absolute_get(server))
@@ -545,8 +586,10 @@ def test_out_of_file_descriptors_is_told_once(laboratory: Laboratory) -> None:
             proxy.wait_for(lambda _: proxy.events())
             for connection in waiting:
                 connection.close()
-            proxy.wait_for(lambda _: len(proxy.flows()) >= FILES // 3)
-            proxy.wait_until(lambda: b"200" in clients.get(proxy, healthy)[:20])
+            # Those that mitmproxy accepts only now.
+            proxy.wait_for(lambda _: proxy.flows())
+            proxy.wait_until(lambda: b" 200 " in clients.get(proxy, healthy))
+            proxy.wait_idle()
         (event,) = proxy.events()
         assert (event["cause"], event["reason"]) == ("proxy_internal_error", "out_of_files")
         late = [flow for flow in proxy.flows() if flow.get("reason") == "out_of_files"]

@@ -240,8 +240,15 @@ class Failures:
         host, port = _address(server)
         return [Failure(message, now, tag, client.peername, client.sni or host, port)]
 
-    def log_line(self, client: Client, message: str) -> list[Failure]:
+    def log_line(
+        self, client: Client, message: str, exception: BaseException | None = None
+    ) -> list[Failure]:
         """mitmproxy logged a line about a client's connection."""
+        if exception is not None:
+            failures = self.error_line("", message, exception)
+            # Without file descriptors mitmproxy crashes in many ways: that is said once.
+            if self._troubles.starved(self._clock()):
+                return failures
         if message.startswith(SURPLUS):
             return self._surplus(client, message)
         if INVALID_DNS in message and (failures := self._invalid_dns(client, message)):

@@ -65,8 +65,9 @@ def watch_error_responses(told: Callable[[Any, str], None]) -> Undo:
     return undo
 
 
-def watch_log(told: Callable[[Any, str], None]) -> Undo:
-    """Call `told(client address, message)` for each line that mitmproxy logs of a connection.
+def watch_log(told: Callable[[Any, str, BaseException | None], None]) -> Undo:
+    """Call `told(client address, message, exception)` for each line that mitmproxy logs of a
+    connection.
 
     The name of the logger and the `client` that it attaches are those of proxy/server.py.
     """
@@ -77,8 +78,9 @@ def watch_log(told: Callable[[Any, str], None]) -> Undo:
             # "client connect", "server disconnect ..." come with every connection.
             if not isinstance(message, str) or message.startswith(("client ", "server ")):
                 return
+            exception = record.exc_info[1] if record.exc_info else None
             try:
-                told(getattr(record, "client", None), message)
+                told(getattr(record, "client", None), message, exception)
             except Exception:
                 self.handleError(record)
 

@@ -243,14 +243,6 @@ def _datagrams(laboratory: Laboratory) -> Setup:
     )
 
 
-def _raising(_: Laboratory) -> Setup:
-    return Setup(scripts=[SCRIPTS / "raise_in_hooks.py"])
-
-
-def _raising_in_tunnels(_: Laboratory) -> Setup:
-    return Setup(scripts=[SCRIPTS / "raise_in_tunnels.py"])
-
-
 def _transparent(_: Laboratory) -> Setup:
     return Setup(modes={"regular": "regular", "transparent": "transparent"})
 
@@ -271,6 +263,4 @@ SETUPS: Mapping[str, Callable[[Laboratory], Setup]] = {
     "lazy socks": _lazy_socks,
     "datagrams": _datagrams,
     "transparent": _transparent,
-    "raising": _raising,
-    "raising in tunnels": _raising_in_tunnels,
 }

@@ -7,8 +7,8 @@ from mitmproxy.proxy import layer
 
 
 def http_connect(flow: http.HTTPFlow) -> None:
-    raise RuntimeError("somebody's bug in http_connect")
+    raise RuntimeError(f"somebody's bug with {flow.id}")
 
 
 def next_layer(data: layer.NextLayer) -> None:
-    raise RuntimeError("somebody's bug in next_layer")
+    raise RuntimeError(f"somebody's bug with {data!r}")
