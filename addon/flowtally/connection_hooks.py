@@ -38,6 +38,9 @@ class ConnectionHooks:
     def client_disconnected(self, client: connection.Client) -> None:
         if self.failures or client.peername in self.failures.handshakes:
             self._record_events(self.failures.client_gone, client.peername)
+        if client.peername and client.timestamp_end and client.transport_protocol == "tcp":
+            lived = client.timestamp_end - client.timestamp_start
+            self.failures.handshakes.closed(client.peername, lived, client.timestamp_end)
 
     def next_layer(self, data: layer.NextLayer) -> None:
         handshakes = self.failures.handshakes

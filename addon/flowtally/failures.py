@@ -56,6 +56,8 @@ SURPLUS = "Unexpected data from server: "
 """proxy/layers/http/_http1.py, Http1Client.read_headers; the bytes follow."""
 INVALID_DNS = " sent an invalid message: "
 """proxy/layers/dns.py, DNSLayer.state_query; before it stands the connection."""
+HUNG_UP = "The client disconnected during the handshake"
+"""proxy/layers/tls.py, ClientTLSLayer.on_handshake_error."""
 CAPTURE_INCOMPLETE = Why("proxy_internal_error", "capture_incomplete")
 
 Client = Any
@@ -236,8 +238,13 @@ class Failures:
         if message == "connection closed early" and known:
             return []  # it left because of a failure of the server's
         now = self._clock()
-        tag = handshake_failure(message, handshake_situation(client, now), self.rules)
         host, port = _address(server)
+        if message.startswith(HUNG_UP) and client.peername:
+            # Without an alert: perhaps it did not need the connection any more.
+            left = Silent(now, client.peername, client.sni or host, port, message)
+            self.handshakes.suspect(left, now)
+            return []
+        tag = handshake_failure(message, handshake_situation(client, now), self.rules)
         return [Failure(message, now, tag, client.peername, client.sni or host, port)]
 
     def log_line(
@@ -360,6 +367,9 @@ class Failures:
         return failures + self._hanging()
 
     def _left_after_handshake(self, silent: Silent) -> Failure:
+        if silent.message:
+            tag = handshake_failure(silent.message, Situation(), self.rules)
+            return Failure("", silent.since, tag, silent.client, silent.host, silent.port)
         detail = "the client left without a request right after the TLS handshake"
         tag = failure_tag("client_tls_rejected", detail, reason="after_handshake")
         return Failure("", silent.since, tag, silent.client, silent.host, silent.port)

@@ -1,9 +1,12 @@
 """Clients that finish the TLS handshake with mitmproxy, and then leave without a word.
 
 A client that compares a pinned key, or looks at the certificate, only when the handshake is over
-shows mitmproxy nothing else: no alert, no failed handshake, no request. A browser's preconnect that
-was not needed looks alike, but it stays for a while, or another connection to that name is used.
-Times are Unix times, or of any other clock.
+shows mitmproxy nothing else: no alert, no failed handshake, no request. One that closes in the
+handshake, without an alert, shows hardly more.
+
+A browser that closes a connection which it did not need looks alike. But it keeps such a connection
+for a while, or it uses another one to the same name, or it closes all that it has, because a window
+or the browser itself is closed. Times are Unix times, or of any other clock.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ HESITATION = 2.0
 the handshake. Chromium keeps an unused preconnect for ten seconds or more."""
 PATIENCE = 3.0
 """Seconds in which another connection may show that the client does trust the proxy."""
+TOGETHER = 0.5
+"""Seconds between two connections that a client closes at once."""
 MAX_SILENT = 10_000
 """How many connections are watched at once, the newest ones."""
 MAX_NAMES = 4096
@@ -38,6 +43,8 @@ class Silent(NamedTuple):
     host: str
     """What the client asked for (SNI), or the server's address."""
     port: int | None
+    message: str = ""
+    """mitmproxy's text if the client left in the handshake; else it left after that."""
 
     @property
     def pair(self) -> Pair:
@@ -58,6 +65,8 @@ class Handshakes:
         """When a client left, and what it left."""
         self._well: dict[Pair, None] = {}
         """Pairs of client and name between which something was said; the last one at the end."""
+        self._closed: dict[str, float] = {}
+        """Client without its port → when it closed a connection that it had kept for a while."""
 
     def __bool__(self) -> bool:
         return bool(self._silent)
@@ -88,9 +97,27 @@ class Handshakes:
         """A client has left; returns its connection if nothing was said on it."""
         return self._silent.pop(client, None)
 
+    def closed(self, client: Any, lived: float, now: float) -> None:
+        """A client has closed a connection that `lived` that many seconds, whatever was said on
+        it. What it closes together with one that it had kept is not what it distrusts."""
+        if lived < HESITATION:
+            return
+        address = str(client[0])
+        self._closed.pop(address, None)
+        self._closed[address] = now
+        if len(self._closed) > MAX_NAMES:
+            del self._closed[next(iter(self._closed))]
+        self._left = [
+            (left, silent)
+            for left, silent in self._left
+            if silent.pair[0] != address or now - left > TOGETHER
+        ]
+
     def suspect(self, silent: Silent, now: float) -> None:
         """Nothing else explains why a client left."""
-        if now - silent.since <= HESITATION and silent.pair not in self._well:
+        if now - silent.since > HESITATION or silent.pair in self._well:
+            return
+        if now - self._closed.get(silent.pair[0], float("-inf")) > TOGETHER:
             self._left.append((now, silent))
 
     def due(self, now: float) -> list[Silent]:
