@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 import urllib3
+from conftest import CI
+from lab import browser
 from lab import clients
 from lab import http2
 from lab import servers
@@ -572,6 +574,64 @@ def test_a_script_that_raises_in_hooks_of_tunnels_hides_no_flow(laboratory: Labo
         clients.connect_without_request(proxy, server)
         proxy.stop()
         assert proxy.events() == []
+
+
+def test_a_browsing_session_makes_no_false_alarm(
+    laboratory: Laboratory, tool: Callable[..., Path]
+) -> None:
+    """Preconnects that are not needed, fetches that are aborted, pages and windows that are closed
+    while they load. HTTP/1.1 only, for over HTTP/2 a browser speaks first."""
+    if not CI:
+        pytest.importorskip("playwright", reason="Playwright is not installed")
+    executable = tool(*browser.NAMES)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    laboratory.authority.trusted.issue_cert("*.example").configure_cert(tls)
+    tls.set_alpn_protocols(["http/1.1"])
+    with AnsweringServer(busy_page, tls=tls) as server:
+        setup = Setup(
+            scripts=[SCRIPTS / "route_names.py"], options={"route_names": str(server.port)}
+        )
+        with (
+            laboratory.mitmdump("browsing", setup) as proxy,
+            browser.launch(executable, browser.trust(proxy.ca)) as chromium,
+        ):
+            for visit in range(4):
+                through = browser.through(proxy.port)["proxy"]
+                with browser.profile(chromium, proxy=through) as profile:
+                    page = profile.new_page()
+                    for until in ("commit", "domcontentloaded", "load"):
+                        page.goto(f"https://shop.example/{visit}/{until}", wait_until=until)
+                    other = profile.new_page()
+                    other.goto(f"https://other.example/{visit}", wait_until="commit")
+                    other.close()
+            proxy.wait_idle()
+            flows = len(proxy.flows())
+            silent = proxy.output.count("client connect") - flows
+    assert flows > 20
+    assert silent > 10, "the browser made no preconnects that it did not need"
+    assert proxy.events() == []
+
+
+def busy_page(request: Request) -> Answer:
+    """A page that wants more than it needs, and what it asks for."""
+    name = "-".join(request.path.strip("/").split("/"))
+    if not request.path[1:2].isdigit():
+        slow = 0.3 if request.path.startswith("/slow") else 0.0
+        return Answer(servers.OK.data, delay=slow)
+    links = "".join(
+        f'<link rel=preconnect href="https://spare{number}-{name}.example">'
+        f'<link rel=preconnect crossorigin href="https://spare{number}-{name}.example">'
+        f'<img src="https://used{number}-{name}.example/image"><img src="/slow/{number}">'
+        for number in range(3)
+    )
+    script = (
+        "const controller = new AbortController();"
+        f"fetch('https://aborted-{name}.example/slow', {{signal: controller.signal}});"
+        "setTimeout(() => controller.abort(), 5);"
+    )
+    body = f"<!doctype html><title>{name}</title>{links}<script>{script}</script>".encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
+    return Answer(head.encode() + body)
 
 
 def test_out_of_file_descriptors_is_told_once(laboratory: Laboratory) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,9 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 if TYPE_CHECKING:
     # A machine without Playwright skips the tests that use it, and imports this all the same.
@@ -46,13 +51,23 @@ addEventListener("securitypolicyviolation",
 Hostile text calls `hacked.push`."""
 
 
+def trust(ca: Path) -> str:
+    """The argument that makes the browser trust a CA."""
+    certificate = x509.load_pem_x509_certificate(ca.read_bytes())
+    key = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    digest = base64.b64encode(hashlib.sha256(key).digest()).decode()
+    return f"--ignore-certificate-errors-spki-list={digest}"
+
+
 @contextmanager
-def launch(executable: Path) -> Iterator[Browser]:
-    """Runs the browser. Inside, this thread has a running event loop."""
+def launch(executable: Path, *more: str) -> Iterator[Browser]:
+    """Runs the browser, with `more` arguments. Inside, this thread has a running event loop."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=executable, args=[*ARGUMENTS, *more])
         try:
             yield browser
         finally:
