@@ -74,7 +74,6 @@ def test_a_preconnect_that_stayed_is_none(after: float, told: int) -> None:
     assert len(handshakes.due(NOW + PATIENCE)) == told
 
 
-@pytest.mark.parametrize("lived", [HESITATION, HESITATION - 0.1])
 @pytest.mark.parametrize(
     ("client", "at", "together"),
     [
@@ -87,16 +86,15 @@ def test_a_preconnect_that_stayed_is_none(after: float, told: int) -> None:
     ],
 )
 def test_what_a_browser_closes_when_it_is_closed_is_none(
-    lived: float, client: tuple[str, int], at: float, together: bool
+    client: tuple[str, int], at: float, together: bool
 ) -> None:
     handshakes = Handshakes()
     if at <= NOW:
-        handshakes.closed(client, lived, at)
+        handshakes.closed(client, at)
     leave(handshakes)
     if at > NOW:
-        handshakes.closed(client, lived, at)
-    excused = together and lived >= HESITATION
-    assert len(handshakes.due(NOW + PATIENCE)) == (0 if excused else 1)
+        handshakes.closed(client, at)
+    assert len(handshakes.due(NOW + PATIENCE)) == (0 if together else 1)
 
 
 def test_a_client_that_speaks_leaves_nothing() -> None:
@@ -129,7 +127,7 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         leave(handshakes, (f"10.0.1.{port}", 1))
     assert [silent.client[0] for silent in handshakes.at_end()] == ["10.0.1.0"]
     for port in range(4):
-        handshakes.closed((f"10.0.3.{port}", 1), HESITATION, NOW)
+        handshakes.closed((f"10.0.3.{port}", 1), NOW)
         leave(handshakes, (f"10.0.3.{port}", 2))
     assert handshakes.at_end() == []
     leave(handshakes, ("10.0.3.0", 2))

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from typing import ParamSpec
 
 import mitmproxy.types
 from mitmproxy import command
@@ -38,6 +37,7 @@ from .classify import flow_kind
 from .classify import unanswered_query
 from .classify import unfinished
 from .connection_hooks import ConnectionHooks
+from .connection_hooks import P
 from .defects import Defects
 from .failures import Failure
 from .failures import Failures
@@ -66,8 +66,6 @@ MAX_TOLD_IN_RESPONSE = 1000
 """How many flows with an error are remembered that `response` recorded."""
 
 logger = logging.getLogger("flowtally")
-
-P = ParamSpec("P")
 
 
 class Flowtally(ConnectionHooks):
@@ -351,6 +349,8 @@ class Flowtally(ConnectionHooks):
         # is this flow's own would be told once more, as an event.
         if pending:
             tag = self.failures.claim(flow, tag)
+        if tag["outcome"] == "cancelled":
+            self.failures.cancelled(client)
         self.recorder.record_flow(self.session, flow, kind, tag)
         # Last: with this flow, its client may have had its last one.
         if pending and flow.client_conn.timestamp_end is not None:

@@ -14,6 +14,7 @@ from mitmproxy.proxy import server_hooks
 from . import internals
 from .failures import Failure
 from .failures import Failures
+from .handshakes import HESITATION
 from .live import LivePage
 
 P = ParamSpec("P")
@@ -38,9 +39,9 @@ class ConnectionHooks:
     def client_disconnected(self, client: connection.Client) -> None:
         if self.failures or client.peername in self.failures.handshakes:
             self._record_events(self.failures.client_gone, client.peername)
-        if client.peername and client.timestamp_end and client.transport_protocol == "tcp":
-            lived = client.timestamp_end - client.timestamp_start
-            self.failures.handshakes.closed(client.peername, lived, client.timestamp_end)
+        left = client.timestamp_end or client.timestamp_start
+        if left - client.timestamp_start >= HESITATION and client.transport_protocol == "tcp":
+            self.failures.handshakes.closed(client.peername, left)
 
     def next_layer(self, data: layer.NextLayer) -> None:
         handshakes = self.failures.handshakes

@@ -359,6 +359,11 @@ class Failures:
         self._troubles.settle(now)
         return [self._left_after_handshake(silent) for silent in self.handshakes.due(now)]
 
+    def cancelled(self, client: Client) -> None:
+        """A client has cancelled an exchange: it may be about to close all that it has."""
+        if client:
+            self.handshakes.closed(client, self._clock())
+
     def at_end(self) -> list[Failure]:
         """The session ends: what is unclaimed, and connections to servers that hang."""
         failures = [failure for of_client in self._unclaimed.values() for failure in of_client]

@@ -6,7 +6,8 @@ handshake, without an alert, shows hardly more.
 
 A browser that closes a connection which it did not need looks alike. But it keeps such a connection
 for a while, or it uses another one to the same name, or it closes all that it has, because a window
-or the browser itself is closed. Times are Unix times, or of any other clock.
+or the browser itself is closed, and cancels what it had begun. Times are Unix times, or of any other
+clock.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Handshakes:
         self._well: dict[Pair, None] = {}
         """Pairs of client and name between which something was said; the last one at the end."""
         self._closed: dict[str, float] = {}
-        """Client without its port → when it closed a connection that it had kept for a while."""
+        """Client without its port → when it closed something for reasons of its own."""
 
     def __bool__(self) -> bool:
         return bool(self._silent)
@@ -97,11 +98,9 @@ class Handshakes:
         """A client has left; returns its connection if nothing was said on it."""
         return self._silent.pop(client, None)
 
-    def closed(self, client: Any, lived: float, now: float) -> None:
-        """A client has closed a connection that `lived` that many seconds, whatever was said on
-        it. What it closes together with one that it had kept is not what it distrusts."""
-        if lived < HESITATION:
-            return
+    def closed(self, client: Any, now: float) -> None:
+        """A client has cancelled an exchange, or closed a connection that it had kept for
+        `HESITATION`. What it closes together with that is not what it distrusts."""
         address = str(client[0])
         self._closed.pop(address, None)
         self._closed[address] = now
