@@ -6,8 +6,7 @@ handshake, without an alert, shows hardly more.
 
 A browser that closes a connection which it did not need looks alike. But it keeps such a connection
 for a while, or it uses another one to the same name, or it closes all that it has, because a window
-or the browser itself is closed, and cancels what it had begun. Times are Unix times, or of any other
-clock.
+or the browser itself is closed, and cancels what it had begun. Times are Unix times.
 """
 
 from __future__ import annotations
