@@ -31,7 +31,7 @@ from mitmproxy.log import ALERT
 from . import internals
 from . import journal
 from . import settings
-from .answers import Answers
+from .surplus import Answers
 from .classify import Rules
 from .classify import flow_kind
 from .classify import unanswered_query

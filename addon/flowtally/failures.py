@@ -23,7 +23,7 @@ from mitmproxy.utils import human
 from . import internals
 from . import redaction
 from . import vocabulary
-from .answers import Answers
+from .surplus import Answers
 from .classify import Note
 from .classify import Rules
 from .classify import exchange_failure

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from flowtally.answers import KEPT
-from flowtally.answers import WITHIN
-from flowtally.answers import Answers
+from flowtally.surplus import KEPT
+from flowtally.surplus import WITHIN
+from flowtally.surplus import Answers
 from mitmproxy import http
 from mitmproxy.test import tflow
 
