@@ -332,6 +332,7 @@ def failed_flow(client: connection.Client, message: str) -> http.HTTPFlow:
     assert flow.error
     flow.live, flow.client_conn = True, client
     flow.timestamp_created, flow.error.msg = time.time(), message
+    flow.error.timestamp = time.time()
     flow.request.host, flow.request.port = "host", 443
     return flow
 

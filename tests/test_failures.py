@@ -28,6 +28,7 @@ UNKNOWN_HOST = "[Errno -2] Name or service not known"
 KILLED = mflow.Error.KILLED_MESSAGE
 
 CRASH = "mitmproxy has crashed!\nTraceback"
+HANDLER_CRASH = "connection handler has crashed: boom"
 UNTRUSTED = "TLS Error: [('SSL routines', '', 'tlsv1 alert unknown ca')]"
 ALERT = "TLS Error: [('SSL routines', '', 'tlsv13 alert certificate required')]"
 BAD_LINE = "Bad HTTP request line: b'GET http:///foo HTTP/1.1'"
@@ -40,6 +41,7 @@ class Bench:
         self.open: set[Any] = set()
         self.now = NOW
         self.failures = Failures(RULES, lambda: self.open, lambda: self.now)
+        self.upstream = server_at("upstream")
 
 
 @pytest.fixture
@@ -391,7 +393,9 @@ def test_a_log_line_without_a_client_is_told_at_the_end(bench: Bench) -> None:
         # it was about the client's own handshake, and no flow came of it
         (UNTRUSTED, None, None, ["client_tls_rejected"]),
         (ALERT, None, None, []),
-        (CRASH, None, None, []),
+        (CRASH, None, None, ["proxy_internal_error"]),
+        (HANDLER_CRASH, None, None, ["proxy_internal_error"]),
+        (HANDLER_CRASH, "server closed connection", "proxy_internal_error", []),
         ("TLS Error: something else", None, None, []),
     ],
 )
@@ -508,6 +512,172 @@ def test_the_handshake_begins_anew_to_wait(bench: Bench) -> None:
     bench.failures.connecting(client_at(), server, handshake=True)
     bench.now += 4
     assert bench.failures.at_end() == []
+
+
+# --- tunnels through an upstream proxy ---
+
+
+def test_an_upstream_proxy_that_does_not_answer(bench: Bench) -> None:
+    client, upstream, failures = client_at(), server_at("upstream"), bench.failures
+    failures.tunnelling(client, upstream, "origin", 443)
+    bench.now += RULES.timeout
+    (found,) = failures.at_end()
+    assert told([found]) == [("http_response_timeout", "upstream", 443)]
+    assert found.tag["detail"] == "the upstream proxy has still not answered CONNECT"
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        # TLS with the origin begins, through the tunnel
+        lambda bench, client: bench.failures.connecting(
+            client, server_at("origin", via=("http", ("upstream", 443))), handshake=True
+        ),
+        # the connection is gone
+        lambda bench, _: bench.failures.connected(bench.upstream),
+    ],
+)
+def test_an_upstream_proxy_that_answered(
+    bench: Bench, ending: Callable[[Any, connection.Client], object]
+) -> None:
+    client = client_at()
+    bench.upstream = server_at("upstream")
+    bench.failures.tunnelling(client, bench.upstream, "origin", 443)
+    bench.failures.tunnelling(client_at(2), server_at("silent"), "origin", 443)
+    ending(bench, client)
+    bench.now += 60
+    found = [failure.host for failure in bench.failures.at_end()]
+    assert "upstream" not in found
+    assert "silent" in found
+
+
+def test_a_flow_tells_of_its_tunnel_itself(bench: Bench) -> None:
+    client = client_at()
+    bench.open = {client.peername}
+    bench.failures.tunnelling(client, server_at("upstream"), "origin", 443)
+    bench.open, bench.now = set(), NOW + 60
+    assert bench.failures.at_end() == []
+
+
+# --- tasks that die, and what mitmproxy says of itself ---
+
+
+@pytest.mark.parametrize(
+    ("exception", "cause", "reason", "detail"),
+    [
+        (
+            UnicodeEncodeError("idna", "a..b", 2, 3, "label empty"),
+            "invalid_url",
+            "bad_host",
+            "'idna' codec can't encode character '\\x2e' in position 2: label empty",
+        ),
+        (UnicodeError("label too long"), "invalid_url", "bad_host", "label too long"),
+        (
+            RuntimeError("unable to resolve hostname: x\n\nStack backtrace:\n 0: ?"),
+            "dns_error",
+            None,
+            "unable to resolve hostname: x",
+        ),
+        (RuntimeError("a bug"), "proxy_internal_error", "handler_crashed", "a bug"),
+        (ValueError(), "proxy_internal_error", "handler_crashed", "ValueError: "),
+    ],
+)
+def test_a_task_that_died(
+    bench: Bench, exception: BaseException, cause: str, reason: str | None, detail: str
+) -> None:
+    client, server, failures = client_at(), server_at(), bench.failures
+    failures.connecting(client, server, handshake=False)
+    (found,) = failures.task_died(client, server, exception)
+    assert told([found]) == [(cause, "host", 443)]
+    assert (found.tag.get("reason"), found.tag["detail"]) == (reason, detail)
+    assert (found.client, found.server) == (client.peername, server)
+    bench.now += 60
+    assert failures.at_end() == []
+
+
+def test_an_error_of_mitmproxys_own_quotes_no_flow(bench: Bench) -> None:
+    failures = bench.failures
+    (found,) = failures.error_line(
+        "mitmproxy.addons.readfile", "Failed to read x: Invalid flow: secret", ValueError("secret")
+    )
+    assert (found.tag["cause"], found.tag["reason"]) == (
+        "proxy_internal_error",
+        "capture_incomplete",
+    )
+    assert "secret" not in str(found)
+    (found,) = failures.error_line(
+        "mitmproxy_rs.task", "TCP connection handler coroutine panicked:\nmore", None
+    )
+    assert found.tag["detail"] == "TCP connection handler coroutine panicked:"
+    assert failures.error_line("asyncio", "something else", None) == []
+
+
+def test_without_file_descriptors_nobody_cancelled(bench: Bench) -> None:
+    failures, full = bench.failures, OSError(24, "Too many open files")
+    late, early = client_at(1, timestamp_start=NOW), client_at(2, timestamp_start=NOW - 1)
+    assert not failures
+    (found,) = failures.error_line("asyncio", "", full)
+    assert (found.tag["cause"], found.tag["reason"]) == ("proxy_internal_error", "out_of_files")
+    assert failures
+    # What crashes of it is not told again.
+    assert failures.log_line(late.peername, CRASH, full) == []
+    assert failures.log_line(late.peername, CRASH, LookupError("no codec")) == []
+    assert failures.client_gone(late.peername) == []
+    left = {"outcome": "cancelled", "cause": "client_cancelled", "side": "client"}
+    tag = failures.claim(flow_of(late, "Client disconnected."), left)
+    assert (tag["outcome"], tag["cause"], tag["side"]) == ("error", "proxy_internal_error", "proxy")
+    assert failures.claim(flow_of(early, "Client disconnected."), left) == left
+    bench.now += 1000
+    assert failures.due() == []
+    assert not failures
+
+
+# --- clients that leave after the handshake ---
+
+
+def test_a_client_that_leaves_after_the_handshake(bench: Bench) -> None:
+    client, failures = client_at(sni="name"), bench.failures
+    failures.client_shook_hands(client, server_at())
+    assert failures.client_gone(client.peername) == []
+    assert failures.due() == []
+    bench.now += 3
+    (found,) = failures.due()
+    assert told([found]) == [("client_tls_rejected", "name", 443)]
+    assert (found.tag["reason"], found.time) == ("after_handshake", NOW)
+    assert failures.due() == failures.at_end() == []
+
+
+def test_an_alert_after_the_handshake_is_told_at_once_and_once(bench: Bench) -> None:
+    client, failures = client_at(sni="name"), bench.failures
+    failures.client_shook_hands(client, server_at())
+    failures.log_line(client.peername, UNTRUSTED)
+    found = failures.client_gone(client.peername)
+    assert told(found) == [("client_tls_rejected", "name", 443)]
+    assert found[0].tag["reason"]
+    assert failures.at_end() == []
+
+
+def test_a_client_that_leaves_because_of_the_server_did_not_distrust(bench: Bench) -> None:
+    client, failures = client_at(sni="name"), bench.failures
+    failures.client_shook_hands(client, server_at())
+    failures.server_failed(client, server_at())
+    assert told(failures.client_gone(client.peername)) == [("connection_refused", "host", 443)]
+    assert failures.at_end() == []
+
+
+def test_who_hangs_up_in_the_handshake_may_not_need_the_connection(bench: Bench) -> None:
+    failures = bench.failures
+    message = "The client disconnected during the handshake. If this happens consistently …"
+    for port in (1, 2):
+        client = client_at(port, sni=f"name{port}")
+        assert failures.client_handshake_failed(client, server_at(), message) == []
+    used = client_at(3, sni="name2")
+    failures.client_shook_hands(used, server_at())
+    failures.handshakes.spoke(used.peername)
+    (found,) = failures.at_end()
+    assert told([found]) == [("client_tls_rejected", "name1", 443)]
+    assert found.tag["detail"] == message
+    assert found.tag.get("reason") != "after_handshake"
 
 
 # --- filters ---

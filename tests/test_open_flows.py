@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flowtally.open_flows import InFlight
 from flowtally.open_flows import OpenFlows
 from flowtally.open_flows import is_unanswered_query
+from mitmproxy import connection
+from mitmproxy import dns
 from mitmproxy import flow as mflow
+from mitmproxy import http
 from mitmproxy.test import tflow
 
-LOADED, GONE = 1000.0, 2000.0
+LOADED, ENDED, GONE = 1000.0, 1900.0, 2000.0
 
 
 def left_behind(flow: mflow.Flow, **changes: Any) -> mflow.Flow:
@@ -28,6 +32,24 @@ def client_left(flow: mflow.Flow, time: float | None) -> mflow.Flow:
     return flow
 
 
+def ended(flow: mflow.Flow, time: float | None) -> mflow.Flow:
+    """A live flow whose client is there, and which has ended at `time`."""
+    left_behind(client_left(flow, None))
+    flow.client_conn.timestamp_end = None
+    if flow.error:
+        assert time is not None
+        flow.error.timestamp = time
+    elif isinstance(flow, http.HTTPFlow):
+        assert flow.response
+        flow.response.timestamp_end = time
+        if flow.websocket:
+            flow.websocket.timestamp_end = time
+            flow.response.timestamp_end = 0.0
+    elif isinstance(flow, dns.DNSFlow) and flow.response and time is not None:
+        flow.response.timestamp = time
+    return flow
+
+
 KILLED = mflow.Error(mflow.Error.KILLED_MESSAGE)
 
 
@@ -37,12 +59,10 @@ KILLED = mflow.Error(mflow.Error.KILLED_MESSAGE)
         # killed while a hook of it was running
         (left_behind(tflow.tflow(), error=KILLED), True),
         (left_behind(tflow.tflow(), live=False), True),
-        (left_behind(tflow.tflow(resp=True)), False),  # its hook is still to come
         (left_behind(tflow.tflow()), False),
         (left_behind(tflow.ttcpflow()), False),
         # a query without an answer
         (left_behind(tflow.tdnsflow(resp=False)), True),
-        (left_behind(tflow.tdnsflow(resp=True)), False),
         (left_behind(tflow.tdnsflow(resp=False), error=KILLED), True),
         # the client is there, or left only now
         (client_left(left_behind(tflow.tflow(), error=KILLED), None), False),
@@ -50,6 +70,18 @@ KILLED = mflow.Error(mflow.Error.KILLED_MESSAGE)
         (client_left(left_behind(tflow.tflow(), error=KILLED), GONE + 0.1), False),
         # the user looks at it
         (left_behind(tflow.tflow(), error=KILLED, intercepted=True), False),
+        # it has ended, and its hook does not come
+        (ended(tflow.tflow(resp=True), ENDED), True),
+        (ended(tflow.tflow(resp=True), ENDED + 0.1), False),
+        (ended(tflow.tflow(resp=True), None), False),
+        (ended(tflow.tflow(resp=True, ws=True), ENDED), True),
+        (ended(tflow.tflow(resp=True, ws=True), None), False),
+        (ended(tflow.tdnsflow(resp=True), ENDED), True),
+        (ended(tflow.ttcpflow(err=True), ENDED), True),
+        (ended(tflow.ttcpflow(err=True), ENDED + 0.1), False),
+        (ended(tflow.ttcpflow(), None), False),
+        (left_behind(tflow.tflow(resp=True)), True),
+        (left_behind(ended(tflow.tflow(resp=True), None)), False),
         # from a file
         (left_behind(tflow.tflow(), error=KILLED, timestamp_created=LOADED - 0.1), False),
         (left_behind(tflow.tflow(), error=KILLED, timestamp_created=LOADED), True),
@@ -57,7 +89,7 @@ KILLED = mflow.Error(mflow.Error.KILLED_MESSAGE)
 )
 def test_flows_that_no_hook_will_finish(flow: mflow.Flow, abandoned: bool) -> None:
     flows = OpenFlows({flow.id: flow})
-    assert flows.abandoned(LOADED, GONE) == ([flow] if abandoned else [])
+    assert flows.abandoned(LOADED, GONE, ENDED) == ([flow] if abandoned else [])
     assert flow.id in flows
 
 
@@ -82,3 +114,71 @@ def test_whose_they_are() -> None:
         flow.client_conn.peername = ("10.0.0.1", port)
         flows[flow.id] = flow
     assert flows.clients() == {("10.0.0.1", 1), ("10.0.0.1", 2)}
+
+
+def test_what_is_in_flight() -> None:
+    flows = OpenFlows()
+    assert flows.in_flight(GONE) == InFlight(0, 0.0)
+    for age in (3, 12, 7):
+        flow = tflow.tflow()
+        flow.live, flow.request.timestamp_start = True, GONE - age
+        flows[flow.id] = flow
+    from_file = tflow.tflow()
+    from_file.live, from_file.request.timestamp_start = False, 1.0
+    flows[from_file.id] = from_file
+    assert flows.in_flight(GONE) == InFlight(3, 12.0)
+    stream = left_behind(tflow.ttcpflow())
+    stream.timestamp_created = GONE - 20
+    flows[stream.id] = stream
+    assert flows.in_flight(GONE) == InFlight(4, 20.0)
+    assert flows.in_flight(0.0) == InFlight(4, 0.0)  # a clock that was set back
+
+
+DEAD = connection.Server(address=("host", 443))
+
+
+def to(flow: mflow.Flow, **attributes: Any) -> mflow.Flow:
+    """A flow of a client; `attributes` are those of its connection to the server."""
+    flow.client_conn.peername = ("10.0.0.1", 1)
+    flow.server_conn = connection.Server(**{"address": None, **attributes})
+    return flow
+
+
+def asked_for(host: str) -> mflow.Flow:
+    flow = tflow.tflow()
+    flow.request.host, flow.request.port = host, 443
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("flow", "waits"),
+    [
+        (to(asked_for("host")), True),
+        (to(asked_for("other")), False),
+        (to(asked_for("other"), address=("host", 443)), True),
+        (to(asked_for("other"), via=("http", ("host", 443))), True),
+        (to(asked_for("other"), id=DEAD.id), True),
+        (to(tflow.tdnsflow(), address=("host", 443)), True),
+        (to(tflow.tudpflow(), address=("host", 443)), True),
+        (to(tflow.tudpflow(), address=("host", 80)), False),
+        # it has ended
+        (to(tflow.tflow(resp=True), id=DEAD.id), False),
+        (to(tflow.tflow(err=True), id=DEAD.id), False),
+    ],
+)
+def test_flows_that_wait_for_a_dead_connection(flow: mflow.Flow, waits: bool) -> None:
+    flows = OpenFlows({flow.id: flow})
+    assert flows.waiting_for(("10.0.0.1", 1), DEAD) == ([flow] if waits else [])
+    assert flows.waiting_for(("10.0.0.1", 2), DEAD) == []
+
+
+def test_the_flow_that_a_connection_answers() -> None:
+    waiting, answered, other = (tflow.tflow(resp=resp) for resp in (False, True, True))
+    flows = OpenFlows()
+    for flow in (waiting, other, answered):
+        to(flow, id=DEAD.id)
+        flows[flow.id] = flow
+    to(other, id="another")
+    assert flows.answered_by(("10.0.0.1", 1), DEAD) is answered
+    assert flows.answered_by(("10.0.0.1", 2), DEAD) is None
+    assert OpenFlows().answered_by(("10.0.0.1", 1), DEAD) is None

@@ -190,7 +190,15 @@ def test_messages_lead_to_known_causes() -> None:
     assert rows
     for row in rows:
         assert row["match"] in ("is", "starts", "has")
-        assert row["where"] in ("exchange", "handshake", "log", "note", "tls_log")
+        assert row["where"] in (
+            "exchange",
+            "handshake",
+            "log",
+            "note",
+            "tls_log",
+            "error",
+            "task",
+        )
         causes = {row[name] for name in ("server_before_head", "server_after_head", "client")}
         assert {cause for cause in causes if cause and not _is_known(cause)} == set()
         assert causes != {""}

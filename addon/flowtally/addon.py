@@ -15,7 +15,6 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from typing import ParamSpec
 
 import mitmproxy.types
 from mitmproxy import command
@@ -26,10 +25,8 @@ from mitmproxy import exceptions
 from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy import tcp
-from mitmproxy import tls
 from mitmproxy.addonmanager import Loader
 from mitmproxy.log import ALERT
-from mitmproxy.proxy import server_hooks
 
 from . import internals
 from . import journal
@@ -38,12 +35,17 @@ from .classify import Rules
 from .classify import flow_kind
 from .classify import unanswered_query
 from .classify import unfinished
+from .connection_hooks import ConnectionHooks
+from .connection_hooks import P
 from .defects import Defects
 from .failures import Failure
 from .failures import Failures
 from .farewell import is_wanted
 from .farewell import show_summary
+from .live import OWN_KEY
 from .live import LivePage
+from .open_flows import GRACE
+from .open_flows import LINGER
 from .open_flows import OpenFlows
 from .open_flows import is_unanswered_query
 from .output import OutputError
@@ -51,24 +53,22 @@ from .output import write
 from .recorder import Recorder
 from .session import SLICE
 from .session import Session
+from .surplus import Answers
 from .tagger import Tagger
+from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
 
 TICK = 1.0
 """Seconds between two looks for flows that nobody will finish, and for a checkpoint that is due."""
 PAUSE = 10 * SLICE
 """Seconds between two steps of writing a checkpoint: nine tenths of them are the proxy's."""
-GRACE = 5.0
-"""Seconds that a flow may outlive its client, in the hooks of slow addons."""
 MAX_TOLD_IN_RESPONSE = 1000
 """How many flows with an error are remembered that `response` recorded."""
 
 logger = logging.getLogger("flowtally")
 
-P = ParamSpec("P")
 
-
-class Flowtally:
+class Flowtally(ConnectionHooks):
     """Tags every flow with what became of it, and keeps the statistics of the session."""
 
     name = "flowtally"
@@ -88,7 +88,8 @@ class Flowtally:
         """Ids of flows with an error that `response` recorded, and `error` may follow."""
         rules = settings.rules(self._values)
         self.tagger = Tagger(rules, self._values["flowtally_max_redirects"], self._defects)
-        self.failures = Failures(rules, self._open.clients)
+        answers = Answers(self._open.answered_by)
+        self.failures = Failures(rules, self._open.clients, answers=answers)
         self.live = LivePage(self._running_session, self._defects)
         self.recorder = Recorder(self._defects)
         self._timer: asyncio.TimerHandle | None = None
@@ -134,6 +135,7 @@ class Flowtally:
         record, failures = self._record_events, self.failures
         self._undo = [
             internals.watch_log(lambda *line: record(failures.log_line, *line)),
+            internals.watch_errors(lambda *line: record(failures.error_line, *line)),
             internals.watch_error_responses(lambda *page: record(failures.error_response, *page)),
             internals.watch_streams(),
         ]
@@ -178,7 +180,7 @@ class Flowtally:
         assert self.session is not None
         # Flows whose client is gone end first, for they may claim failures; what is left of these
         # are events. Open flows come last: they tell which connections nobody waits for.
-        self._defects.guard(self._sweep, 0.0)
+        self._defects.guard(self._sweep, 0.0, 0.0)
         self._record_events(self.failures.at_end)
         # They stay in the table: if one ends later, a new session tells how.
         for flow in self._open.values():
@@ -196,7 +198,8 @@ class Flowtally:
 
     def _on_timer(self) -> None:
         # Before the step, so that its statistics hold what was swept.
-        self._defects.guard(self._sweep, GRACE)
+        self._defects.guard(self._sweep, GRACE, LINGER)
+        self._record_events(self.failures.due)
         self._step()
 
     def _step(self) -> None:
@@ -242,18 +245,25 @@ class Flowtally:
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         if self.live.is_own(flow):
+            flow.metadata[OWN_KEY] = True
             return
         self._open[flow.id] = flow
+        if handshakes := self.failures.handshakes:
+            handshakes.spoke(flow.client_conn.peername)
         if self._told_in_response:
             self._told_in_response.discard(flow.id)
 
     def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         # Almost no flow is for the live page, and to wait for nothing would cost all of them.
-        if flow.id not in self._open and flow.live and self.live.is_own(flow):
-            return self.live.serve(flow)
+        if flow.id not in self._open and flow.live:
+            if self.live.is_own(flow):
+                return self.live.serve(flow)
+            self._meet(flow)
         return None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
+        if flow.id not in self._open:
+            self._meet(flow)
         # A server's response has no end yet when its head is there; one that an addon made, has.
         made = flow.response is not None and flow.response.timestamp_end is not None
         if made and flow.live and flow.id in self._open:
@@ -262,6 +272,7 @@ class Flowtally:
     def response(self, flow: http.HTTPFlow) -> None:
         if flow.websocket is not None:
             return  # websocket_end follows
+        self.failures.answers.complete(flow)
         # Before it is finished, which takes it out of the table.
         if flow.error and flow.id in self._open:
             # A flow killed by an addon gets no other hook; one read from a file gets `error` next.
@@ -278,6 +289,7 @@ class Flowtally:
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         if self.live.is_own(flow):
+            flow.metadata[OWN_KEY] = True
             self.live.answer_tunnel(flow)
             return
         self._open[flow.id] = flow
@@ -292,9 +304,6 @@ class Flowtally:
         if flow.id in self._open and flow.server_conn.error is None:
             self._by_proxy.add(flow.id)
         self._defects.guard(self._finish, flow)
-
-    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
-        self.live.keep_from_server(data)
 
     # --- DNS, TCP, UDP, and what all flows have in common ---
 
@@ -316,38 +325,6 @@ class Flowtally:
         if not self.live.is_own_server(flow.server_conn):
             self._open[flow.id] = flow
 
-    # --- failures that may have no flow ---
-
-    def client_connected(self, client: connection.Client) -> None:
-        if client.error:
-            self._record_events(self.failures.client_refused, client)
-
-    def client_disconnected(self, client: connection.Client) -> None:
-        if self.failures:
-            self._record_events(self.failures.client_gone, client.peername)
-
-    def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
-        self.failures.connecting(data.client, data.server, handshake=False)
-
-    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
-        self.failures.connected(data.server)
-
-    def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
-        self._record_events(self.failures.server_failed, data.client, data.server)
-
-    def tls_start_server(self, data: tls.TlsData) -> None:
-        self.failures.connecting(data.context.client, data.conn, handshake=True)
-
-    def tls_established_server(self, data: tls.TlsData) -> None:
-        self.failures.connected(data.conn)
-
-    def tls_failed_server(self, data: tls.TlsData) -> None:
-        self._record_events(self.failures.server_failed, data.context.client, data.conn)
-
-    def tls_failed_client(self, data: tls.TlsData) -> None:
-        client, failed = data.context.client, self.failures.client_handshake_failed
-        self._record_events(failed, client, data.context.server, data.conn.error or "")
-
     # --- the line: tag → mark and record ---
 
     def _finish(self, flow: mflow.Flow, tag: Tag | None = None) -> None:
@@ -359,9 +336,7 @@ class Flowtally:
         if by_proxy:
             self._by_proxy.remove(flow.id)
         # A flow from before the addon was loaded is not known, and is recorded all the same.
-        if self.session is None or not (known or flow.timestamp_created < self._loaded):
-            return
-        if not known and isinstance(flow, http.HTTPFlow) and self.live.is_own(flow):
+        if self.session is None or not (known or self._is_new(flow)):
             return
         client = flow.client_conn.peername
         pending = bool(self.failures)  # False for all but a few flows
@@ -376,25 +351,50 @@ class Flowtally:
         # is this flow's own would be told once more, as an event.
         if pending:
             tag = self.failures.claim(flow, tag)
+        if tag["outcome"] == "cancelled":
+            self.failures.cancelled(client)
         self.recorder.record_flow(self.session, flow, kind, tag)
         # Last: with this flow, its client may have had its last one.
         if pending and flow.client_conn.timestamp_end is not None:
             self._record_events(self.failures.client_gone, client)
 
+    def _is_new(self, flow: mflow.Flow) -> bool:
+        """Whether a flow without a first hook is to be recorded: it is from before the addon was
+        loaded, or another script raised in that hook. One that has a tag was recorded."""
+        if isinstance(flow, http.HTTPFlow) and (OWN_KEY in flow.metadata or self.live.is_own(flow)):
+            return False
+        return flow.timestamp_created < self._loaded or METADATA_KEY not in flow.metadata
+
+    def _meet(self, flow: http.HTTPFlow) -> None:
+        """A flow's first hook was kept from us."""
+        if flow.timestamp_created >= self._loaded and self._is_new(flow):
+            self._open[flow.id] = flow
+
     def _record_events(
         self, happened: Callable[P, list[Failure]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Record what a method of `Failures` makes of something that happened."""
         try:
             failures = [self.tagger.tag_failure(told) for told in happened(*args, **kwargs)]
         except Exception as problem:
             self._defects.tell(happened.__name__, problem)
             return
         for failure in failures:
-            if self.session is not None and not self.live.is_own_host(failure.host):
+            if self.session is None or self.live.is_own_host(failure.host):
+                continue
+            server = failure.server
+            if server is None or not self._fail_with(server, failure):
                 self._defects.guard(self.recorder.record_failure, self.session, failure)
 
-    def _sweep(self, grace: float) -> None:
-        """Finish flows that no hook will finish, and whose client is gone for `grace` seconds."""
-        for flow in self._open.abandoned(self._loaded, time.time() - grace):
+    def _fail_with(self, server: connection.Connection, failure: Failure) -> bool:
+        """Finish the flows that wait for a dead connection; whether there are any."""
+        waiting = self._open.waiting_for(failure.client, server)
+        for flow in waiting:
+            self._finish(flow, failure.tag)
+        return bool(waiting)
+
+    def _sweep(self, grace: float, linger: float) -> None:
+        """Finish flows that no hook will finish, and whose client is gone for `grace` seconds, or
+        that have ended for `linger` seconds."""
+        now = time.time()
+        for flow in self._open.abandoned(self._loaded, now - grace, now - linger):
             self._finish(flow, unanswered_query() if is_unanswered_query(flow) else None)

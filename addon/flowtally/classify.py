@@ -187,6 +187,16 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
     return failure_tag(row.client.cause, redaction.detail(text, rules.urls), "", row.client.reason)
 
 
+def task_failure(exception: BaseException, rules: Rules) -> Tag:
+    """What it means that the task of a connection to a server died of an exception."""
+    text = f"{type(exception).__name__}: {exception}"
+    row = vocabulary.find_message(vocabulary.TASK_MESSAGES, text)
+    why = row.client if row is not None else Why("proxy_internal_error", "handler_crashed")
+    # What follows is a backtrace of mitmproxy_rs.
+    detail = redaction.detail(str(exception).split("\n", 1)[0] or text, rules.urls)
+    return failure_tag(why.cause, detail, "", why.reason)
+
+
 def noted_failure(note: Note, rules: Rules) -> Tag:
     """What a note means if no flow came of it."""
     why = note.message.client

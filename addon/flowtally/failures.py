@@ -26,15 +26,24 @@ from . import vocabulary
 from .classify import Note
 from .classify import Rules
 from .classify import exchange_failure
+from .classify import failure_tag
 from .classify import handshake_failure
 from .classify import log_failure
 from .classify import noted_failure
+from .classify import task_failure
+from .handshakes import Handshakes
+from .handshakes import Silent
 from .situation import Situation
 from .situation import handshake_situation
 from .situation import hanging_situation
 from .situation import server_situation
+from .surplus import Answers
+from .troubles import OUT_OF_FILES
+from .troubles import Troubles
+from .vocabulary import CANCELLED
 from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
+from .vocabulary import Why
 
 MAX_FAILURES_OF_A_CLIENT = 100
 """How many unclaimed failures of one client are kept; the oldest becomes an event first."""
@@ -42,6 +51,14 @@ MAX_NOTES = 1000
 """How many clients' notes are kept."""
 MAX_SETTLED = 100
 """How many clients are remembered whose failures have become events."""
+
+SURPLUS = "Unexpected data from server: "
+"""proxy/layers/http/_http1.py, Http1Client.read_headers; the bytes follow."""
+INVALID_DNS = " sent an invalid message: "
+"""proxy/layers/dns.py, DNSLayer.state_query; before it stands the connection."""
+HUNG_UP = "The client disconnected during the handshake"
+"""proxy/layers/tls.py, ClientTLSLayer.on_handshake_error."""
+CAPTURE_INCOMPLETE = Why("proxy_internal_error", "capture_incomplete")
 
 Client = Any
 """A client's address (`peername`). Connections of a replayed flow have no other common name."""
@@ -59,6 +76,9 @@ class Failure(NamedTuple):
     host: str = ""
     """Of the server; empty where none is known, and then there is no port either."""
     port: int | None = None
+    server: connection.Connection | None = None
+    """The connection that is dead: flows that wait for it have failed with it, and there is no
+    event then."""
 
     def as_flow(self) -> http.HTTPFlow:
         """A flow that mitmproxy's filters can look at in its place."""
@@ -95,6 +115,8 @@ class Attempt(NamedTuple):
     server: connection.Connection
     handshake: bool
     """TCP is up, and TLS is what is being made."""
+    tunnel: tuple[str, int] | None = None
+    """TCP is up, and the upstream proxy was asked for a tunnel to this host and port."""
 
 
 class Failures:
@@ -109,8 +131,12 @@ class Failures:
         rules: Rules,
         open_clients: Callable[[], Container[Client]],
         clock: Callable[[], float] = time.time,
+        answers: Answers | None = None,
     ) -> None:
         self.rules = rules
+        self.answers = answers or Answers()
+        self.handshakes = Handshakes()
+        self._troubles = Troubles()
         self._open_clients = open_clients
         """The clients of the flows that are open."""
         self._clock = clock
@@ -124,7 +150,7 @@ class Failures:
         """Clients that left because of a failure that is an event by now."""
 
     def __bool__(self) -> bool:
-        return bool(self._unclaimed or self._notes)
+        return bool(self._unclaimed or self._notes or self._troubles)
 
     # --- what happened ---
 
@@ -137,6 +163,24 @@ class Failures:
     ) -> None:
         """A connection to a server is being made, or its TLS `handshake`."""
         self._attempts[server.id] = Attempt(self._clock(), client.peername, server, handshake)
+        via = getattr(server, "via", None)
+        if handshake and via:
+            self._tunnelled(client.peername, getattr(server, "address", None))
+
+    def tunnelling(
+        self, client: connection.Client, server: connection.Connection, host: str, port: int
+    ) -> None:
+        """An upstream proxy is asked for a tunnel. A flow that waits for it tells what comes of it;
+        without one, TLS follows."""
+        if client.peername not in self._open_clients():
+            self._attempts[server.id] = Attempt(
+                self._clock(), client.peername, server, handshake=False, tunnel=(host, port)
+            )
+
+    def _tunnelled(self, client: Client, address: tuple[str, int] | None) -> None:
+        for id, attempt in list(self._attempts.items()):
+            if attempt.client == client and attempt.tunnel == address:
+                del self._attempts[id]
 
     def connected(self, server: connection.Connection) -> None:
         """The connection or handshake is up, or the attempt has ended otherwise."""
@@ -160,11 +204,29 @@ class Failures:
             events += self.client_gone(client.peername)
         return events
 
+    def task_died(
+        self,
+        client: connection.Client,
+        server: connection.Connection,
+        exception: BaseException,
+    ) -> list[Failure]:
+        """mitmproxy's task for a connection to a server died, and no hook will tell."""
+        self.connected(server)
+        tag = task_failure(exception, self.rules)
+        address = _address(server)
+        return [Failure("", self._clock(), tag, client.peername, *address, server=server)]
+
     def client_refused(self, client: connection.Client) -> list[Failure]:
         """mitmproxy refused a client's connection (block_global, block_private)."""
         tag = exchange_failure("Connection killed.", Situation(), self.rules)
         tag["detail"] = redaction.detail(client.error or "", self.rules.urls)
         return [Failure("", self._clock(), tag, client.peername)]
+
+    def client_shook_hands(self, client: connection.Client, server: connection.Server) -> None:
+        """The TLS handshake with a client is finished, who wants to reach `server`."""
+        if client.transport_protocol == "tcp" and client.peername:
+            host, port = _address(server)
+            self.handshakes.finished(client.peername, client.sni or host, port, self._clock())
 
     def client_handshake_failed(
         self,
@@ -177,12 +239,28 @@ class Failures:
         if message == "connection closed early" and known:
             return []  # it left because of a failure of the server's
         now = self._clock()
-        tag = handshake_failure(message, handshake_situation(client, now), self.rules)
         host, port = _address(server)
+        if message.startswith(HUNG_UP) and client.peername:
+            # Without an alert: perhaps it did not need the connection any more.
+            left = Silent(now, client.peername, client.sni or host, port, message)
+            self.handshakes.suspect(left, now)
+            return []
+        tag = handshake_failure(message, handshake_situation(client, now), self.rules)
         return [Failure(message, now, tag, client.peername, client.sni or host, port)]
 
-    def log_line(self, client: Client, message: str) -> list[Failure]:
+    def log_line(
+        self, client: Client, message: str, exception: BaseException | None = None
+    ) -> list[Failure]:
         """mitmproxy logged a line about a client's connection."""
+        if exception is not None:
+            failures = self.error_line("", message, exception)
+            # Without file descriptors mitmproxy crashes in many ways: that is said once.
+            if self._troubles.starved(self._clock()):
+                return failures
+        if message.startswith(SURPLUS):
+            return self._surplus(client, message)
+        if INVALID_DNS in message and (failures := self._invalid_dns(client, message)):
+            return failures
         # Lines of OpenSSL's first: their words may stand in any other line.
         if message.startswith("TLS Error:"):
             row = vocabulary.find_message(vocabulary.TLS_LOG_MESSAGES, message)
@@ -201,6 +279,46 @@ class Failures:
             Failure(message, self._clock(), log_failure(row, message, self.rules), client)
         )
 
+    def _surplus(self, client: Client, message: str) -> list[Failure]:
+        """A server sent something that was not asked for."""
+        server, now = internals.speaking(), self._clock()
+        if not isinstance(server, connection.Server):
+            return []
+        if not self.answers.is_surplus(client, server, now):
+            return []
+        detail = redaction.detail(message, self.rules.urls)
+        tag = failure_tag("http_protocol_error", detail, reason="surplus_bytes")
+        return [Failure("", now, tag, client, *_address(server))]
+
+    def _invalid_dns(self, client: Client, message: str) -> list[Failure]:
+        """A client or a name server sent a message that is no DNS."""
+        peer = internals.speaking()
+        if peer is None or not message.startswith(f"{peer}{INVALID_DNS}"):
+            return []
+        detail = redaction.detail(message, self.rules.urls)
+        if isinstance(peer, connection.Client):
+            tag = failure_tag("http_request_error", detail, reason="malformed_dns")
+            return [Failure("", self._clock(), tag, client)]
+        tag = failure_tag("dns_error", detail, reason="malformed_answer")
+        return [Failure("", self._clock(), tag, client, *_address(peer), server=peer)]
+
+    def error_line(
+        self, logger: str, message: str, exception: BaseException | None
+    ) -> list[Failure]:
+        """mitmproxy logged an error of its own, about no connection that it names."""
+        now = self._clock()
+        why = self._troubles.log_line(logger, message, exception, now)
+        if why is None:
+            return []
+        if why == CAPTURE_INCOMPLETE:
+            detail = "mitmproxy could not read the file of flows to its end"  # its words quote it
+        elif exception is not None:
+            detail = redaction.detail(f"{type(exception).__name__}: {exception}", self.rules.urls)
+        else:
+            detail = redaction.detail(message.split("\n", 1)[0], self.rules.urls)
+        tag = failure_tag(why.cause, detail, reason=why.reason)
+        return [Failure("", now, tag, None)]
+
     def error_response(self, client: Client, message: str) -> list[Failure]:
         """mitmproxy answered an HTTP/1 request with an error page of its own.
 
@@ -213,6 +331,7 @@ class Failures:
 
     def client_gone(self, client: Client) -> list[Failure]:
         """A client has left. What no flow of its can claim any more becomes events."""
+        silent = self.handshakes.gone(client)
         # First, for its flows may end after it, where the hook of another addon is slow.
         if client in self._open_clients():
             return []
@@ -221,16 +340,45 @@ class Failures:
             self._settled.append(client)
         note = self._notes.pop(client, None)
         if note is not None and note.message.client.cause:
-            failures.append(
-                Failure(note.text, self._clock(), noted_failure(note, self.rules), client)
-            )
+            failures.append(self._noted(client, note, silent))
+        if silent is not None and not failures:
+            self.handshakes.suspect(silent, self._clock())
         return failures
+
+    def _noted(self, client: Client, note: Note, silent: Silent | None) -> Failure:
+        tag = noted_failure(note, self.rules)
+        if silent is None:
+            return Failure(note.text, self._clock(), tag, client)
+        # An alert that came when the handshake was over.
+        if tag["cause"] == "client_tls_rejected":
+            tag.setdefault("reason", "after_handshake")
+        return Failure(note.text, self._clock(), tag, client, silent.host, silent.port)
+
+    def due(self) -> list[Failure]:
+        """What is certain after a while; to be called every second."""
+        now = self._clock()
+        self._troubles.settle(now)
+        return [self._left_after_handshake(silent) for silent in self.handshakes.due(now)]
+
+    def cancelled(self, client: Client) -> None:
+        """A client has cancelled an exchange: it may be about to close all that it has."""
+        if client:
+            self.handshakes.closed(client, self._clock())
 
     def at_end(self) -> list[Failure]:
         """The session ends: what is unclaimed, and connections to servers that hang."""
         failures = [failure for of_client in self._unclaimed.values() for failure in of_client]
         self._unclaimed.clear()
+        failures += map(self._left_after_handshake, self.handshakes.at_end())
         return failures + self._hanging()
+
+    def _left_after_handshake(self, silent: Silent) -> Failure:
+        if silent.message:
+            tag = handshake_failure(silent.message, Situation(), self.rules)
+            return Failure("", silent.since, tag, silent.client, silent.host, silent.port)
+        detail = "the client left without a request right after the TLS handshake"
+        tag = failure_tag("client_tls_rejected", detail, reason="after_handshake")
+        return Failure("", silent.since, tag, silent.client, silent.host, silent.port)
 
     # --- what flows claim ---
 
@@ -249,6 +397,9 @@ class Failures:
             "cause" not in tag or tag["cause"] == note.message.server_before_head.cause
         ):
             del self._notes[client]  # it explains this flow, or nothing
+        if tag.get("cause") == CANCELLED and self._starved(flow):
+            text = "the client left before mitmproxy had a file descriptor for it"
+            return {**tag, **failure_tag(OUT_OF_FILES.cause, text, reason=OUT_OF_FILES.reason)}
         if "cause" not in tag or client not in self._unclaimed:
             return tag
         message = (flow.error.msg if flow.error else flow.server_conn.error) or ""
@@ -256,6 +407,11 @@ class Failures:
         hidden = tag["cause"] in ("http_request_denied", "unknown")
         claimed = self._take(client, message, _destination(flow) if hidden else None)
         return {**tag, **claimed.tag} if hidden and claimed is not None else tag
+
+    def _starved(self, flow: mflow.Flow) -> bool:
+        """Whether the client of a flow waited for mitmproxy, and not for the server."""
+        began = flow.client_conn.timestamp_start
+        return bool(self._troubles) and began is not None and self._troubles.starved(began)
 
     def _take(
         self, client: Client, message: str, destination: tuple[str, int] | None
@@ -297,10 +453,14 @@ class Failures:
                 continue
             if attempt.server.id in self._told:
                 continue  # when an earlier session ended
-            situation = hanging_situation(waited, connecting=not attempt.handshake)
+            connecting = not attempt.handshake and attempt.tunnel is None
+            situation = hanging_situation(waited, connecting)
             tag = exchange_failure("Client disconnected.", situation, self.rules)
-            protocol = "TLS" if attempt.handshake else "TCP"
-            tag["detail"] = f"{protocol} connection to the server still not up"
+            if attempt.tunnel is not None:
+                tag["detail"] = "the upstream proxy has still not answered CONNECT"
+            else:
+                protocol = "TLS" if attempt.handshake else "TCP"
+                tag["detail"] = f"{protocol} connection to the server still not up"
             failures.append(Failure("", now, tag, attempt.client, *_address(attempt.server)))
             self._told.add(attempt.server.id)
         return failures

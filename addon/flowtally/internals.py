@@ -6,9 +6,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from mitmproxy import connection
 
 Undo = Callable[[], None]
 
@@ -143,8 +146,9 @@ def watch_streams() -> Undo:
     return undo
 
 
-def watch_log(told: Callable[[Any, str], None]) -> Undo:
-    """Call `told(client address, message)` for each line that mitmproxy logs of a connection.
+def watch_log(told: Callable[[Any, str, BaseException | None], None]) -> Undo:
+    """Call `told(client address, message, exception)` for each line that mitmproxy logs of a
+    connection.
 
     The name of the logger and the `client` that it attaches are those of proxy/server.py.
     """
@@ -155,8 +159,9 @@ def watch_log(told: Callable[[Any, str], None]) -> Undo:
             # "client connect", "server disconnect ..." come with every connection.
             if not isinstance(message, str) or message.startswith(("client ", "server ")):
                 return
+            exception = record.exc_info[1] if record.exc_info else None
             try:
-                told(getattr(record, "client", None), message)
+                told(getattr(record, "client", None), message, exception)
             except Exception:
                 self.handleError(record)
 
@@ -164,3 +169,102 @@ def watch_log(told: Callable[[Any, str], None]) -> Undo:
     logger = logging.getLogger("mitmproxy.proxy.server")
     logger.addHandler(watch)
     return lambda: logger.removeHandler(watch)
+
+
+ITSELF = (
+    # Transparent mode failure
+    "mitmproxy.proxy.mode_servers",
+    # a file of flows that is broken
+    "mitmproxy.addons.readfile",
+    # handlers of UDP, WireGuard and local connections that crash
+    "mitmproxy_rs",
+    # what nobody catches: in the loop's own words, or where mitmproxy's handler is in its place
+    "asyncio",
+    "mitmproxy.master",
+)
+"""Loggers in which mitmproxy tells what no hook does, without a client's address."""
+
+
+def watch_errors(told: Callable[[str, str, BaseException | None], None]) -> Undo:
+    """Call `told(logger, message, exception)` for each error that mitmproxy logs of itself.
+
+    There may be a hundred thousand of them (out of file descriptors), so that nothing is formatted.
+    """
+
+    class Watch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message, exception = record.msg, record.exc_info
+            if not isinstance(message, str):
+                return
+            try:
+                told(record.name, message, exception[1] if exception else None)
+            except Exception:
+                self.handleError(record)
+
+    watch = Watch(logging.ERROR)
+    for name in ITSELF:
+        logging.getLogger(name).addHandler(watch)
+
+    def undo() -> None:
+        for name in ITSELF:
+            logging.getLogger(name).removeHandler(watch)
+
+    return undo
+
+
+def watch_task(died: Callable[[BaseException], None]) -> None:
+    """Call `died(exception)` if the task in which this hook runs dies of an exception.
+
+    The task of a connection to a server catches OSErrors only (proxy/server.py, open_connection);
+    when it dies of another no hook follows, and mitmproxy keeps the dead task as long as the client
+    stays, so that asyncio does not log it either.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return  # no loop runs: mitmproxy's test harness
+    if task is None:
+        return
+
+    def done(task: asyncio.Task[Any]) -> None:
+        # Not task.exception(), after which asyncio would not log it any more.
+        exception = None if task.cancelled() else getattr(task, "_exception", None)
+        if exception is not None:
+            died(exception)
+
+    task.add_done_callback(done)
+
+
+MAX_DEPTH = 60
+"""How many frames and generators are looked at; the layers of a connection are some twenty."""
+
+
+def speaking() -> connection.Connection | None:
+    """The connection whose data mitmproxy is handling; asked while a line is logged about it.
+
+    The line names the client alone. The layer that logs it is a generator that waits for
+    `server_event` of proxy/server.py, which is on the stack, and has the data as its `event`.
+    """
+    frame: Any = sys._getframe(1)
+    for _ in range(MAX_DEPTH):
+        if frame is None:
+            return None
+        if frame.f_code.co_name == "server_event":
+            return _innermost(frame.f_locals.get("layer_commands"))
+        frame = frame.f_back
+    return None
+
+
+def _innermost(generator: Any) -> connection.Connection | None:
+    """The connection of the event that the innermost of these generators handles."""
+    found = None
+    for _ in range(MAX_DEPTH):
+        frame = getattr(generator, "gi_frame", None)
+        if frame is None:
+            break
+        handled = getattr(frame.f_locals.get("event"), "connection", None)
+        if isinstance(handled, connection.Connection):
+            found = handled
+        # proxy/layer.py, Layer.__process keeps the generator that it drives.
+        generator = generator.gi_yieldfrom or frame.f_locals.get("command_generator")
+    return found

@@ -35,6 +35,8 @@ SHARE = 0.02
 """The part of the time that may be spent on rendering."""
 ROWS = 50
 """How many rows of a table the page shows."""
+OWN_KEY = "flowtally.page"
+"""Stands in the metadata of a flow that is for the live page."""
 MAX_LOG = 16 * 1024 * 1024
 """The largest log that is handed out, in bytes: mitmproxy keeps answers in memory."""
 

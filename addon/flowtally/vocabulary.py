@@ -229,6 +229,10 @@ NOTE_MESSAGES = tuple(_MESSAGES["note"])
 """Log lines that explain a failure which a flow shows only vaguely, or not at all."""
 TLS_LOG_MESSAGES = tuple(_MESSAGES["tls_log"])
 """The same, in log lines that begin with `TLS Error:`."""
+ERROR_MESSAGES = tuple(_MESSAGES["error"])
+"""Errors that mitmproxy logs of itself, after the logger's name and a colon."""
+TASK_MESSAGES = tuple(_MESSAGES["task"])
+"""Exceptions of which the task of a connection dies: the class, a colon, and its text."""
 
 
 def error_fields(cause: str) -> Tag:

@@ -51,6 +51,16 @@ addEventListener("securitypolicyviolation",
 Hostile text calls `hacked.push`."""
 
 
+def trust(ca: Path) -> str:
+    """The argument that makes the browser trust a CA."""
+    certificate = x509.load_pem_x509_certificate(ca.read_bytes())
+    key = certificate.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    digest = base64.b64encode(hashlib.sha256(key).digest()).decode()
+    return f"--ignore-certificate-errors-spki-list={digest}"
+
+
 @contextmanager
 def launch(executable: Path, *more: str) -> Iterator[Browser]:
     """Runs the browser, with `more` arguments. Inside, this thread has a running event loop."""

@@ -61,6 +61,17 @@ class NameServer:
             self._socket.sendto(reply.pack(), address)
 
 
+class Babbler(NameServer):
+    """Answers with what is no DNS message."""
+
+    def _serve(self) -> None:
+        while True:
+            data, address = self._socket.recvfrom(4096)
+            if not data:
+                return
+            self._socket.sendto(data[:5], address)
+
+
 def query(name: str, port: int, *, answered: bool = True) -> str | None:
     """Asks the name server on `port`; returns the response code's name."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from . import clients
 from . import servers
+from .dns import Babbler
 from .dns import NameServer
 from .proxy import Mitmdump
 from .proxy import Record
@@ -57,7 +58,8 @@ class Setup:
     arguments: Sequence[str] = ()
     scripts: Sequence[Path] = ()
     datagrams: bool = False
-    """mitmproxy keeps a UDP client for 20 s, so its connections never come to rest."""
+    """Its connections never come to rest: mitmproxy keeps a UDP client for 20 s, and one whose
+    server's task died for ever."""
 
 
 class Laboratory:
@@ -80,6 +82,7 @@ class Laboratory:
         self.holding_upstream = self._open(AnsweringServer(servers.CONNECT_HOLDS))
         self.tunnelling_upstream = self._open(TunnellingServer())
         self.name_server = self._open(NameServer())
+        self.babbler = self._open(Babbler())
         return self
 
     def __exit__(
@@ -101,8 +104,9 @@ class Laboratory:
             self._proxies[name] = self._open(self.mitmdump(name, setup))
         return self._proxies[name]
 
-    def mitmdump(self, name: str, setup: Setup) -> Mitmdump:
-        """A proxy of one's own, not started yet; it trusts the laboratory's CA."""
+    def mitmdump(self, name: str, setup: Setup, files: int | None = None) -> Mitmdump:
+        """A proxy of one's own, not started yet; it trusts the laboratory's CA. `files`: how many
+        file descriptors it may have."""
         return Mitmdump(
             self._directory / name,
             modes=tuple(setup.modes.values()),
@@ -115,6 +119,7 @@ class Laboratory:
             scripts=setup.scripts,
             # One CA for all: making one takes longer than the rest of the start.
             confdir=self.confdir,
+            files=files,
         )
 
     def port(self, name: str, mode: str) -> int:
@@ -250,6 +255,29 @@ def _dns(laboratory: Laboratory) -> Setup:
     )
 
 
+def _lazy_socks(_: Laboratory) -> Setup:
+    return Setup(
+        modes={"regular": "regular", "socks5": "socks5"},
+        options={"connection_strategy": "lazy"},
+    )
+
+
+def _datagrams(laboratory: Laboratory) -> Setup:
+    return Setup(
+        modes={
+            "regular": "regular",
+            "udp": "reverse:udp://nonexistent.invalid:53",
+            "nowhere": "reverse:dns://nonexistent.invalid:53",
+            "garbage": f"reverse:dns://127.0.0.1:{laboratory.babbler.port}",
+        },
+        datagrams=True,
+    )
+
+
+def _transparent(_: Laboratory) -> Setup:
+    return Setup(modes={"regular": "regular", "transparent": "transparent"})
+
+
 SETUPS: Mapping[str, Callable[[Laboratory], Setup]] = {
     "regular": _regular,
     "impatient": _impatient,
@@ -263,4 +291,9 @@ SETUPS: Mapping[str, Callable[[Laboratory], Setup]] = {
     "login": _login,
     "intervening": _intervening,
     "dns": _dns,
+    "spare": lambda _: Setup(),
+    "socks": lambda _: Setup(modes={"regular": "regular", "socks5": "socks5"}, datagrams=True),
+    "lazy socks": _lazy_socks,
+    "datagrams": _datagrams,
+    "transparent": _transparent,
 }

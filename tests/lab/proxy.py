@@ -106,6 +106,7 @@ class Mitmdump:
         addon: Path = ADDON,
         confdir: Path | None = None,
         listens: bool = True,
+        files: int | None = None,
     ) -> None:
         self.directory = directory
         self.confdir = confdir or directory / "confdir"
@@ -115,6 +116,7 @@ class Mitmdump:
         self._options = {"flow_detail": "0", **(options or {})}
         self._arguments = tuple(arguments)
         self._scripts = (*scripts, addon)
+        self._files = files
         self._validator: Draft202012Validator | None = None
         self._records: list[Record] = []
         self._read_to = 0
@@ -161,6 +163,8 @@ class Mitmdump:
         environment = {
             name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
         }
+        if self._files is not None:
+            command = ["sh", "-c", f'ulimit -n {self._files}; exec "$0" "$@"', *command]
         # Unbuffered, because this harness follows the output while the process runs.
         environment["PYTHONUNBUFFERED"] = "1"
         self._process = subprocess.Popen(
@@ -271,8 +275,12 @@ class Mitmdump:
 
     def wait_output(self, text: str, timeout: float = WAIT_TIMEOUT) -> None:
         """Waits until mitmproxy's own log holds `text`."""
+        self.wait_until(lambda: text in self.output, timeout)
+
+    def wait_until(self, holds: Callable[[], bool], timeout: float = WAIT_TIMEOUT) -> None:
+        """Waits until `holds()`, which may look at what mitmproxy wrote."""
         deadline = time.monotonic() + timeout
-        while text not in self.output:
+        while not holds():
             assert time.monotonic() < deadline, self.output
             time.sleep(_POLL)
 

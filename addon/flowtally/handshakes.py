@@ -1,0 +1,132 @@
+"""Clients that finish the TLS handshake with mitmproxy, and then leave without a word.
+
+A client that compares a pinned key, or looks at the certificate, only when the handshake is over
+shows mitmproxy nothing else: no alert, no failed handshake, no request. One that closes in the
+handshake, without an alert, shows hardly more.
+
+A browser that closes a connection which it did not need looks alike. But it keeps such a connection
+for a while, or it uses another one to the same name, or it closes all that it has, because a window
+or the browser itself is closed, and cancels what it had begun. Times are Unix times.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import NamedTuple
+
+HESITATION = 2.0
+"""Seconds after which a client that leaves without a word has not left because of what it saw in
+the handshake. Chromium keeps an unused preconnect for ten seconds or more."""
+PATIENCE = 3.0
+"""Seconds in which another connection may show that the client does trust the proxy."""
+TOGETHER = 0.5
+"""Seconds between two connections that a client closes at once."""
+MAX_SILENT = 10_000
+"""How many connections are watched at once, the newest ones."""
+MAX_NAMES = 4096
+"""How many pairs of client and name are remembered to be well, those that were used last."""
+MAX_LEFT = 1000
+"""How many clients that left are kept; the oldest is told first if there are more."""
+
+
+Pair = tuple[str, str, int | None]
+"""A client without its port, and the name and port that it wants to reach."""
+
+
+class Silent(NamedTuple):
+    """A connection on which nothing was said yet after the handshake."""
+
+    since: float
+    """When the handshake was finished."""
+    client: Any
+    """The client's address (`peername`)."""
+    host: str
+    """What the client asked for (SNI), or the server's address."""
+    port: int | None
+    message: str = ""
+    """mitmproxy's text if the client left in the handshake; else it left after that."""
+
+    @property
+    def pair(self) -> Pair:
+        """Between whom it is."""
+        return str(self.client[0]), self.host.lower(), self.port
+
+
+class Handshakes:
+    """Takes in handshakes and what follows them; tells which clients seem to distrust the proxy.
+
+    True while it waits for a connection's first word.
+    """
+
+    def __init__(self) -> None:
+        self._silent: dict[Any, Silent] = {}
+        """Client address → its connection, while nothing was said on it."""
+        self._left: list[tuple[float, Silent]] = []
+        """When a client left, and what it left."""
+        self._well: dict[Pair, None] = {}
+        """Pairs of client and name between which something was said; the last one at the end."""
+        self._closed: dict[str, float] = {}
+        """Client without its port → when it closed something for reasons of its own."""
+
+    def __bool__(self) -> bool:
+        return bool(self._silent)
+
+    def __contains__(self, client: Any) -> bool:
+        return client in self._silent
+
+    def finished(self, client: Any, host: str, port: int | None, now: float) -> None:
+        """A client has finished the handshake of a connection to a server."""
+        self._silent[client] = Silent(now, client, host, port)
+        if len(self._silent) > MAX_SILENT:
+            del self._silent[next(iter(self._silent))]
+
+    def spoke(self, client: Any) -> None:
+        """Something was said on a connection of a client: it trusts the proxy."""
+        silent = self._silent.pop(client, None)
+        if silent is None:
+            return
+        pair = silent.pair
+        self._well.pop(pair, None)
+        self._well[pair] = None
+        if len(self._well) > MAX_NAMES:
+            del self._well[next(iter(self._well))]
+        if self._left:
+            self._left = [left for left in self._left if left[1].pair != pair]
+
+    def gone(self, client: Any) -> Silent | None:
+        """A client has left; returns its connection if nothing was said on it."""
+        return self._silent.pop(client, None)
+
+    def closed(self, client: Any, now: float) -> None:
+        """A client has cancelled an exchange, or closed a connection that it had kept for
+        `HESITATION`. What it closes together with that is not what it distrusts."""
+        address = str(client[0])
+        self._closed.pop(address, None)
+        self._closed[address] = now
+        if len(self._closed) > MAX_NAMES:
+            del self._closed[next(iter(self._closed))]
+        self._left = [
+            (left, silent)
+            for left, silent in self._left
+            if silent.pair[0] != address or now - left > TOGETHER
+        ]
+
+    def suspect(self, silent: Silent, now: float) -> None:
+        """Nothing else explains why a client left."""
+        if now - silent.since > HESITATION or silent.pair in self._well:
+            return
+        if now - self._closed.get(silent.pair[0], float("-inf")) > TOGETHER:
+            self._left.append((now, silent))
+
+    def due(self, now: float) -> list[Silent]:
+        """The connections that a client left because of the handshake, each once."""
+        left = self._left
+        told = 0
+        while told < len(left) and (now - left[told][0] >= PATIENCE or len(left) - told > MAX_LEFT):
+            told += 1
+        self._left = left[told:]
+        return [silent for _, silent in left[:told]]
+
+    def at_end(self) -> list[Silent]:
+        """All that nobody withdrew: the session ends."""
+        return self.due(float("inf"))

@@ -1,0 +1,134 @@
+"""Who left after the handshake because of it, and who had no need of the connection any more."""
+
+from __future__ import annotations
+
+import pytest
+from flowtally import handshakes as module
+from flowtally.handshakes import HESITATION
+from flowtally.handshakes import PATIENCE
+from flowtally.handshakes import TOGETHER
+from flowtally.handshakes import Handshakes
+from flowtally.handshakes import Silent
+
+NOW = 1000.0
+CLIENT = ("10.0.0.1", 1)
+SAME, OTHER = ("10.0.0.1", 2), ("10.0.0.2", 1)
+
+
+def leave(
+    handshakes: Handshakes,
+    client: tuple[str, int] = CLIENT,
+    host: str = "host",
+    after: float = 0.1,
+) -> None:
+    """A client finishes the handshake, and leaves that many seconds later, which is NOW."""
+    handshakes.finished(client, host, 443, NOW - after)
+    silent = handshakes.gone(client)
+    assert silent is not None
+    handshakes.suspect(silent, NOW)
+
+
+def use(handshakes: Handshakes, client: tuple[str, int] = SAME, host: str = "host") -> None:
+    handshakes.finished(client, host, 443, NOW)
+    handshakes.spoke(client)
+
+
+def test_it_is_told_after_a_while_and_once() -> None:
+    handshakes = Handshakes()
+    assert not handshakes
+    leave(handshakes)
+    assert handshakes.due(NOW + PATIENCE - 0.1) == []
+    assert handshakes.due(NOW + PATIENCE) == [Silent(NOW - 0.1, CLIENT, "host", 443)]
+    assert handshakes.due(NOW + 60) == []
+    assert not handshakes
+
+
+def test_what_was_not_told_is_told_at_the_end() -> None:
+    handshakes = Handshakes()
+    leave(handshakes)
+    assert [silent.client for silent in handshakes.at_end()] == [CLIENT]
+    assert handshakes.at_end() == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("client", "host", "told"),
+    [(SAME, "host", 0), (SAME, "HOST", 0), (SAME, "other", 1), (OTHER, "host", 1)],
+)
+def test_another_connection_that_is_used_withdraws_it(
+    first: bool, client: tuple[str, int], host: str, told: int
+) -> None:
+    handshakes = Handshakes()
+    if first:
+        use(handshakes, client, host)
+    leave(handshakes)
+    if not first:
+        use(handshakes, client, host)
+    assert len(handshakes.due(NOW + PATIENCE)) == told
+
+
+@pytest.mark.parametrize(("after", "told"), [(HESITATION, 1), (HESITATION + 0.1, 0)])
+def test_a_preconnect_that_stayed_is_none(after: float, told: int) -> None:
+    handshakes = Handshakes()
+    leave(handshakes, after=after)
+    assert len(handshakes.due(NOW + PATIENCE)) == told
+
+
+@pytest.mark.parametrize(
+    ("client", "at", "together"),
+    [
+        (SAME, NOW, True),
+        (SAME, NOW - TOGETHER, True),
+        (SAME, NOW - TOGETHER - 0.1, False),
+        (SAME, NOW + TOGETHER, True),
+        (SAME, NOW + TOGETHER + 0.1, False),
+        (OTHER, NOW, False),
+    ],
+)
+def test_what_a_browser_closes_when_it_is_closed_is_none(
+    client: tuple[str, int], at: float, together: bool
+) -> None:
+    handshakes = Handshakes()
+    if at <= NOW:
+        handshakes.closed(client, at)
+    leave(handshakes)
+    if at > NOW:
+        handshakes.closed(client, at)
+    assert len(handshakes.due(NOW + PATIENCE)) == (0 if together else 1)
+
+
+def test_a_client_that_speaks_leaves_nothing() -> None:
+    handshakes = Handshakes()
+    handshakes.finished(CLIENT, "host", 443, NOW)
+    assert handshakes
+    assert CLIENT in handshakes
+    handshakes.spoke(CLIENT)
+    handshakes.spoke(OTHER)  # without a handshake
+    assert not handshakes
+    assert CLIENT not in handshakes
+    assert handshakes.gone(CLIENT) is None
+
+
+def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAX_SILENT", "MAX_NAMES", "MAX_LEFT"):
+        monkeypatch.setattr(module, name, 3)
+    handshakes = Handshakes()
+    for port in range(4):
+        handshakes.finished(("10.0.0.1", port), "host", 443, NOW)
+    assert [("10.0.0.1", port) in handshakes for port in range(4)] == [False, True, True, True]
+    handshakes = Handshakes()
+    for port in range(4):
+        use(handshakes, (f"10.0.1.{port}", 1))
+        leave(handshakes, (f"10.0.2.{port}", 1))
+    # The oldest goes before its time.
+    assert [silent.client[0] for silent in handshakes.due(NOW)] == ["10.0.2.0"]
+    assert len(handshakes.at_end()) == 3
+    for port in range(4):
+        leave(handshakes, (f"10.0.1.{port}", 1))
+    assert [silent.client[0] for silent in handshakes.at_end()] == ["10.0.1.0"]
+    for port in range(4):
+        handshakes.closed((f"10.0.3.{port}", 1), NOW)
+        leave(handshakes, (f"10.0.3.{port}", 2))
+    assert handshakes.at_end() == []
+    leave(handshakes, ("10.0.3.0", 2))
+    assert len(handshakes.at_end()) == 1
