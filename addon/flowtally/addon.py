@@ -90,7 +90,7 @@ class Flowtally:
         self.tagger = Tagger(rules, self._values["flowtally_max_redirects"], self._defects)
         self.failures = Failures(rules, self._open.clients)
         self.live = LivePage(self._running_session, self._defects)
-        self.recorder = Recorder(self._defects)
+        self.recorder = Recorder(self._defects, self.tagger.connections)
         self._timer: asyncio.TimerHandle | None = None
         self._undo: list[internals.Undo] = []
         self._apply(rules)
@@ -121,6 +121,7 @@ class Flowtally:
             self._begin_session()
 
     def _apply(self, rules: Rules) -> None:
+        rules = rules._replace(quic_closes=self.tagger.faults.quic_closes)
         self.tagger.rules = self.failures.rules = rules
         self.tagger.max_redirects = self._values["flowtally_max_redirects"]
         self.recorder.filter = self._values["flowtally_filter"]
@@ -135,6 +136,7 @@ class Flowtally:
         self._undo = [
             internals.watch_log(lambda *line: record(failures.log_line, *line)),
             internals.watch_error_responses(lambda *page: record(failures.error_response, *page)),
+            internals.watch_faults(self.tagger.faults.broke, self.tagger.faults.closed),
         ]
         self._begin_session()
         self._call_later(TICK, self._on_timer)

@@ -8,8 +8,10 @@ told by `situation`. The tag is the flow's own: what other flows add to it, `tag
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from mitmproxy import udp
 from mitmproxy.net.dns import response_codes
 
 from . import redaction
+from . import texts
 from . import vocabulary
 from .situation import GAVE_UP
 from .situation import Situation
@@ -28,7 +31,9 @@ from .situation import connect_situation
 from .situation import http_situation
 from .situation import stream_situation
 from .vocabulary import CAUSES
+from .vocabulary import CLIENT_GAVE_UP
 from .vocabulary import NOBODY
+from .vocabulary import REASONS
 from .vocabulary import Message
 from .vocabulary import Tag
 from .vocabulary import Why
@@ -37,17 +42,9 @@ TIMEOUT_TOLERANCE = 0.1
 """Seconds by which a wait may look shorter than the client meant it: its clock starts when it
 connects to the proxy, mitmproxy's when the first byte of the request is there."""
 
-# As text: they are compiled when the first failure needs them.
-_OS_ERROR = r"\[(Errno|WinError) (-?\d+)\]"
+# As text: it is compiled when the first failure needs it.
 _REQUEST_LINE = r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$"
 
-# Several addresses of a host were tried: the error that says most about the server.
-_MOST_TELLING = (
-    "connection_refused",
-    "connection_timeout",
-    "connection_terminated",
-    "destination_ip_unroutable",
-)
 # Said of a connection to an upstream proxy, these mean that the proxy cannot be used (RFC 9209
 # §2.3.4).
 _NOT_REACHED = frozenset(
@@ -73,6 +70,8 @@ class Rules(NamedTuple):
     """Option `flowtally_urls`: how much of a URL may stand in `detail`."""
     raw_tcp: bool = True
     """mitmproxy's `rawtcp`: whether a switch to an unknown protocol leads anywhere."""
+    quic_closes: Mapping[str, int] = MappingProxyType({})
+    """The words with which QUIC peers lately closed a connection → the error code beside them."""
 
 
 class Note(NamedTuple):
@@ -152,14 +151,12 @@ def exchange_failure(
     message: str, situation: Situation, rules: Rules, note: Note | None = None
 ) -> Tag:
     """What a failure's message means, for `flow.error` and for failures without a flow."""
-    row = vocabulary.find_message(vocabulary.EXCHANGE_MESSAGES, message)
-    return _tag_failure(row, message, situation, rules, note)
+    return _tag_failure(texts.exchange, message, situation, rules, note)
 
 
 def handshake_failure(message: str, situation: Situation, rules: Rules) -> Tag:
     """What a failed TLS handshake with the client means."""
-    row = vocabulary.find_message(vocabulary.HANDSHAKE_MESSAGES, message)
-    return _tag_failure(row, message, situation, rules, None)
+    return _tag_failure(texts.handshake, message, situation, rules, None)
 
 
 def log_failure(row: Message, text: str, rules: Rules) -> Tag:
@@ -168,12 +165,15 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
     A request line of three words that ends in an HTTP version is a request whose target is no URL;
     any other is no HTTP at all.
     """
+    why = row.client
     if request_line := re.match(_REQUEST_LINE, text[:8192]):
         method, target = request_line.groups()
+        if rules.urls != "full" and method not in vocabulary.METHODS:
+            method = redaction.NOT_KEPT
         target = redaction.redact(target, rules.urls)
         detail = redaction.printable(f"Bad HTTP request line: {method} {target}".rstrip())
         return failure_tag("invalid_url", detail)
-    return failure_tag(row.client.cause, redaction.detail(text, rules.urls), "", row.client.reason)
+    return failure_tag(why.cause, redaction.detail(text, rules.urls), "", why.reason)
 
 
 def noted_failure(note: Note, rules: Rules) -> Tag:
@@ -248,7 +248,8 @@ def _dns(flow: dns.DNSFlow, rules: Rules) -> Tag:
     code = flow.response.response_code
     if code == response_codes.NOERROR:
         return {"outcome": "ok"}
-    return failure_tag("dns_error", response_codes.to_str(code))
+    name = response_codes.to_str(code)
+    return failure_tag("dns_error", name, "", name.lower() if name.isalpha() else "")
 
 
 def _head(response: http.Response, rules: Rules) -> Tag:
@@ -259,39 +260,77 @@ def _head(response: http.Response, rules: Rules) -> Tag:
 
 
 def _tag_failure(
-    row: Message | None, message: str, situation: Situation, rules: Rules, note: Note | None
+    read: Callable[[str], Message | None],
+    message: str,
+    situation: Situation,
+    rules: Rules,
+    note: Note | None,
 ) -> Tag:
-    # The number first: the words beside it differ by platform, and may look like another row's.
-    why = _os_error(message)
-    by_client = False
-    if not why.cause and row is not None:
-        in_client = row.client.cause and (
-            situation.side == "client"
-            or not (row.server_before_head.cause or row.server_after_head.cause)
-        )
-        if in_client:
-            why, by_client = row.client, True
-        else:
-            why = row.server_after_head if situation.head else row.server_before_head
-    cause, reason = why
-    if cause == vocabulary.CLIENT_GAVE_UP:
-        cause = _gave_up(situation, rules.timeout)
+    """`read` tells what the message means, as far as it is mitmproxy's."""
+    words = ""
+    # A QUIC peer's words stand where its code would.
+    if situation.quic and (code := rules.quic_closes.get(message)) is not None:
+        words, message = message, texts.quic_code(code)
+    (cause, reason), by_client = _why(read(message), situation)
+    if situation.denied and message and cause not in ("destination_not_found", CLIENT_GAVE_UP):
+        cause, reason = "http_request_denied", ""  # the words are another addon's
+    elif situation.preface and cause == "http_request_denied":
+        cause, reason, by_client = "http_request_error", "h2c", True
+    elif cause == CLIENT_GAVE_UP:
+        cause, reason = _gave_up(situation, rules.timeout), ""
         by_client = False  # the side of a timeout is the server's
-    # Else only: a client may give up on an upstream proxy as on any server.
-    elif situation.upstream and not by_client:
-        closed = message == "connection closed" and not situation.tunnelled
-        if closed or cause in _NOT_REACHED:
-            cause, reason = "destination_unavailable", ""
+    elif not by_client:
+        cause, reason = _of_connection(Why(cause, reason), message, situation)
     cause = cause or "unknown"
-    detail = redaction.detail(message, rules.urls)
+    side = "client" if by_client else ""
+    if cause == "unknown" and situation.quic:
+        detail = redaction.peer_text(message, rules.urls)  # a peer's words, in a file
+    else:
+        by = "client" if situation.side == "client" else "server"
+        detail = redaction.detail(texts.made_true(message, by, rules.urls == "full"), rules.urls)
+    if words := redaction.peer_text(words, rules.urls):
+        detail = f"{detail}: {words}"
     # Last, for a note explains a cause, not a message.
     if note is not None:
         noted = note.message.server_before_head
         if explains(noted.cause, cause):
             cause, reason = noted
-            detail = redaction.printable(f"{detail} ({redaction.detail(note.text, rules.urls)})")
+            detail = f"{detail} ({redaction.detail(note.text, rules.urls)})"
+    if (own := REASONS.get(Why(cause, reason))) and own.side != CAUSES[cause].side:
+        side = ""  # the reason knows better whose fault it is
     # A TLS error of the client's own handshake is not the server's.
-    return failure_tag(cause, detail, "client" if by_client else "", reason)
+    return failure_tag(cause, redaction.printable(detail), side, reason)
+
+
+def _why(row: Message | None, situation: Situation) -> tuple[Why, bool]:
+    """What a row says in a situation, and whether it says it of the client."""
+    if row is None:
+        return NOBODY, False
+    if row.client.cause and (
+        situation.side == "client"
+        or not (row.server_before_head.cause or row.server_after_head.cause)
+    ):
+        return row.client, True
+    return row.server_after_head if situation.head else row.server_before_head, False
+
+
+def _of_connection(why: Why, message: str, situation: Situation) -> Why:
+    """What else is known of a connection to a server that failed: the way to it, what it did."""
+    # Else only: a client may give up on an upstream proxy as on any server.
+    if situation.upstream:
+        if message == "connection closed" and not situation.tunnelled:
+            return Why("destination_unavailable", "closed")
+        if situation.forwarded and why.cause == "connection_terminated":
+            return Why("destination_unavailable", "closed")
+        if why.cause in _NOT_REACHED:
+            return Why("destination_unavailable")
+    if situation.quic and message == "connection closed":
+        return Why("connection_refused")  # the machine said that nobody listens there (ICMP)
+    if why.cause == "http_response_timeout" and situation.connecting:
+        return Why("connection_timeout")
+    if why.cause == "connection_terminated" and situation.unfinished:
+        return Why("connection_terminated", "request_unfinished")
+    return why
 
 
 def _gave_up(situation: Situation, timeout: float) -> str:
@@ -300,18 +339,6 @@ def _gave_up(situation: Situation, timeout: float) -> str:
     if situation.head:
         return "connection_read_timeout"
     return "connection_timeout" if situation.connecting else "http_response_timeout"
-
-
-def _os_error(message: str) -> Why:
-    # Only where it is mitmproxy's own word: a server could send the same text.
-    if not message.startswith(("[Errno ", "[WinError ", "Multiple exceptions: [")):
-        return NOBODY
-    found = [
-        vocabulary.OS_ERRORS.get((family, int(number)), NOBODY)
-        for family, number in re.findall(_OS_ERROR, message[:4096])
-    ]
-    telling = [why for cause in _MOST_TELLING for why in found if why.cause == cause]
-    return next(iter(telling or found), NOBODY)
 
 
 @lru_cache(maxsize=256)

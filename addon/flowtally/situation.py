@@ -28,6 +28,9 @@ GAVE_UP = frozenset(
 """The causes of an exchange that ended because its client had left."""
 
 
+PREFACE_METHOD = b"PRI"
+
+
 class Situation(NamedTuple):
     """How far an exchange had come when it broke, and who broke it."""
 
@@ -43,6 +46,16 @@ class Situation(NamedTuple):
     """The server is reached through an upstream proxy."""
     tunnelled: bool = False
     """That upstream proxy had already opened the tunnel."""
+    forwarded: bool = False
+    """That upstream proxy answers the request itself, for there is no tunnel: plain http."""
+    unfinished: bool = False
+    """The request was not complete."""
+    denied: bool = False
+    """Another addon forbade the connection to the server; the message is that addon's."""
+    preface: bool = False
+    """The request is the preface of cleartext HTTP/2 (RFC 9113 §3.4)."""
+    quic: bool = False
+    """QUIC is spoken with one of the peers, whose own words may be the message."""
 
 
 def http_situation(flow: http.HTTPFlow) -> Situation:
@@ -65,9 +78,22 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
                 and server.timestamp_tcp_setup is None
                 and server.transport_protocol == "tcp"
             )
+            or (
+                server.timestamp_start is not None
+                and server.timestamp_tls_setup is None
+                and server.transport_protocol == "udp"
+            )
         ),
         upstream=server.via is not None,
         tunnelled=server.timestamp_start is not None,
+        forwarded=(
+            server.via is not None
+            and request.scheme == "http"
+            and flow.client_conn.proxy_mode.type_name == "upstream"
+        ),
+        unfinished=request.timestamp_end is None,
+        preface=request.data.method == PREFACE_METHOD,
+        quic=request.is_http3 or server.transport_protocol == "udp",
     )
 
 
@@ -80,6 +106,7 @@ def connect_situation(flow: http.HTTPFlow) -> Situation:
         waited=ended - flow.request.timestamp_start,
         connecting=server.timestamp_tcp_setup is None,
         upstream=server.via is not None,
+        denied=server.timestamp_start is None,
     )
 
 
@@ -103,12 +130,15 @@ def server_situation(
         waited=now - (began or server.timestamp_start or now),
         connecting=began is None,
         upstream=client.proxy_mode.type_name == "upstream",
+        # mitmproxy takes this time when the hook that may forbid the connection is over.
+        denied=server.timestamp_start is None and began is None,
+        quic=server.transport_protocol == "udp",
     )
 
 
 def handshake_situation(client: connection.Client, now: float) -> Situation:
     """The situation of a TLS handshake with a client that failed at `now` (Unix time)."""
-    return Situation(waited=now - client.timestamp_start)
+    return Situation(waited=now - client.timestamp_start, quic=client.transport_protocol == "udp")
 
 
 def hanging_situation(waited: float, connecting: bool) -> Situation:

@@ -19,12 +19,21 @@ from .classify import exchange_failure
 from .classify import explains
 from .classify import failure_tag
 from .classify import with_overlay
+from .connections import Connections
 from .defects import Defects
+from .faults import COLLATERAL
+from .faults import Faults
 from .redirects import Redirects
 from .situation import Situation
 from .situation import saved_tag
 from .vocabulary import REDIRECT_CODES
 from .vocabulary import Tag
+from .vocabulary import Why
+from .vocabulary import side_of
+
+RACE = 1.0
+"""Seconds after a request within which the end of a kept-alive connection, under way when the
+request was sent, arrives: the longest round trip that is worth a thought."""
 
 
 class Tagger:
@@ -37,6 +46,10 @@ class Tagger:
         self.rules = rules
         self.max_redirects = max_redirects
         """Redirects that a client may follow in a row."""
+        self.faults = Faults()
+        """What mitmproxy knows of connections that broke."""
+        self.connections = Connections()
+        """Which connections to servers were used before; kept up to date by who records flows."""
         self._redirects = Redirects()
         self._defects = defects
 
@@ -51,6 +64,8 @@ class Tagger:
             # A note is fresher than what a file kept of an earlier one.
             if flow.error and note is None:
                 tag = _as_seen_live(flow, tag)
+            if flow.error and isinstance(flow, http.HTTPFlow):
+                tag = self._of_connection(flow, tag)
             if by_proxy or _answered_by_proxy(flow, tag):
                 tag["answered_by"] = "proxy"
         except Exception as problem:
@@ -64,6 +79,20 @@ class Tagger:
             except Exception as problem:
                 self._defects.tell("redirects", problem)
         return tag
+
+    def _of_connection(self, flow: http.HTTPFlow, tag: Tag) -> Tag:
+        """The tag of a flow with an error, with what its connection to the server tells."""
+        error, server = flow.error, flow.server_conn
+        assert error is not None
+        if (
+            tag["cause"] == "connection_terminated"
+            and tag.get("reason") == "closed"
+            and not flow.response
+            and error.timestamp - (flow.request.timestamp_end or 0.0) <= RACE
+            and self.connections.were_used(server)
+        ):
+            tag = {**tag, **_why("connection_terminated", "reused_connection")}
+        return self.faults.with_collateral(flow, tag)
 
     def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
         if tag["outcome"] != "status" or not isinstance(flow, http.HTTPFlow):
@@ -93,14 +122,27 @@ def _requested_host(flow: http.HTTPFlow) -> str:
 
 
 def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
-    """The tag of a failed HTTP flow from a file, with the cause that a log line gave it live."""
+    """The tag of a failed HTTP flow from a file, with what only the live session could know: the
+    cause that a log line gave it, and which stream or connection was at fault."""
     saved = saved_tag(flow)
     if saved is None or not isinstance(flow, http.HTTPFlow):
         return tag
-    cause = saved.get("cause")
-    if isinstance(cause, str) and explains(cause, tag["cause"]):
-        tag |= failure_tag(cause, redaction.printable(str(saved.get("detail", ""))))
+    cause, reason = saved.get("cause"), saved.get("reason", "")
+    if not isinstance(cause, str) or not isinstance(reason, str):
+        return tag
+    if explains(cause, tag["cause"]):
+        detail = redaction.printable(str(saved.get("detail", "")))
+        tag |= failure_tag(cause, detail, "", reason)
+    elif cause == tag["cause"] and reason in _SEEN_LIVE:
+        tag |= _why(cause, reason)
     return tag
+
+
+_SEEN_LIVE = frozenset((COLLATERAL, "reused_connection"))
+
+
+def _why(cause: str, reason: str) -> Tag:
+    return {"reason": reason, "side": side_of(Why(cause, reason))}
 
 
 def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:
