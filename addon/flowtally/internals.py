@@ -97,9 +97,10 @@ def _watch_http2(broke: Callable[[str, str], None]) -> Undo:
             stream = _stream_of(sys._getframe(1).f_locals.get("event"))
             # A server's streams have other numbers than the client's, by which flows are found.
             stream = getattr(self, "their_stream_id", {}).get(stream, stream)
-            for layer in self.context.layers:
-                if stream in getattr(layer, "streams", {}) and hasattr(layer, "connections"):
-                    broke(self.conn.id, layer.streams[stream].flow.id)
+            # The innermost HttpLayer: around it may be the one with the CONNECT.
+            layers = [at for at in self.context.layers if hasattr(at, "connections")]
+            if stream in layers[-1].streams:
+                broke(self.conn.id, layers[-1].streams[stream].flow.id)
         except Exception:
             logging.getLogger("flowtally").debug("watch_faults failed", exc_info=True)
         return original(self, *args, **kwargs)

@@ -138,6 +138,10 @@ def made_true(text: str, side: str, debug_data: bool = False) -> str:
         name = PROTOCOL_CODES.get(("http2", int(code)), code) if code.isdecimal() else code
         words = _debug_data(found.group(2)) if debug_data else ""
         return f"HTTP/2 connection closed by the {side} ({name})" + (f": {words}" if words else "")
+    if found := re.fullmatch(_QUIC_UNKNOWN, text):
+        code = int(found.group(1), 16) - 0x100
+        if code in vocabulary.TLS_ALERT_NAMES:
+            return f"TLS alert {code}, {vocabulary.TLS_ALERT_NAMES[code]}"
     return text
 
 

@@ -72,6 +72,7 @@ class Laboratory:
         self.dead = self._open(DeadPort())
         self.forbidding_upstream = self._open(AnsweringServer(servers.CONNECT_FORBIDDEN))
         self.locked_upstream = self._open(AnsweringServer(servers.CONNECT_NEEDS_LOGIN))
+        self.closing_upstream = self._open(AnsweringServer(servers.CLOSES))
         self.name_server = self._open(NameServer())
         return self
 
@@ -153,6 +154,7 @@ def _regular(laboratory: Laboratory) -> Setup:
             "dead upstream": f"upstream:{laboratory.dead.url}",
             "forbidding upstream": f"upstream:{laboratory.forbidding_upstream.url}",
             "locked upstream": f"upstream:{laboratory.locked_upstream.url}",
+            "closing upstream": f"upstream:{laboratory.closing_upstream.url}",
         },
         options={"tcp_hosts": RAW_TCP_HOST.replace(".", r"\.")},
     )
@@ -190,7 +192,13 @@ def _streaming(_: Laboratory) -> Setup:
 
 
 def _login(_: Laboratory) -> Setup:
-    return Setup(options={"proxyauth": "user:secret"})
+    return Setup(
+        modes={"regular": "regular", "socks5": "socks5"}, options={"proxyauth": "user:secret"}
+    )
+
+
+def _full(_: Laboratory) -> Setup:
+    return Setup(options={"flowtally_urls": "full"})
 
 
 def _intervening(laboratory: Laboratory) -> Setup:
@@ -229,5 +237,6 @@ SETUPS: Mapping[str, Callable[[Laboratory], Setup]] = {
     "streaming": _streaming,
     "login": _login,
     "intervening": _intervening,
+    "full": _full,
     "dns": _dns,
 }
