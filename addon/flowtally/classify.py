@@ -22,6 +22,7 @@ from mitmproxy import tcp
 from mitmproxy import udp
 from mitmproxy.net.dns import response_codes
 
+from . import internals
 from . import redaction
 from . import texts
 from . import vocabulary
@@ -271,9 +272,21 @@ def _tag_failure(
     # A QUIC peer's words stand where its code would.
     if situation.quic and (code := rules.quic_closes.get(message)) is not None:
         words, message = message, texts.quic_code(code)
-    (cause, reason), by_client = _why(read(message), situation)
-    if situation.denied and message and cause not in ("destination_not_found", CLIENT_GAVE_UP):
-        cause, reason = "http_request_denied", ""  # the words are another addon's
+    # Another addon's words: mitmproxy's own addon forbids one thing.
+    known = not situation.denied or message.startswith(internals.SELF_CONNECT)
+    row = read(message) if known else None
+    foreign = (
+        known and row is None and situation.quic and bool(message)
+    )  # aioquic's words, or a peer's
+    if foreign:
+        with_client = read is texts.handshake
+        in_handshake = with_client or situation.connecting
+        row = texts.QUIC_HANDSHAKE_BROKEN if in_handshake else texts.QUIC_BROKEN
+        if with_client:
+            situation = situation._replace(side="client")
+    (cause, reason), by_client = _why(row, situation)
+    if not known and message:
+        cause, reason = "http_request_denied", ""
     elif situation.preface and cause == "http_request_denied":
         cause, reason, by_client = "http_request_error", "h2c", True
     elif cause == CLIENT_GAVE_UP:
@@ -283,8 +296,8 @@ def _tag_failure(
         cause, reason = _of_connection(Why(cause, reason), message, situation)
     cause = cause or "unknown"
     side = "client" if by_client else ""
-    if cause == "unknown" and situation.quic:
-        detail = redaction.peer_text(message, rules.urls)  # a peer's words, in a file
+    if foreign:
+        detail = redaction.peer_text(message, rules.urls)
     else:
         by = "client" if situation.side == "client" else "server"
         detail = redaction.detail(texts.made_true(message, by, rules.urls == "full"), rules.urls)

@@ -54,7 +54,11 @@ _MATRIX_VALUE = r"(;|%3B)([^;/=%]*)(=|%3D)(?:(?!%3B)[^;/])*"
 _JSON_WEB_TOKEN = r"eyJ[\w-]{4,}(?:(?:\.|%2E)[\w-]*){1,4}"  # RFC 7519 §3, RFC 7516 §3.1
 # What may be in a close reason or a grpc-message besides words.
 _NAMED_VALUE = r"([\w.-]+[=:])(?=\S)[^\s,;)\]}]+"
-_AUTHORIZATION = r"\b(bearer|basic|digest|token|apikey|key|password|passwd|secret)(:?\s+)\S+"
+# "token expired" says something, "token x7f" may be one.
+_AUTHORIZATION = (
+    r"\b(bearer|basic|digest|token|apikey|key|password|passwd|secret)(:\s+|\s+"
+    r"(?=\S*[\d=+/_-]|\S*\.\S|\S{12,}))\S+"
+)
 _WORD = r"[^\s,;:()\[\]{}<>'\"|]+"
 _HOST_NAME = r"[a-z0-9-]{1,20}(?:\.[a-z0-9-]{1,20})+"
 _LONG_TOKEN = 16

@@ -64,6 +64,17 @@ _QUIC_CAUSES = {
 }
 
 
+# What aioquic has against what a peer sent has many wordings.
+QUIC_BROKEN = Message(
+    "is",
+    "",
+    Why("http_protocol_error"),
+    Why("http_response_incomplete"),
+    Why("http_request_error"),
+)
+QUIC_HANDSHAKE_BROKEN = Message("is", "", *[Why("tls_protocol_error")] * 3)
+
+
 def exchange(text: str) -> Message | None:
     """What a text of `flow.error` or of a server connection's error means; None: not known."""
     # The number first: the words beside it differ by platform.
