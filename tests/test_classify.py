@@ -367,7 +367,8 @@ REASONS = [
         "server",
     ),
     (
-        "OpenSSL Error([('a', '', 'b'), ('SSL routines', '', 'tlsv1 alert no application protocol')])",
+        "OpenSSL Error([('a', '', 'b'), "
+        "('SSL routines', '', 'tlsv1 alert no application protocol')])",
         Situation(),
         "tls_alert_received",
         "no_application_protocol",
