@@ -30,6 +30,7 @@ from hypothesis import strategies as st
         ("http://h/v/eyJhbGciOi.eyJzdWIi.", "http://h/v/*", "http://h"),
         ("http://h/v/eyJhbGciOi%2EeyJzdWIi%2ec2ln", "http://h/v/*", "http://h"),
         ("http://h/v/t=eyJhbGciOi.eyJzdWIi.c2ln", "http://h/v/t=*", "http://h"),
+        ("http://h/v%2feyJhbGciOi.eyJzdWIi.c2ln", "http://h/v%2f*", "http://h"),
         ("http://h/v/eyJust.words", "http://h/v/eyJust.words", "http://h"),
         ("http://h/v/eyJhbGciOi", "http://h/v/eyJhbGciOi", "http://h"),
         # a scheme that nobody knows may be a secret in the wrong place

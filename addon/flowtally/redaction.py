@@ -51,9 +51,12 @@ _REASON_PHRASE = r"(Upstream proxy \S+ refused HTTP CONNECT request: \d+)(.*)"
 _CERTIFICATE_NAMES = r"(hostname '[^']*' doesn't match ).*"
 _URL = r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s<>]+"  # a password may hold quotes
 _MATRIX_VALUE = r"(;|%3B)([^;/=%]*)(=|%3D)(?:(?!%3B)[^;/])*"
-_JSON_WEB_TOKEN = r"eyJ[\w-]{4,}(?:(?:\.|%2E)[\w-]*){1,4}"  # RFC 7519 §3, RFC 7516 §3.1
+# Each begins where a word does: else a long word without an end would be read again and again.
+_JSON_WEB_TOKEN = (  # RFC 7519 §3, RFC 7516 §3.1
+    r"(?:(?<![\w-])|(?<=%[0-9A-F]{2}))eyJ[\w-]{4,}(?:(?:\.|%2E)[\w-]*){1,4}"
+)
 # What may be in a close reason or a grpc-message besides words.
-_NAMED_VALUE = r"([\w.-]+[=:])(?=\S)[^\s,;)\]}]+"
+_NAMED_VALUE = r"(?<![\w.-])([\w.-]+[=:])(?=\S)[^\s,;)\]}]+"
 # "token expired" says something, "token x7f" may be one.
 _AUTHORIZATION = (
     r"\b(bearer|basic|digest|token|apikey|key|password|passwd|secret)(:\s+|\s+"
