@@ -592,6 +592,27 @@ def test_log_lines(line: str, cause: str, detail: str) -> None:
     assert (tag["cause"], tag["detail"]) == (cause, detail)
 
 
+@pytest.mark.parametrize(
+    ("line", "redacted", "full"),
+    [
+        ("b'SECRET'", "(bytes not kept)", "SECRET (bytes not kept)"),
+        ("b'SECRET and more'", "(bytes not kept)", "SECRET (bytes not kept)"),
+        ("b'SECRET http:///f;a=b HTTP/1.1'", "(not kept) http:///f;a=", "SECRET http:///f;a=b"),
+        ("b'GET http:///f;a=b HTTP/1.1'", "GET http:///f;a=", "GET http:///f;a=b"),
+        ("b'GET secret:///f HTTP/1.1'", "GET *:///f", "GET secret:///f"),
+        ("b'\\x16\\x03'", "(bytes not kept)", "(bytes not kept)"),
+    ],
+)
+def test_the_words_of_a_bad_request_line(line: str, redacted: str, full: str) -> None:
+    text = f"Bad HTTP request line: {line}"
+    row = vocabulary.find_message(vocabulary.LOG_MESSAGES, text)
+    assert row is not None
+    tags = (log_failure(row, text, RULES), log_failure(row, text, RULES._replace(urls="full")))
+    assert [tag["detail"] for tag in tags] == [
+        f"Bad HTTP request line: {kept}" for kept in (redacted, full)
+    ]
+
+
 def http_flow(error: str = "", **changes: Any) -> http.HTTPFlow:
     flow = tflow.tflow(resp=True, err=bool(error))
     if flow.error:

@@ -43,7 +43,8 @@ TIMEOUT_TOLERANCE = 0.1
 """Seconds by which a wait may look shorter than the client meant it: its clock starts when it
 connects to the proxy, mitmproxy's when the first byte of the request is there."""
 
-# As text: it is compiled when the first failure needs it.
+# As text: they are compiled when the first failure needs them.
+_FIRST_WORD = r"(Bad HTTP request line: )b['\"]([^\s'\"\\]{1,32})"
 _REQUEST_LINE = r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$"
 
 # Said of a connection to an upstream proxy, these mean that the proxy cannot be used (RFC 9209
@@ -174,6 +175,9 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
         target = redaction.redact(target, rules.urls)
         detail = redaction.printable(f"Bad HTTP request line: {method} {target}".rstrip())
         return failure_tag("invalid_url", detail)
+    if rules.urls == "full" and (first := re.match(_FIRST_WORD, text)):
+        detail = redaction.printable(f"{first.group(1)}{first.group(2)} (bytes not kept)")
+        return failure_tag(why.cause, detail, "", why.reason)
     return failure_tag(why.cause, redaction.detail(text, rules.urls), "", why.reason)
 
 
