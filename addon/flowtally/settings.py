@@ -203,8 +203,8 @@ OPTIONS = (
         "flowtally_urls",
         str,
         "redacted",
-        "How much flowtally keeps of URLs and of other text that a peer chose: all of it, without "
-        "values, userinfo and what may be a secret, or only scheme, host and port.",
+        "How much of URLs and of other text that peers chose flowtally keeps: all, no values and "
+        "userinfo, or only scheme, host and port.",
         urls,
         URLS,
     ),
