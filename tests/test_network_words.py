@@ -163,7 +163,7 @@ PLACES: dict[str, Say] = {
     "the words of a client in the handshake of QUIC": _in_quic_handshake,
     "a request line": lambda word: _in_log(f"Bad HTTP request line: {word.encode()!r}"),
     "a target": lambda word: _in_log(
-        f"Bad HTTP request line: {b'GET ' + word.replace(' ', '').encode() + b' HTTP/1.1'!r}"
+        f"Bad HTTP request line: {b'GET x' + word.replace(' ', '').encode() + b' HTTP/1.1'!r}"
     ),
     "a header line of a request": lambda word: _in_log(f"Invalid header line: {word.encode()!r}"),
     "a request head that was cut off": lambda word: _in_log(
