@@ -198,6 +198,8 @@ def test_no_word_of_a_rule_changes_the_tag(place: str, words: list[str]) -> None
 @example("a header name of the client's", ["x", "from server, " + CHECK], "' ")
 def test_nor_do_several_of_them(place: str, words: list[str], between: str) -> None:
     text = between.join(words)
+    if not text:
+        return  # nobody said anything
     if "script" in place and text.startswith("Request destination unknown."):
         return
     if place == "a request line" and re.search(r"HTTP/\d\.\d$", text):
