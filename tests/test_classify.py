@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flowtally import texts
 from flowtally import vocabulary
 from flowtally.classify import Note
 from flowtally.classify import Rules
@@ -187,6 +188,332 @@ EXCHANGE = [
 ]
 
 
+GOAWAY = (
+    "HTTP/2 connection closed: <ConnectionTerminated error_code:{}, last_stream_id:3, "
+    "additional_data:{}>"
+)
+CONNECTING = Situation(connecting=True, quic=True)
+QUIC = Situation(quic=True, side="server")
+FORWARDED = Situation(upstream=True, tunnelled=True, forwarded=True)
+
+# What the texts say beyond the cause: message, situation, cause, reason, side.
+REASONS = [
+    # names
+    ("[Errno -2] Name or service not known", Situation(), "dns_error", "nxdomain", "network"),
+    ("[Errno 8] nodename nor servname provided", Situation(), "dns_error", "nxdomain", "network"),
+    ("[Errno 11001] getaddrinfo failed", Situation(), "dns_error", "nxdomain", "network"),
+    ("[Errno -3] Temporary failure in name resolution", Situation(), "dns_error", "", "network"),
+    (
+        "Cannot resolve, dns_name_servers unknown.",
+        Situation(),
+        "proxy_configuration_error",
+        "no_name_servers",
+        "proxy",
+    ),
+    # numbers of operating systems
+    (
+        "[Errno 104] Connection reset by peer",
+        Situation(),
+        "connection_terminated",
+        "reset",
+        "server",
+    ),
+    ("[Errno 9] Bad file descriptor", Situation(), "proxy_internal_error", "", "proxy"),
+    ("[Errno 16] Device or resource busy", Situation(), "proxy_internal_error", "", "proxy"),
+    (
+        "[Errno 98] error while attempting to bind on address",
+        Situation(),
+        "proxy_configuration_error",
+        "port_taken",
+        "proxy",
+    ),
+    (
+        "[Errno 107] Transport endpoint is not connected",
+        Situation(),
+        "connection_terminated",
+        "",
+        "server",
+    ),
+    (
+        "Transport endpoint is not connected (os error 107)",
+        Situation(),
+        "connection_terminated",
+        "",
+        "server",
+    ),
+    ("Connection refused (os error 111)", Situation(), "connection_refused", "", "server"),
+    (
+        "[WinError 10022] An invalid argument was supplied",
+        Situation(),
+        "destination_ip_unroutable",
+        "",
+        "network",
+    ),
+    (
+        "[WinError 10106] The requested service provider could not be loaded",
+        Situation(),
+        "proxy_configuration_error",
+        "winsock",
+        "proxy",
+    ),
+    (
+        "[Errno 24] Too many open files",
+        Situation(),
+        "proxy_internal_error",
+        "out_of_files",
+        "proxy",
+    ),
+    # who closed, and when
+    ("server closed connection", Situation(), "connection_terminated", "closed", "server"),
+    (
+        "server closed connection",
+        Situation(uploading=True),
+        "connection_terminated",
+        "request_unfinished",
+        "server",
+    ),
+    (
+        "server closed connection",
+        Situation(uploading=True, head=True),
+        "http_response_incomplete",
+        "",
+        "server",
+    ),
+    ("server closed connection", FORWARDED, "destination_unavailable", "closed", "server"),
+    (
+        "server closed connection",
+        FORWARDED._replace(forwarded=False),
+        "connection_terminated",
+        "closed",
+        "server",
+    ),
+    (
+        "server closed connection",
+        FORWARDED._replace(head=True),
+        "http_response_incomplete",
+        "",
+        "server",
+    ),
+    ("connection closed", UPSTREAM, "destination_unavailable", "closed", "server"),
+    ("connection closed", Situation(), "tls_protocol_error", "closed_in_handshake", "server"),
+    # upstream proxies
+    (
+        "Upstream proxy p:1 refused HTTP CONNECT request: 407 407 x",
+        UPSTREAM,
+        "destination_unavailable",
+        "login_required",
+        "server",
+    ),
+    (
+        "Upstream proxy p:1 refused HTTP CONNECT request: 403 407 x",
+        UPSTREAM,
+        "destination_unavailable",
+        "refused",
+        "server",
+    ),
+    # certificates
+    (
+        "Certificate verify failed: certificate revoked",
+        Situation(),
+        "tls_certificate_error",
+        "revoked",
+        "server",
+    ),
+    (
+        "Certificate verify failed: EE certificate key too weak",
+        Situation(),
+        "tls_certificate_error",
+        "weak_key",
+        "server",
+    ),
+    (
+        "Certificate verify failed: certificate is not yet valid or the system clock is incorrect",
+        Situation(),
+        "tls_certificate_error",
+        "not_yet_valid",
+        "server",
+    ),
+    (
+        "Certificate verify failed: IP address mismatch",
+        Situation(),
+        "tls_certificate_error",
+        "wrong_host",
+        "server",
+    ),
+    (
+        "Certificate verify failed: something new",
+        Situation(),
+        "tls_certificate_error",
+        "",
+        "server",
+    ),
+    # TLS
+    (
+        "OpenSSL SysCallError(-1, 'Unexpected EOF')",
+        Situation(),
+        "tls_protocol_error",
+        "closed_in_handshake",
+        "server",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'no ciphers available')])",
+        Situation(),
+        "tls_protocol_error",
+        "cipher",
+        "server",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'something new')])",
+        Situation(),
+        "tls_protocol_error",
+        "",
+        "server",
+    ),
+    (
+        "OpenSSL Error([('a', '', 'b'), "
+        "('SSL routines', '', 'tlsv1 alert no application protocol')])",
+        Situation(),
+        "tls_alert_received",
+        "no_application_protocol",
+        "server",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'tlsv1 alert of tomorrow')])",
+        Situation(),
+        "tls_alert_received",
+        "",
+        "server",
+    ),
+    ("tlsv1 alert unknown ca", Situation(), "tls_alert_received", "unknown_ca", "server"),
+    (
+        "ssl/tls alert bad certificate",
+        Situation(),
+        "tls_alert_received",
+        "bad_certificate",
+        "server",
+    ),
+    (
+        "OpenSSL Error([('SSL routines', '', 'tlsv1 alert user cancelled')])",
+        Situation(),
+        "tls_alert_received",
+        "user_canceled",
+        "server",
+    ),
+    # codes of HTTP
+    (
+        "stream reset by client (ENHANCE_YOUR_CALM)",
+        SERVER,
+        "http_protocol_error",
+        "enhance_your_calm",
+        "server",
+    ),
+    ("stream reset by client (153)", SERVER, "http_protocol_error", "", "server"),
+    ("stream reset by client (NO_ERROR)", HEAD, "http_response_incomplete", "no_error", "server"),
+    (
+        GOAWAY.format(0, None),
+        SERVER,
+        "proxy_internal_error",
+        "goaway",
+        "proxy",
+    ),
+    (
+        GOAWAY.format(0, None),
+        CLIENT,
+        "client_cancelled",
+        "",
+        "client",
+    ),
+    (
+        GOAWAY.format(153, "ff"),
+        SERVER,
+        "http_protocol_error",
+        "",
+        "server",
+    ),
+    (
+        "HTTP/2 protocol error: InvalidBodyLengthError: Expected 5 bytes, received 4",
+        SERVER,
+        "http_response_incomplete",
+        "",
+        "server",
+    ),
+    (
+        "HTTP/2 protocol error: InvalidBodyLengthError: Expected 5 bytes, received 6",
+        HEAD,
+        "http_protocol_error",
+        "surplus_bytes",
+        "server",
+    ),
+    (
+        "HTTP/2 protocol error: InvalidBodyLengthError: Expected 5 bytes, received 6",
+        CLIENT,
+        "http_request_error",
+        "",
+        "client",
+    ),
+    # QUIC
+    ("H3_NO_ERROR", QUIC, "connection_terminated", "closed", "server"),
+    ("NO_ERROR", QUIC._replace(head=True), "http_response_incomplete", "no_error", "server"),
+    ("CONNECTION_REFUSED", QUIC, "connection_refused", "", "server"),
+    ("H3_EXCESSIVE_LOAD", QUIC, "http_protocol_error", "excessive_load", "server"),
+    ("unknown error (0x130)", QUIC, "tls_alert_received", "unknown_ca", "server"),
+    ("unknown error (0x170)", QUIC, "tls_alert_received", "unrecognized_name", "server"),
+    ("unknown error (0xffff)", QUIC, "http_protocol_error", "", "server"),
+    ("Idle timeout", QUIC, "http_response_timeout", "", "server"),
+    ("Idle timeout", QUIC._replace(head=True), "connection_read_timeout", "", "server"),
+    ("Idle timeout", CONNECTING, "connection_timeout", "", "network"),
+    ("connection closed", CONNECTING, "connection_refused", "", "server"),
+    ("Certificate is no longer valid", CONNECTING, "tls_certificate_error", "expired", "server"),
+    ("hostname 'a' doesn't match 'b'", CONNECTING, "tls_certificate_error", "wrong_host", "server"),
+    ("Could not find a common protocol version", CONNECTING, "tls_protocol_error", "", "server"),
+    ("DATA frame is not allowed in this state", QUIC, "http_protocol_error", "", "server"),
+    ("DATA frame is not allowed in this state", Situation(), "unknown", "", "proxy"),
+    # another script
+    ("server closed connection", Situation(denied=True), "http_request_denied", "", "proxy"),
+    (
+        "Request destination unknown. Unable",
+        Situation(denied=True),
+        "destination_not_found",
+        "itself",
+        "client",
+    ),
+    ("Connection killed.", Situation(preface=True), "http_request_error", "h2c", "client"),
+]
+
+
+@pytest.mark.parametrize(("message", "situation", "cause", "reason", "side"), REASONS)
+def test_reasons(message: str, situation: Situation, cause: str, reason: str, side: str) -> None:
+    tag = exchange_failure(message, situation, RULES)
+    assert (tag["cause"], tag.get("reason", ""), tag["side"]) == (cause, reason, side)
+
+
+@pytest.mark.parametrize("reason", vocabulary.REASONS, ids=lambda why: f"{why.cause} {why.reason}")
+def test_a_reason_has_its_own_advice_and_leads_back_to_its_cause(reason: vocabulary.Why) -> None:
+    assert vocabulary.advice(reason) != vocabulary.CAUSES[reason.cause].advice
+    assert vocabulary.side_of(reason) in ("client", "proxy", "server", "network")
+
+
+@pytest.mark.parametrize(
+    ("message", "detail"),
+    [
+        ("stream reset by client (REFUSED_STREAM)", "stream reset by the server (REFUSED_STREAM)"),
+        ("stream closed by client (H3_NO_ERROR)", "stream closed by the server (H3_NO_ERROR)"),
+        ("unknown error (0x130)", "TLS alert 48, unknown_ca"),
+    ],
+)
+def test_details_are_made_true(message: str, detail: str) -> None:
+    assert exchange_failure(message, SERVER, RULES)["detail"] == detail
+
+
+def test_only_who_keeps_all_sees_what_a_peer_said_in_goaway() -> None:
+    text = GOAWAY.format(11, b"too_many_pings".hex())
+    kept = "HTTP/2 connection closed by the server (ENHANCE_YOUR_CALM)"
+    for urls in ("redacted", "origin"):
+        assert exchange_failure(text, SERVER, RULES._replace(urls=urls))["detail"] == kept
+    tag = exchange_failure(text, SERVER, RULES._replace(urls="full"))
+    assert tag["detail"] == f"{kept}: too_many_pings"
+
+
 @pytest.mark.parametrize(("message", "situation", "cause"), EXCHANGE)
 def test_exchange(message: str, situation: Situation, cause: str) -> None:
     tag = exchange_failure(message, situation, RULES)
@@ -194,9 +521,8 @@ def test_exchange(message: str, situation: Situation, cause: str) -> None:
     assert tag["outcome"] == ("cancelled" if cause == "client_cancelled" else "error")
     assert tag.items() >= vocabulary.error_fields(cause).items()
     assert tag["side"] == vocabulary.CAUSES[cause].side
-    if message and "b'" not in message:
-        by_server = situation.side == "server" and message.startswith("stream ")
-        assert tag["detail"] == (message.replace("client", "server") if by_server else message)
+    if message and "b'" not in message and "by client" not in message:
+        assert tag["detail"] == message
 
 
 OVERDUE = Situation(overdue=True, waited=NO_WAIT)
@@ -229,14 +555,14 @@ def test_how_a_client_left(message: str, situation: Situation, why: tuple[str, s
     # The shortest timeout: a wait of nothing is as long.
     tag = exchange_failure(message, situation._replace(side="client"), IMPATIENT)
     assert (tag["cause"], tag.get("reason")) == why
-    assert tag["detail"] == message
+    assert tag["detail"] == message.replace("by client", "by the client")
 
 
 def test_at_a_deadline_the_server_may_be_the_first_to_cancel() -> None:
     by_server = OVERDUE._replace(side="server")
     tag = exchange_failure("stream reset by client (CANCEL)", by_server, RULES)
     assert (tag["cause"], tag["reason"]) == ("http_response_timeout", "deadline_exceeded")
-    assert tag["detail"] == "stream reset by server (CANCEL)"
+    assert tag["detail"] == "stream reset by the server (CANCEL)"
     tag = exchange_failure("stream reset by client (INTERNAL_ERROR)", by_server, RULES)
     assert tag["cause"] == "http_protocol_error"
     tag = exchange_failure("stream reset by client (CANCEL)", SERVER, RULES)
@@ -275,7 +601,7 @@ def test_mitmproxys_own_timeout(situation: Situation, cause: str, side: str) -> 
 def test_mitmproxys_own_timeout_explains_nothing_else() -> None:
     for message in ("server closed connection", "Connection killed."):
         tag = exchange_failure(message, Situation(), RULES, inactivity())
-        assert "reason" not in tag
+        assert tag.get("reason") != "tcp_timeout"
 
 
 def test_mitmproxys_own_timeout_of_other_protocols() -> None:
@@ -360,6 +686,27 @@ def test_log_lines(line: str, cause: str, detail: str) -> None:
     assert (tag["cause"], tag["detail"]) == (cause, detail)
 
 
+@pytest.mark.parametrize(
+    ("line", "redacted", "full"),
+    [
+        ("b'SECRET'", "(bytes not kept)", "SECRET (bytes not kept)"),
+        ("b'SECRET and more'", "(bytes not kept)", "SECRET (bytes not kept)"),
+        ("b'SECRET http:///f;a=b HTTP/1.1'", "(not kept) http:///f;a=", "SECRET http:///f;a=b"),
+        ("b'GET http:///f;a=b HTTP/1.1'", "GET http:///f;a=", "GET http:///f;a=b"),
+        ("b'GET secret:///f HTTP/1.1'", "GET *:///f", "GET secret:///f"),
+        ("b'\\x16\\x03'", "(bytes not kept)", "(bytes not kept)"),
+    ],
+)
+def test_the_words_of_a_bad_request_line(line: str, redacted: str, full: str) -> None:
+    text = f"Bad HTTP request line: {line}"
+    row = vocabulary.find_message(vocabulary.LOG_MESSAGES, text)
+    assert row is not None
+    tags = (log_failure(row, text, RULES), log_failure(row, text, RULES._replace(urls="full")))
+    assert [tag["detail"] for tag in tags] == [
+        f"Bad HTTP request line: {kept}" for kept in (redacted, full)
+    ]
+
+
 def http_flow(error: str = "", **changes: Any) -> http.HTTPFlow:
     flow = tflow.tflow(resp=True, err=bool(error))
     if flow.error:
@@ -436,7 +783,7 @@ def test_both_speak_http_2_and_one_closes(
 
 def test_a_log_line_explains_a_vague_failure() -> None:
     line = "TLS Error: [('SSL routines', '', 'tlsv13 alert certificate required')]"
-    row = vocabulary.find_message(vocabulary.TLS_LOG_MESSAGES, line)
+    row = texts.tls_log_line(line)
     assert row is not None
     flow = http_flow("server closed connection")
     flow.response = None

@@ -484,7 +484,7 @@ CASES = [
     case("garbage without a line end", answering(servers.GARBAGE_WITHOUT_LINE_END), get, NO_HTTP),
     case("bad status line", answering(servers.BAD_STATUS_LINE), get, NO_HTTP),
     case("Content-Length and Transfer-Encoding", answering(servers.LENGTH_AND_CHUNKED), get,
-         failure(-2, "http_protocol_error", "server", after=200)),
+         failure(-2, "http_protocol_error", "proxy", after=200)),
     # A broken body.
     case("short body", answering(servers.SHORT_BODY), get, INCOMPLETE),
     case("short body, reset", answering(servers.SHORT_BODY_RESET), get, INCOMPLETE),

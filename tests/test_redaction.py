@@ -18,6 +18,24 @@ from hypothesis import strategies as st
         ("http://h/?secret", "http://h/?", "http://h"),
         ("http://h/?a=1&secret&b=x=y", "http://h/?a=&b=", "http://h"),
         ("http://h/@x?u@v=1", "http://h/@x?u@v=", "http://h"),
+        # values of matrix parameters (RFC 3986 §3.3)
+        ("http://h/a;sid=secret/b;v=1;w=2", "http://h/a;sid=/b;v=;w=", "http://h"),
+        ("http://h/a;sid=se=cret?x=1", "http://h/a;sid=?x=", "http://h"),
+        ("http://h/a%3Bsid%3Dsecret%3bv=1/b", "http://h/a%3Bsid%3D%3bv=/b", "http://h"),
+        ("http://h/a;plain/b", "http://h/a;plain/b", "http://h"),
+        ("http://h;sid=secret", "http://h", "http://h"),
+        ("http://h:1;sid=secret/p", "http://h:1/p", "http://h:1"),
+        # JSON Web Tokens (RFC 7519), whole or in a segment
+        ("http://h/v/eyJhbGciOi.eyJzdWIi.c2ln/x", "http://h/v/*/x", "http://h"),
+        ("http://h/v/eyJhbGciOi.eyJzdWIi.", "http://h/v/*", "http://h"),
+        ("http://h/v/eyJhbGciOi%2EeyJzdWIi%2ec2ln", "http://h/v/*", "http://h"),
+        ("http://h/v/t=eyJhbGciOi.eyJzdWIi.c2ln", "http://h/v/t=*", "http://h"),
+        ("http://h/v%2feyJhbGciOi.eyJzdWIi.c2ln", "http://h/v%2f*", "http://h"),
+        ("http://h/v/eyJust.words", "http://h/v/eyJust.words", "http://h"),
+        ("http://h/v/eyJhbGciOi", "http://h/v/eyJhbGciOi", "http://h"),
+        # a scheme that nobody knows may be a secret in the wrong place
+        ("secret://h/p", "*://h/p", "*://h"),
+        ("WSS://h/p", "WSS://h/p", "WSS://h"),
     ],
 )
 def test_urls(url: str, redacted: str, origin: str) -> None:
@@ -34,6 +52,8 @@ def test_urls(url: str, redacted: str, origin: str) -> None:
         ("http:user:secret@host/", "host"),
         ("host", "host"),
         ("/path?a=secret", ""),
+        ("host;sid=secret", "host"),
+        ("user:secret@host;sid=secret/x", "host"),
     ],
 )
 def test_what_stands_for_a_url_in_a_malformed_request(target: str, redacted: str) -> None:
@@ -59,6 +79,29 @@ def test_what_stands_for_a_url_in_a_malformed_request(target: str, redacted: str
         (
             'unknown transfer-encoding header: "it\'s"',
             "unknown transfer-encoding header: (value not kept)",
+        ),
+        (
+            "unexpected server response: b'SSH-2.0-secret\\r\\n'",
+            "unexpected server response: SSH-2.0 (bytes not kept)",
+        ),
+        ("Bad HTTP response line: b'ICY 200 OK'", "Bad HTTP response line: ICY (bytes not kept)"),
+        (
+            "Bad HTTP response line: b'HTTP/1.1 abc OK'",
+            "Bad HTTP response line: HTTP/1.1 (bytes not kept)",
+        ),
+        ("Bad HTTP response line: b'ICYsecret'", "Bad HTTP response line: (bytes not kept)"),
+        ("Bad HTTP response line: b'HTTP/1.1.secret'", "Bad HTTP response line: (bytes not kept)"),
+        ("Bad HTTP response line: b'\\'ICY'", "Bad HTTP response line: (bytes not kept)"),
+        ("Bad HTTP request line: b'SSH-2.0-x'", "Bad HTTP request line: (bytes not kept)"),
+        (
+            "Cannot parse QUIC header: Malformed head (0123abcdef)",
+            "Cannot parse QUIC header: Malformed head (bytes not kept)",
+        ),
+        ("Invalid request scheme: ftp", "Invalid request scheme: ftp"),
+        ("Invalid request scheme: secret", "Invalid request scheme: (not kept)"),
+        (
+            "Upstream proxy p:1 refused HTTP CONNECT request: 403 no key=secret",
+            "Upstream proxy p:1 refused HTTP CONNECT request: 403 no key=*",
         ),
         ("Cannot parse ClientHello: 16030100", "Cannot parse ClientHello: (bytes not kept)"),
         (
@@ -97,3 +140,73 @@ def test_query_values_and_userinfo_never_survive(pairs: list[tuple[str, str]], u
     assert redaction.redact(url, "redacted").startswith("https://host/path?")
     assert "SECRET" not in redaction.redact(url, "redacted")
     assert redaction.redact(url, "origin") == "https://host"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("server is going away", "server is going away"),
+        ("token expired", "token expired"),
+        ("see https://u:p@h/reset;t=1?code=secret now", "see https://h/reset;t=?code= now"),
+        ("user=alice code: 42", "user=* code: 42"),
+        ("line:42 port:443 pin:123456", "line:42 port:443 pin:*"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer *"),
+        ("password hunter2", "password *"),
+        ("secret: word", "secret: *"),
+        ("bearer token expired.", "bearer token expired."),
+        ("bad eyJhbGciOi.eyJzdWIi.c2ln here", "bad * here"),
+        ("session 3f2a9c81d04b7e65 ended", "session * ended"),
+        ("session 3f2a9c81d04b7e6 ended", "session 3f2a9c81d04b7e6 ended"),
+        ("internationalization failed", "internationalization failed"),
+        ("x" * 31, "x" * 31),
+        ("x" * 32, "*"),
+        (
+            "upstream api-1.eu-west-2.example.com is down",
+            "upstream api-1.eu-west-2.example.com is down",
+        ),
+        ("a\x00b", "a\ufffdb"),
+        ("", ""),
+    ],
+)
+def test_what_peers_say(text: str, kept: str) -> None:
+    assert redaction.peer_text(text, "redacted") == kept
+    assert redaction.peer_text(text, "origin") == ""
+    assert redaction.peer_text(text, "full") == redaction.printable(text)
+
+
+@given(st.text(), st.sampled_from(["redacted", "origin", "full"]))
+def test_what_peers_say_is_bounded_and_printable(text: str, urls: redaction.Urls) -> None:
+    kept = redaction.peer_text(text * 100, urls)
+    assert kept.isprintable()
+    assert len(kept) <= redaction.MAX_TEXT
+
+
+@given(
+    st.text(
+        st.characters(codec="ascii", exclude_characters=" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f,;)]}<>")
+    )
+)
+def test_no_named_value_of_a_peers_survives(noise: str) -> None:
+    assert "SECRET" not in redaction.peer_text(f"failed: token=SECRET{noise} sorry", "redacted")
+    assert "SECRET" not in redaction.peer_text(f"see http://h/?a=SECRET{noise} now", "redacted")
+
+
+@pytest.mark.parametrize(
+    ("name", "redacted"),
+    [
+        ("GET", "GET"),
+        ("PROPFIND", "PROPFIND"),
+        ("get", "_OTHER"),
+        ("SECRET", "_OTHER"),
+        ("", "_OTHER"),
+    ],
+)
+def test_methods(name: str, redacted: str) -> None:
+    assert redaction.method(name, "redacted") == redaction.method(name, "origin") == redacted
+    assert redaction.method(name, "full") == name
+
+
+@pytest.mark.parametrize("target", ["/", "/a/b.c", "/a;b=c", "/?a", "/#a", "/%3Ba=1", "/eyJabcd.e"])
+def test_targets_without_anything_to_redact_are_told_fast(target: str) -> None:
+    if redaction.redact_target(target) != target:
+        assert redaction.may_need_redaction(target)

@@ -39,6 +39,9 @@ Changes = dict[str, Any]
 
 # A connection that is open cannot be given another way.
 UPSTREAM: Changes = {"server_conn__state": CLOSED, "server_conn__via": VIA}
+FORWARDING: Changes = {
+    "client_conn__proxy_mode": mode_specs.ProxyMode.parse("upstream:http://proxy")
+}
 
 
 def changed(flow: Any, changes: Changes) -> Any:
@@ -140,7 +143,37 @@ SAVED_STALL = {"live": False, "metadata": {"flowtally": {"cause": "connection_re
         (
             "x",
             {"server_conn__timestamp_tcp_setup": None, "server_conn__transport_protocol": "udp"},
-            {},
+            {"quic": True},
+        ),
+        # by QUIC, where the handshake is the connection
+        (
+            "x",
+            {"server_conn__timestamp_tls_setup": None, "server_conn__transport_protocol": "udp"},
+            {"quic": True, "connecting": True},
+        ),
+        (
+            "x",
+            {
+                "server_conn__timestamp_start": None,
+                "server_conn__timestamp_tls_setup": None,
+                "server_conn__transport_protocol": "udp",
+            },
+            {"quic": True, "tunnelled": False},
+        ),
+        ("x", {"request__http_version": "HTTP/3"}, {"quic": True, "side": "client"}),
+        # what the request was, and how far it had come
+        ("x", {"request__method": "PRI"}, {"preface": True}),
+        (
+            "server closed connection",
+            {"request__timestamp_end": None},
+            {"waited": NO_WAIT, "uploading": True, "side": "client"},
+        ),
+        # plain http is answered by the upstream proxy itself
+        ("x", UPSTREAM | FORWARDING, {"upstream": True, "forwarded": True}),
+        (
+            "x",
+            UPSTREAM | FORWARDING | {"request__scheme": "https"},
+            {"upstream": True},
         ),
         # the way to the server
         ("x", UPSTREAM, {"upstream": True}),
@@ -461,9 +494,10 @@ def test_stream(make: Any, changes: Changes, expected: Situation) -> None:
         (
             {},
             {"timestamp_tcp_setup": None, "timestamp_start": None},
-            Situation(waited=0.0, connecting=True),
+            Situation(waited=0.0, connecting=True, denied=True),
         ),
         ({}, {"timestamp_start": None}, Situation(waited=4.0)),
+        ({}, {"transport_protocol": "udp"}, Situation(waited=4.0, quic=True)),
         # the way to the server
         (
             {},

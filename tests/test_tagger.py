@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flowtally import texts
 from flowtally import vocabulary
 from flowtally.classify import Note
 from flowtally.classify import Rules
@@ -24,10 +25,8 @@ def tagger(max_redirects: int = 20) -> Tagger:
     return Tagger(RULES, max_redirects, Defects())
 
 
-def note(
-    text: str = ALERT, rows: tuple[vocabulary.Message, ...] = vocabulary.TLS_LOG_MESSAGES
-) -> Note:
-    row = vocabulary.find_message(rows, text)
+def note(text: str = ALERT, rows: tuple[vocabulary.Message, ...] = ()) -> Note:
+    row = vocabulary.find_message(rows, text) if rows else texts.tls_log_line(text)
     assert row is not None
     return Note(row, text)
 

@@ -91,7 +91,7 @@ class Flowtally(ConnectionHooks):
         answers = Answers(self._open.answered_by)
         self.failures = Failures(rules, self._open.clients, answers=answers)
         self.live = LivePage(self._running_session, self._defects)
-        self.recorder = Recorder(self._defects)
+        self.recorder = Recorder(self._defects, self.tagger.connections)
         self._timer: asyncio.TimerHandle | None = None
         self._undo: list[internals.Undo] = []
         self._apply(rules)
@@ -122,6 +122,7 @@ class Flowtally(ConnectionHooks):
             self._begin_session()
 
     def _apply(self, rules: Rules) -> None:
+        rules = rules._replace(quic_closes=self.tagger.faults.quic_closes)
         self.tagger.rules = self.failures.rules = rules
         self.tagger.max_redirects = self._values["flowtally_max_redirects"]
         self.recorder.filter = self._values["flowtally_filter"]
@@ -138,6 +139,7 @@ class Flowtally(ConnectionHooks):
             internals.watch_errors(lambda *line: record(failures.error_line, *line)),
             internals.watch_error_responses(lambda *page: record(failures.error_response, *page)),
             internals.watch_streams(),
+            internals.watch_faults(self.tagger.faults.broke, self.tagger.faults.closed),
         ]
         self._begin_session()
         self._call_later(TICK, self._on_timer)

@@ -8,8 +8,10 @@ told by `situation`. The tag is the flow's own: what other flows add to it, `tag
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from typing import NamedTuple
 
@@ -20,7 +22,9 @@ from mitmproxy import tcp
 from mitmproxy import udp
 from mitmproxy.net.dns import response_codes
 
+from . import internals
 from . import redaction
+from . import texts
 from . import vocabulary
 from .background import Background
 from .situation import GAVE_UP
@@ -29,7 +33,9 @@ from .situation import connect_situation
 from .situation import http_situation
 from .situation import stream_situation
 from .vocabulary import CAUSES
+from .vocabulary import CLIENT_GAVE_UP
 from .vocabulary import NOBODY
+from .vocabulary import REASONS
 from .vocabulary import Message
 from .vocabulary import Tag
 from .vocabulary import Why
@@ -39,20 +45,12 @@ TIMEOUT_TOLERANCE = 0.1
 connects to the proxy, mitmproxy's when the first byte of the request is there."""
 
 # As text: they are compiled when the first failure needs them.
-_OS_ERROR = r"\[(Errno|WinError) (-?\d+)\]"
+_FIRST_WORD = r"(Bad HTTP request line: )b['\"]([^\s'\"\\]{1,32})"
 _REQUEST_LINE = r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$"
 
 # What mitmproxy says of a stream, whoever closed it, proxy/layers/http/_http2.py and _http3.py.
 _BY_CLIENT = ("stream reset by client", "stream closed by client")
 _CANCELS = ("(CANCEL)", "(H3_REQUEST_CANCELLED)")
-
-# Several addresses of a host were tried: the error that says most about the server.
-_MOST_TELLING = (
-    "connection_refused",
-    "connection_timeout",
-    "connection_terminated",
-    "destination_ip_unroutable",
-)
 # Said of a connection to an upstream proxy, these mean that the proxy cannot be used (RFC 9209
 # §2.3.4).
 _NOT_REACHED = frozenset(
@@ -82,6 +80,8 @@ class Rules(NamedTuple):
     """mitmproxy's `rawtcp`: whether a switch to an unknown protocol leads anywhere."""
     background: Background = Background()
     """Option `flowtally_background`: whose requests are a browser's or system's own."""
+    quic_closes: Mapping[str, int] = MappingProxyType({})
+    """The words with which QUIC peers lately closed a connection → the error code beside them."""
 
 
 class Note(NamedTuple):
@@ -163,14 +163,12 @@ def exchange_failure(
     message: str, situation: Situation, rules: Rules, note: Note | None = None
 ) -> Tag:
     """What a failure's message means, for `flow.error` and for failures without a flow."""
-    row = vocabulary.find_message(vocabulary.EXCHANGE_MESSAGES, message)
-    return _tag_failure(row, message, situation, rules, note)
+    return _tag_failure(texts.exchange, message, situation, rules, note)
 
 
 def handshake_failure(message: str, situation: Situation, rules: Rules) -> Tag:
     """What a failed TLS handshake with the client means."""
-    row = vocabulary.find_message(vocabulary.HANDSHAKE_MESSAGES, message)
-    return _tag_failure(row, message, situation, rules, None)
+    return _tag_failure(texts.handshake, message, situation, rules, None)
 
 
 def log_failure(row: Message, text: str, rules: Rules) -> Tag:
@@ -179,12 +177,18 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
     A request line of three words that ends in an HTTP version is a request whose target is no URL;
     any other is no HTTP at all.
     """
+    why = row.client
     if request_line := re.match(_REQUEST_LINE, text[:8192]):
         method, target = request_line.groups()
+        if rules.urls != "full" and method not in vocabulary.METHODS:
+            method = redaction.NOT_KEPT
         target = redaction.redact(target, rules.urls)
         detail = redaction.printable(f"Bad HTTP request line: {method} {target}".rstrip())
         return failure_tag("invalid_url", detail)
-    return failure_tag(row.client.cause, redaction.detail(text, rules.urls), "", row.client.reason)
+    if rules.urls == "full" and (first := re.match(_FIRST_WORD, text)):
+        detail = redaction.printable(f"{first.group(1)}{first.group(2)} (bytes not kept)")
+        return failure_tag(why.cause, detail, "", why.reason)
+    return failure_tag(why.cause, redaction.detail(text, rules.urls), "", why.reason)
 
 
 def task_failure(exception: BaseException, rules: Rules) -> Tag:
@@ -274,7 +278,8 @@ def _dns(flow: dns.DNSFlow, rules: Rules) -> Tag:
     code = flow.response.response_code
     if code == response_codes.NOERROR:
         return {"outcome": "ok"}
-    return failure_tag("dns_error", response_codes.to_str(code))
+    name = response_codes.to_str(code)
+    return failure_tag("dns_error", name, "", name.lower() if name.isalpha() else "")
 
 
 def _head(response: http.Response, rules: Rules) -> Tag:
@@ -285,35 +290,51 @@ def _head(response: http.Response, rules: Rules) -> Tag:
 
 
 def _tag_failure(
-    row: Message | None, message: str, situation: Situation, rules: Rules, note: Note | None
+    read: Callable[[str], Message | None],
+    message: str,
+    situation: Situation,
+    rules: Rules,
+    note: Note | None,
 ) -> Tag:
-    # The number first: the words beside it differ by platform, and may look like another row's.
-    why = _os_error(message)
-    by_client = False
-    if not why.cause and row is not None:
-        in_client = row.client.cause and (
-            situation.side == "client"
-            or not (row.server_before_head.cause or row.server_after_head.cause)
-        )
-        if in_client:
-            why, by_client = row.client, True
-        else:
-            why = row.server_after_head if situation.head else row.server_before_head
-    cause, reason = why
-    if not by_client and message.startswith(_BY_CLIENT):
-        message = message.replace("by client", "by server", 1)  # mitmproxy says it of both
-        if situation.overdue and message.endswith(_CANCELS):
-            cause = vocabulary.CLIENT_GAVE_UP  # both ends know the deadline
-    if cause == vocabulary.CLIENT_GAVE_UP:
+    """`read` tells what the message means, as far as it is mitmproxy's."""
+    words = ""
+    # A QUIC peer's words stand where its code would.
+    if situation.quic and (code := rules.quic_closes.get(message)) is not None:
+        words, message = message, texts.quic_code(code)
+    # Another addon's words: mitmproxy's own addon forbids one thing.
+    known = not situation.denied or message.startswith(internals.SELF_CONNECT)
+    row = read(message) if known else None
+    foreign = (
+        known and row is None and situation.quic and bool(message)
+    )  # aioquic's words, or a peer's
+    if foreign:
+        with_client = read is texts.handshake
+        in_handshake = with_client or situation.connecting
+        row = texts.QUIC_HANDSHAKE_BROKEN if in_handshake else texts.QUIC_BROKEN
+        if with_client:
+            situation = situation._replace(side="client")
+    (cause, reason), by_client = _why(row, situation)
+    cancelled = message.startswith(_BY_CLIENT) and message.endswith(_CANCELS)
+    if cancelled and not by_client and situation.overdue:
+        cause = CLIENT_GAVE_UP  # both ends know the deadline, and either may be the first
+    if not known and message:
+        cause, reason = "http_request_denied", ""
+    elif situation.preface and cause == "http_request_denied":
+        cause, reason, by_client = "http_request_error", "h2c", True
+    elif cause == CLIENT_GAVE_UP:
         cause, reason = _gave_up(situation, rules.timeout)
         by_client = False  # the side of a timeout is the server's
-    # Else only: a client may give up on an upstream proxy as on any server.
-    elif situation.upstream and not by_client:
-        closed = message == "connection closed" and not situation.tunnelled
-        if closed or cause in _NOT_REACHED:
-            cause, reason = "destination_unavailable", ""
+    elif not by_client:
+        cause, reason = _of_connection(Why(cause, reason), message, situation)
     cause = cause or "unknown"
-    detail = redaction.detail(message, rules.urls)
+    side = "client" if by_client else ""
+    if foreign:
+        detail = redaction.peer_text(message, rules.urls)
+    else:
+        by = "client" if situation.side == "client" else "server"
+        detail = redaction.detail(texts.made_true(message, by, rules.urls == "full"), rules.urls)
+    if words := redaction.peer_text(words, rules.urls):
+        detail = f"{detail}: {words}"
     # Last, for a note explains a cause, not a message.
     if note is not None:
         noted = note.message.server_before_head
@@ -321,9 +342,42 @@ def _tag_failure(
             return _noted_timeout(note, situation)
         if explains(noted.cause, cause):
             cause, reason = noted
-            detail = redaction.printable(f"{detail} ({redaction.detail(note.text, rules.urls)})")
+            detail = f"{detail} ({redaction.detail(note.text, rules.urls)})"
+    if (own := REASONS.get(Why(cause, reason))) and own.side != CAUSES[cause].side:
+        side = ""  # the reason knows better whose fault it is
     # A TLS error of the client's own handshake is not the server's.
-    return failure_tag(cause, detail, "client" if by_client else "", reason)
+    return failure_tag(cause, redaction.printable(detail), side, reason)
+
+
+def _why(row: Message | None, situation: Situation) -> tuple[Why, bool]:
+    """What a row says in a situation, and whether it says it of the client."""
+    if row is None:
+        return NOBODY, False
+    if row.client.cause and (
+        situation.side == "client"
+        or not (row.server_before_head.cause or row.server_after_head.cause)
+    ):
+        return row.client, True
+    return row.server_after_head if situation.head else row.server_before_head, False
+
+
+def _of_connection(why: Why, message: str, situation: Situation) -> Why:
+    """What else is known of a connection to a server that failed: the way to it, what it did."""
+    # Else only: a client may give up on an upstream proxy as on any server.
+    if situation.upstream:
+        if message == "connection closed" and not situation.tunnelled:
+            return Why("destination_unavailable", "closed")
+        if situation.forwarded and why.cause == "connection_terminated":
+            return Why("destination_unavailable", "closed")
+        if why.cause in _NOT_REACHED:
+            return Why("destination_unavailable")
+    if situation.quic and message == "connection closed":
+        return Why("connection_refused")  # the machine said that nobody listens there (ICMP)
+    if why.cause == "http_response_timeout" and situation.connecting:
+        return Why("connection_timeout")
+    if why.cause == "connection_terminated" and situation.uploading:
+        return Why("connection_terminated", "request_unfinished")
+    return why
 
 
 def _gave_up(situation: Situation, timeout: float) -> Why:
@@ -353,18 +407,6 @@ def _noted_timeout(note: Note, situation: Situation) -> Tag:
     side = "client" if situation.uploading else ""  # it is its turn to send
     # What else stands in the line describes the connection.
     return failure_tag(_timeout(situation), note.message.text, side, reason)
-
-
-def _os_error(message: str) -> Why:
-    # Only where it is mitmproxy's own word: a server could send the same text.
-    if not message.startswith(("[Errno ", "[WinError ", "Multiple exceptions: [")):
-        return NOBODY
-    found = [
-        vocabulary.OS_ERRORS.get((family, int(number)), NOBODY)
-        for family, number in re.findall(_OS_ERROR, message[:4096])
-    ]
-    telling = [why for cause in _MOST_TELLING for why in found if why.cause == cause]
-    return next(iter(telling or found), NOBODY)
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mitmproxy import connection
 from mitmproxy import flow as mflow
 
 MAX_CONNECTIONS = 4096
@@ -14,6 +15,10 @@ class Connections:
     def __init__(self) -> None:
         self._openers: dict[str, str] = {}
         """Id of a connection → id of its first flow; the one used last at the end."""
+
+    def were_used(self, server: connection.Connection) -> bool:
+        """Whether a request has used a connection and ended before."""
+        return server.id in self._openers
 
     def opened_by(self, flow: mflow.Flow) -> bool | None:
         """Whether a flow is the first one of its connection to the server; None if it has none.

@@ -22,6 +22,7 @@ from mitmproxy.utils import human
 
 from . import internals
 from . import redaction
+from . import texts
 from . import vocabulary
 from .classify import Note
 from .classify import Rules
@@ -33,6 +34,7 @@ from .classify import noted_failure
 from .classify import task_failure
 from .handshakes import Handshakes
 from .handshakes import Silent
+from .situation import PREFACE_METHOD
 from .situation import Situation
 from .situation import handshake_situation
 from .situation import hanging_situation
@@ -261,10 +263,8 @@ class Failures:
             return self._surplus(client, message)
         if INVALID_DNS in message and (failures := self._invalid_dns(client, message)):
             return failures
-        # Lines of OpenSSL's first: their words may stand in any other line.
-        if message.startswith("TLS Error:"):
-            row = vocabulary.find_message(vocabulary.TLS_LOG_MESSAGES, message)
-        else:
+        row = texts.tls_log_line(message) if message.startswith("TLS Error:") else None
+        if row is None:
             row = vocabulary.find_message(vocabulary.NOTE_MESSAGES, message)
         if row is not None:
             if client is not None and len(self._notes) < MAX_NOTES:
@@ -319,14 +319,18 @@ class Failures:
         tag = failure_tag(why.cause, detail, reason=why.reason)
         return [Failure("", now, tag, None)]
 
-    def error_response(self, client: Client, message: str) -> list[Failure]:
+    def error_response(self, client: Client, message: str, method: bytes = b"") -> list[Failure]:
         """mitmproxy answered an HTTP/1 request with an error page of its own.
 
         All but one of these are told otherwise as well.
         """
         if message != internals.NO_HOST:
             return []
-        tag = exchange_failure(message, Situation(), self.rules)
+        if method == PREFACE_METHOD:
+            detail = "the client began with the preface of cleartext HTTP/2"
+            tag = failure_tag("http_request_error", detail, "", "h2c")
+        else:
+            tag = exchange_failure(message, Situation(), self.rules)
         return [Failure(message, self._clock(), tag, client)]
 
     def client_gone(self, client: Client) -> list[Failure]:

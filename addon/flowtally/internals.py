@@ -17,6 +17,8 @@ Undo = Callable[[], None]
 
 NO_HOST = "HTTP request has no host header, destination unknown."
 """proxy/layers/http/__init__.py, HttpStream.state_wait_for_request_headers."""
+SELF_CONNECT = "Request destination unknown."
+"""addons/proxyserver.py, server_connect."""
 
 
 def refuse_options(options: Any, refuse: Callable[[str, Any], str]) -> list[str]:
@@ -37,11 +39,13 @@ def refuse_options(options: Any, refuse: Callable[[str, Any], str]) -> list[str]
     return reasons
 
 
-def watch_error_responses(told: Callable[[Any, str], None]) -> Undo:
-    """Call `told(client address, message)` when mitmproxy answers an HTTP/1 request with an error.
+def watch_error_responses(told: Callable[[Any, str, bytes], None]) -> Undo:
+    """Call `told(client address, message, method)` when mitmproxy answers an HTTP/1 request with an
+    error.
 
     A request without a Host reaches no hook and no log line; the error page that mitmproxy makes
     for it is the only trace. Making one is rare, so the watch costs the other flows nothing.
+    `method`: of the request; empty where it could not be read.
     """
     try:
         from mitmproxy.proxy.layers.http import _http1
@@ -53,7 +57,10 @@ def watch_error_responses(told: Callable[[Any, str], None]) -> Undo:
     def make_error_response(*args: Any, **kwargs: Any) -> Any:
         try:
             message = kwargs.get("message", args[1] if len(args) > 1 else "")
-            told(getattr(asyncio.current_task(), "client", None), message)
+            caller = sys._getframe(1).f_locals.get("self")  # Http1Server.send
+            request = getattr(caller, "request", None)
+            method = getattr(getattr(request, "data", None), "method", b"")
+            told(getattr(asyncio.current_task(), "client", None), message, method)
         except Exception:
             logging.getLogger("flowtally").debug("watch_error_responses failed", exc_info=True)
         return original(*args, **kwargs)
@@ -142,6 +149,89 @@ def watch_streams() -> Undo:
         for name, replacement in replaced.items():
             if getattr(stream, name, None) is replacement:
                 setattr(stream, name, originals[name])
+
+    return undo
+
+
+def watch_faults(broke: Callable[[str, str], None], closed: Callable[[str, int], None]) -> Undo:
+    """Call `broke(connection id, flow id)` for the stream that breaks an HTTP/2 connection, and
+    `closed(words, code)` when a QUIC peer closes one.
+
+    Both happen once in a connection's life at most.
+    """
+    undo_http2, undo_quic = _watch_http2(broke), _watch_quic(closed)
+
+    def undo() -> None:
+        undo_http2()
+        undo_quic()
+
+    return undo
+
+
+def _watch_http2(broke: Callable[[str, str], None]) -> Undo:
+    try:
+        from mitmproxy.proxy.layers.http._http2 import Http2Connection
+
+        original: Any = Http2Connection.protocol_error
+    except (ImportError, AttributeError):
+        return lambda: None
+
+    def protocol_error(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            # Http2Connection.handle_h2_event: an event of h2's, or the exception it raised.
+            stream = _stream_of(sys._getframe(1).f_locals.get("event"))
+            # A server's streams have other numbers than the client's, by which flows are found.
+            stream = getattr(self, "their_stream_id", {}).get(stream, stream)
+            # The innermost HttpLayer: around it may be the one with the CONNECT.
+            layers = [at for at in self.context.layers if hasattr(at, "connections")]
+            if stream in layers[-1].streams:
+                broke(self.conn.id, layers[-1].streams[stream].flow.id)
+        except Exception:
+            logging.getLogger("flowtally").debug("watch_faults failed", exc_info=True)
+        return original(self, *args, **kwargs)
+
+    Http2Connection.protocol_error = protocol_error  # type: ignore[method-assign]
+
+    def undo() -> None:
+        if Http2Connection.protocol_error is protocol_error:
+            Http2Connection.protocol_error = original  # type: ignore[method-assign]
+
+    return undo
+
+
+def _stream_of(event: Any) -> int | None:
+    """The stream that an event of h2's, or an exception about one of its frames, belongs to."""
+    found: int | None = getattr(event, "stream_id", None)
+    trace = getattr(event, "__traceback__", None)
+    while trace is not None and found is None:
+        frame = trace.tb_frame.f_locals.get("frame")
+        found = getattr(frame, "stream_id", None) or None
+        trace = trace.tb_next
+    return found
+
+
+def _watch_quic(closed: Callable[[str, int], None]) -> Undo:
+    try:
+        from aioquic.quic.connection import QuicConnection
+
+        original: Any = QuicConnection._close_begin
+    except (ImportError, AttributeError):
+        return lambda: None
+
+    def _close_begin(self: Any, is_initiator: bool, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if not is_initiator:
+                event = self._close_event
+                closed(event.reason_phrase, event.error_code)
+        except Exception:
+            logging.getLogger("flowtally").debug("watch_faults failed", exc_info=True)
+        return original(self, is_initiator, *args, **kwargs)
+
+    QuicConnection._close_begin = _close_begin  # type: ignore[method-assign]
+
+    def undo() -> None:
+        if QuicConnection._close_begin is _close_begin:
+            QuicConnection._close_begin = original  # type: ignore[method-assign]
 
     return undo
 

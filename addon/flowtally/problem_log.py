@@ -8,9 +8,9 @@ from typing import Any
 from mitmproxy.log import LegacyLogEvents
 
 from .record import Record
-from .tally import COLLATERAL
 from .tally import endpoint
 from .tally import place
+from .vocabulary import COLLATERAL
 from .vocabulary import Tag
 
 MAX_PROBLEMS = 10_000

@@ -142,7 +142,7 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     host = request.pretty_host if pretty else data.host
     if pretty and not _AUTHORITY.isdisjoint(host):
         host = data.host  # a Host header that is none
-    record["method"] = _METHODS.get(data.method) or _token(data.method)
+    record["method"] = _METHODS.get(data.method) or _method(data.method, urls)
     url = _url(data, host, urls)
     if len(url) > redaction.MAX_HOST or not url.isprintable():
         url = redaction.printable(url, redaction.MAX_URL)
@@ -197,7 +197,12 @@ _AUTHORITY = frozenset("/?#@\\ ")
 _METHODS = {
     name.encode(): name for name in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
 }
+_SCHEMES = {b"http": "http", b"https": "https"}
 _VERSIONS = {name.encode(): name for name in ("HTTP/1.0", "HTTP/1.1", "HTTP/2.0", "HTTP/3")}
+
+
+def _method(data: bytes, urls: Urls) -> str:
+    return redaction.method(data.decode("ascii", "replace"), urls)
 
 
 def _token(data: bytes) -> str:
@@ -210,9 +215,13 @@ def _url(data: http.RequestData, host: str, urls: Urls) -> str:
     target = "" if urls == "origin" else data.path.decode("utf-8", "replace")
     if target == "*":  # OPTIONS * asks about the server as a whole, RFC 9112 §3.2.4
         target = ""
-    if urls == "redacted" and ("?" in target or "#" in target):
+    if urls == "redacted" and redaction.may_need_redaction(target):
         target = redaction.redact_target(target)
-    return url_of(data.scheme.decode("ascii", "replace"), host, data.port, target)
+    return url_of(_SCHEMES.get(data.scheme) or _scheme(data.scheme, urls), host, data.port, target)
+
+
+def _scheme(data: bytes, urls: Urls) -> str:
+    return redaction.scheme(data.decode("ascii", "replace"), urls) if data else ""
 
 
 @lru_cache(maxsize=256)

@@ -22,7 +22,7 @@ from .vocabulary import Tag
 class Recorder:
     """Records what the user wants to have counted; its attributes are the options' values."""
 
-    def __init__(self, defects: Defects) -> None:
+    def __init__(self, defects: Defects, connections: Connections) -> None:
         self.filter: flowfilter.TFilter | None = None
         """`flowtally_filter`; None: everything is counted."""
         self.marks = True
@@ -31,7 +31,7 @@ class Recorder:
         """`flowtally_urls`."""
         self.pretty = False
         """mitmproxy's `showhost`: hosts are named after the Host header."""
-        self._connections = Connections()
+        self._connections = connections
         self._problems = problem_log.ProblemLog()
         self._defects = defects
 

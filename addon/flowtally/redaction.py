@@ -1,9 +1,16 @@
-"""Makes text from the network fit to be kept: no secrets, no control characters, bounded."""
+"""Makes text from the network fit to be kept: no secrets, no control characters, bounded.
+
+Option `flowtally_urls` decides over every text that a peer chose. `redacted` keeps names and drops
+values, `origin` keeps nothing but scheme, host and port, `full` keeps all. Headers and bodies are
+never kept.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Literal
+
+from .vocabulary import METHODS
 
 Urls = Literal["full", "redacted", "origin"]
 """How much of a URL is kept, the values of option `flowtally_urls`."""
@@ -13,15 +20,53 @@ MAX_TEXT = 300
 MAX_HOST = 255
 MAX_TOKEN = 32
 """Longest method or HTTP version that is kept, in characters."""
+BLANK = "*"
+"""Stands where a secret may have stood."""
+NOT_KEPT = "(not kept)"
+"""Stands where a word of the peer's stood that is no word of the protocol."""
+OTHER_METHOD = "_OTHER"
+"""Stands for a method that nobody registered, as in OpenTelemetry's `http.request.method`."""
+SCHEMES = frozenset(
+    ("http", "https", "ws", "wss", "ftp", "ftps", "file", "data", "blob", "about", "javascript")
+)
+"""Schemes that tell nothing but what was tried; any other may be a secret in the wrong place."""
 
 # Patterns as text: most sessions need none of them, and to compile one takes longer than to load
 # this module.
-_BYTES_LITERAL = r"""(?:bytearray\()?b(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))\)?"""
+_BYTES = r"""b(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))"""
+_BYTES_LITERAL = rf"(?:bytearray\()?{_BYTES}\)?"
+# How servers of other protocols than HTTP, and HTTP servers, begin: that much is no secret.
+_BANNER = (
+    r"(response(?: line)?: )b['\"]"
+    r"(HTTP/\d(?:\.\d)?|SSH-\d\.\d+|ICY|RTSP/\d\.\d|SIP/\d\.\d|RFB \d{3}|AMQP|220|\+OK|\* OK|-ERR)"
+    r"(?![\w.])"
+)
 _HEADER_VALUE = (
     r"""(headers?: |transfer-encoding )\[?(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))"""
 )
 _CLIENT_HELLO = r"(Cannot parse ClientHello: )[0-9a-f]+"
+_HEXADECIMAL = r"\([0-9a-f]{8,}(?:\)|$)"
+_SCHEME = r"(Invalid request scheme: )(.*)"
+_REASON_PHRASE = r"(Upstream proxy \S+ refused HTTP CONNECT request: \d+)(.*)"
+_CERTIFICATE_NAMES = r"(hostname '[^']*' doesn't match ).*"
 _URL = r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s<>]+"  # a password may hold quotes
+_MATRIX_VALUE = r"(;|%3B)([^;/=%]*)(=|%3D)(?:(?!%3B)[^;/])*"
+# Each begins where a word does: else a long word without an end would be read again and again.
+_JSON_WEB_TOKEN = (  # RFC 7519 §3, RFC 7516 §3.1
+    r"(?:(?<![\w-])|(?<=%[0-9A-F]{2}))eyJ[\w-]{4,}(?:(?:\.|%2E)[\w-]*){1,4}"
+)
+# What may be in a close reason or a grpc-message besides words.
+_NAMED_VALUE = r"(?<![\w.-])([\w.-]+[=:])(?=\S)[^\s,;)\]}]+"
+# "token expired" says something, "token x7f" may be one.
+_AUTHORIZATION = (
+    r"\b(bearer|basic|digest|token|apikey|key|password|passwd|secret)(:\s+|\s+"
+    r"(?=\S*[\d=+/_-]|\S*\.\S|\S{12,}))\S+"
+)
+_WORD = r"[^\s,;:()\[\]{}<>'\"|]+"
+_HOST_NAME = r"[a-z0-9-]{1,20}(?:\.[a-z0-9-]{1,20})+"
+_LONG_TOKEN = 16
+"""Letters and digits mixed, in one word of this length or more, are taken for a token."""
+_LONG_WORD = 32
 
 
 def printable(text: str, limit: int = MAX_TEXT) -> str:
@@ -35,44 +80,119 @@ def printable(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def detail(message: str, urls: Urls = "redacted") -> str:
-    """A message of mitmproxy's without the bytes it quotes from the peer.
+    """A message of mitmproxy's without what it quotes from the peer.
 
-    Those bytes are pieces of headers and bodies, which flowtally never keeps.
+    Those are pieces of headers and bodies, which flowtally never keeps, and words that the peer
+    chose, which are kept as `urls` says.
     """
     # A quotation can be megabytes long, and only its beginning could be shown anyway.
     message = message[:4096]
     if "b'" in message or 'b"' in message:
+        message = re.sub(_BANNER, r"\1\2 b'", message) if "response" in message else message
         message = re.sub(_BYTES_LITERAL, "(bytes not kept)", message)
     message = re.sub(_HEADER_VALUE, r"\1(value not kept)", message)
     message = re.sub(_CLIENT_HELLO, r"\1(bytes not kept)", message)
+    message = re.sub(_HEXADECIMAL, "(bytes not kept)", message)
+    if urls != "full":
+        if found := re.fullmatch(_SCHEME, message, re.DOTALL):
+            known = found.group(2).lower() in SCHEMES
+            message = found.group(1) + (found.group(2) if known else NOT_KEPT)
+        elif found := re.fullmatch(_REASON_PHRASE, message, re.DOTALL):
+            phrase = peer_text(found.group(2).strip(), urls)
+            return printable(f"{found.group(1)} {phrase}".rstrip())
+        elif urls == "origin" and (found := re.match(_CERTIFICATE_NAMES, message, re.DOTALL)):
+            message = found.group(1) + NOT_KEPT
     if "://" in message:
         message = re.sub(_URL, lambda match: redact(match.group(), urls), message)
     return printable(message)
 
 
+def peer_text(text: str, urls: Urls) -> str:
+    """What a peer said in its own words, such as a close reason or a grpc-message.
+
+    `redacted` drops what may be a secret in it: values of URLs, what follows a name such as
+    `token=`, and words that look like tokens. `origin` keeps none of it.
+    """
+    if urls == "full":
+        return printable(text)
+    if urls == "origin":
+        return ""
+    text = text[:4096]
+    urls_kept: list[str] = []
+
+    def keep(match: re.Match[str]) -> str:
+        urls_kept.append(redact(match.group(), urls))
+        return f"\x00{len(urls_kept) - 1}\x00"
+
+    text = re.sub(_URL, keep, text.replace("\x00", "\ufffd"))
+    text = re.sub(_AUTHORIZATION, rf"\1\2{BLANK}", text, flags=re.IGNORECASE)
+    text = re.sub(_NAMED_VALUE, _blank_value, text)
+    text = re.sub(_WORD, lambda match: BLANK if _is_token(match.group()) else match.group(), text)
+    text = re.sub("\x00(\\d+)\x00", lambda match: urls_kept[int(match.group(1))], text)
+    return printable(text)
+
+
+def _blank_value(match: re.Match[str]) -> str:
+    value = match.group()[len(match.group(1)) :]
+    # `line:3`, `host:443`: a number that short is no secret.
+    return match.group() if value.isdecimal() and len(value) <= 5 else match.group(1) + BLANK
+
+
+def _is_token(word: str) -> bool:
+    if len(word) < _LONG_TOKEN or "\x00" in word:
+        return False
+    if re.fullmatch(_HOST_NAME, word):
+        return False
+    mixed = any(char.isdigit() for char in word) and any(char.isalpha() for char in word)
+    return mixed or len(word) >= _LONG_WORD
+
+
+def method(name: str, urls: Urls) -> str:
+    """A method, where it is a registered one or `urls` says to keep all."""
+    if name in METHODS or urls == "full":
+        return printable(name, MAX_TOKEN)
+    return OTHER_METHOD
+
+
+def scheme(name: str, urls: Urls) -> str:
+    """A URL's scheme, where it tells nothing but what was tried or `urls` says to keep all."""
+    return name if urls == "full" or name.lower() in SCHEMES else BLANK
+
+
 def redact(address: str, urls: Urls) -> str:
-    """A whole URL as `urls` says: `redacted` drops userinfo, query values and fragment, `origin`
+    """A whole URL as `urls` says: `redacted` drops userinfo, values and fragment, `origin`
     everything behind the port."""
     if urls == "full":
         return address
-    scheme, separator, rest = address.partition("://")
+    name, separator, rest = address.partition("://")
     if not separator:
         # No URL, but what stands for one in a malformed request: a host at best.
-        return "" if urls == "origin" else re.split("[/?#]", address.rpartition("@")[2])[0]
+        return "" if urls == "origin" else re.split("[/?#;]", address.rpartition("@")[2])[0]
     cut = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
-    authority = rest[:cut].rpartition("@")[2]
+    authority = rest[:cut].rpartition("@")[2].partition(";")[0]
+    name = scheme(name, urls)
     if urls == "origin":
-        return f"{scheme}://{authority}"
-    return f"{scheme}://{authority}{redact_target(rest[cut:])}"
+        return f"{name}://{authority}"
+    return f"{name}://{authority}{redact_target(rest[cut:])}"
+
+
+def may_need_redaction(target: str) -> bool:
+    """False of nearly every target without a query; `redact_target` leaves those as they are."""
+    return "?" in target or "#" in target or ";" in target or "eyJ" in target or "%3" in target
 
 
 def redact_target(target: str) -> str:
-    """A path with query, without the query's values and the fragment: `/p?a=1&b=2` → `/p?a=&b=`.
+    """A path with query, without the values of its query and of matrix parameters (`;name=value`),
+    JSON Web Tokens and the fragment: `/p;v=1?a=1&b=2` → `/p;v=?a=&b=`.
 
     What stands in a query without a name (`/p?secret`) is a value too.
     """
     target, _, _ = target.partition("#")
     path, question, query = target.partition("?")
+    if ";" in path or "%3" in path:
+        path = re.sub(_MATRIX_VALUE, r"\1\2\3", path, flags=re.IGNORECASE)
+    if "eyJ" in path:
+        path = re.sub(_JSON_WEB_TOKEN, BLANK, path, flags=re.IGNORECASE)
     if not question:
         return path
     names = [

@@ -223,8 +223,8 @@ OPTIONS = (
         "flowtally_urls",
         str,
         "redacted",
-        "How much of a URL flowtally keeps: all of it, without query values and userinfo, or only "
-        "scheme, host and port.",
+        "How much of URLs and of other text that peers chose flowtally keeps: all, no values and "
+        "userinfo, or only scheme, host and port.",
         urls,
         URLS,
     ),

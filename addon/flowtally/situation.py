@@ -38,6 +38,9 @@ _GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9
 _DEADLINE_SHARE, _DEADLINE_SECONDS = 0.02, 0.03
 
 
+PREFACE_METHOD = b"PRI"
+
+
 class Situation(NamedTuple):
     """How far an exchange had come when it broke, and who broke it."""
 
@@ -62,6 +65,14 @@ class Situation(NamedTuple):
     """An event stream had begun: its client leaves it some time, whatever came."""
     buffered: bool = False
     """mitmproxy kept that event stream until its end, so that the client never saw an event."""
+    forwarded: bool = False
+    """That upstream proxy answers the request itself, for there is no tunnel: plain http."""
+    denied: bool = False
+    """Another addon forbade the connection to the server; the message is that addon's."""
+    preface: bool = False
+    """The request is the preface of cleartext HTTP/2 (RFC 9113 §3.4)."""
+    quic: bool = False
+    """QUIC is spoken with one of the peers, whose own words may be the message."""
 
 
 def http_situation(flow: http.HTTPFlow) -> Situation:
@@ -90,6 +101,11 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
                 # Of a connection through an upstream proxy, only the tunnel's start is noted.
                 and server.via is None
             )
+            or (
+                server.timestamp_start is not None
+                and server.timestamp_tls_setup is None
+                and server.transport_protocol == "udp"
+            )
         ),
         upstream=server.via is not None,
         tunnelled=server.timestamp_start is not None,
@@ -97,6 +113,13 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
         overdue=_is_overdue(request, ended),
         endless=endless,
         buffered=endless and _is_buffered(flow),
+        forwarded=(
+            server.via is not None
+            and request.scheme == "http"
+            and flow.client_conn.proxy_mode.type_name == "upstream"
+        ),
+        preface=request.data.method == PREFACE_METHOD,
+        quic=request.is_http3 or server.transport_protocol == "udp",
     )
 
 
@@ -109,6 +132,7 @@ def connect_situation(flow: http.HTTPFlow) -> Situation:
         waited=ended - flow.request.timestamp_start,
         connecting=server.timestamp_tcp_setup is None,
         upstream=server.via is not None,
+        denied=server.timestamp_start is None,
     )
 
 
@@ -128,19 +152,23 @@ def server_situation(
     time)."""
     began = getattr(server, "timestamp_tcp_setup", None)
     # Of a connection through an upstream proxy, only the tunnel's start is noted.
-    tunnelled = getattr(server, "via", None) is not None and server.timestamp_start is not None
+    through = getattr(server, "via", None) is not None
+    tunnelled = through and server.timestamp_start is not None
     return Situation(
         side="client" if client.timestamp_end is not None or not _is_readable(client) else "",
         waited=now - (began or server.timestamp_start or now),
         connecting=began is None and not tunnelled,
         upstream=client.proxy_mode.type_name == "upstream",
         tunnelled=tunnelled,
+        # mitmproxy takes this time when the hook that may forbid the connection is over.
+        denied=server.timestamp_start is None and began is None and not through,
+        quic=server.transport_protocol == "udp",
     )
 
 
 def handshake_situation(client: connection.Client, now: float) -> Situation:
     """The situation of a TLS handshake with a client that failed at `now` (Unix time)."""
-    return Situation(waited=now - client.timestamp_start)
+    return Situation(waited=now - client.timestamp_start, quic=client.transport_protocol == "udp")
 
 
 def hanging_situation(waited: float, connecting: bool) -> Situation:

@@ -25,18 +25,26 @@ from .classify import exchange_failure
 from .classify import explains
 from .classify import failure_tag
 from .classify import with_overlay
+from .connections import Connections
 from .defects import Defects
 from .failures import Failure
+from .faults import Faults
 from .redirects import Redirects
 from .situation import Situation
 from .situation import saved_tag
 from .vocabulary import CHALLENGES
+from .vocabulary import COLLATERAL
 from .vocabulary import NOTE_MESSAGES
 from .vocabulary import REASONS
 from .vocabulary import REDIRECT_CODES
 from .vocabulary import TIMED_OUT
 from .vocabulary import Tag
 from .vocabulary import Why
+from .vocabulary import side_of
+
+RACE = 1.0
+"""Seconds after a request within which the end of a kept-alive connection, under way when the
+request was sent, arrives: the longest round trip that is worth a thought."""
 
 
 class Tagger:
@@ -50,6 +58,10 @@ class Tagger:
         self.rules = rules
         self.max_redirects = max_redirects
         """Redirects that a client may follow in a row."""
+        self.faults = Faults()
+        """What mitmproxy knows of connections that broke."""
+        self.connections = Connections()
+        """Which connections to servers were used before; kept up to date by who records flows."""
         self._redirects = Redirects()
         self._challenges = Challenges()
         self._defects = defects
@@ -67,6 +79,8 @@ class Tagger:
             # A note is fresher than what a file kept of an earlier one.
             if flow.error and note is None:
                 tag = _as_seen_live(flow, tag)
+            if flow.error and isinstance(flow, http.HTTPFlow):
+                tag = self._of_connection(flow, tag)
             if by_proxy or _answered_by_proxy(flow, tag):
                 tag["answered_by"] = "proxy"
         except Exception as problem:
@@ -122,6 +136,20 @@ class Tagger:
         if self._challenges:
             self._defects.guard(self._challenges.tunnel, flow)
 
+    def _of_connection(self, flow: http.HTTPFlow, tag: Tag) -> Tag:
+        """The tag of a flow with an error, with what its connection to the server tells."""
+        error, server = flow.error, flow.server_conn
+        assert error is not None
+        if (
+            tag["cause"] == "connection_terminated"
+            and tag.get("reason") == "closed"
+            and not flow.response
+            and error.timestamp - (flow.request.timestamp_end or 0.0) <= RACE
+            and self.connections.were_used(server)
+        ):
+            tag = {**tag, **_why("connection_terminated", "reused_connection")}
+        return self.faults.with_collateral(flow, tag)
+
     def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
         if tag["outcome"] != "status" or not isinstance(flow, http.HTTPFlow):
             return tag
@@ -155,7 +183,8 @@ def _requested_host(flow: http.HTTPFlow) -> str:
 
 
 def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
-    """The tag of a failed HTTP flow from a file, with the cause that a log line gave it live."""
+    """The tag of a failed HTTP flow from a file, with what only the live session could know: the
+    cause that a log line gave it, and which stream or connection was at fault."""
     saved = saved_tag(flow)
     if saved is None or not isinstance(flow, http.HTTPFlow):
         return tag
@@ -166,6 +195,8 @@ def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
         reason = reason if Why(cause, reason) in REASONS else ""
         detail = redaction.printable(str(saved.get("detail", "")))
         tag |= failure_tag(cause, detail, "", reason)
+    elif cause == tag["cause"] and reason in _SEEN_LIVE:
+        tag |= _why(cause, reason)
     return tag
 
 
@@ -177,6 +208,14 @@ def _note_seen_live(flow: mflow.Flow) -> Note | None:
             if message.server_before_head == Why(TIMED_OUT, reason):
                 return Note(message, message.text)
     return None
+
+
+_SEEN_LIVE = frozenset((COLLATERAL, "reused_connection"))
+"""Reasons that only other flows of the session tell."""
+
+
+def _why(cause: str, reason: str) -> Tag:
+    return {"reason": reason, "side": side_of(Why(cause, reason))}
 
 
 def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:

@@ -31,6 +31,7 @@ from .rows import Rows
 from .rows import Table
 from .rows import Timeline
 from .vocabulary import BANDS
+from .vocabulary import COLLATERAL
 from .vocabulary import DEFAULT_PORTS
 from .vocabulary import ERRORS
 from .vocabulary import KINDS
@@ -39,8 +40,6 @@ from .vocabulary import status_tag
 
 UNFINISHED = ("", "unfinished", "")
 """The key of what was still open at the end among the causes: no error, but worth a look."""
-COLLATERAL = "collateral"
-"""The reason of a failure that another stream of the connection had caused."""
 COMMON = (
     "kind",
     "method",

@@ -7,6 +7,7 @@ with its source; this module reads them once, at import, and turns them into dic
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from collections.abc import Mapping
 from functools import cache
@@ -115,9 +116,9 @@ class Message(NamedTuple):
     why for each; NOBODY means that the message cannot come from there.
     """
 
-    match: Literal["is", "starts", "has"]
+    match: Literal["is", "starts", "like"]
     text: str
-    """What to compare with; lower case where `match` is `has`, which ignores case."""
+    """What to compare with; where `match` is `like`, a regular expression for all of the text."""
     server_before_head: Why
     server_after_head: Why
     client: Why
@@ -127,6 +128,8 @@ CLIENT_GAVE_UP = "client_gave_up"
 """Stands in `known/messages.csv` where the cause depends on how long the client had waited."""
 TIMED_OUT = "timed_out"
 """Stands there for a timeout whose cause depends on how far the exchange had come."""
+COLLATERAL = "collateral"
+"""The reason of a failure that another stream of the connection had caused."""
 CANCELLED = "client_cancelled"
 """The cause of an exchange that the client ended of its own will."""
 
@@ -207,13 +210,36 @@ def close_name(code: int) -> str:
     return "private_use" if 4000 <= code <= 4999 else "unassigned"
 
 
+class Alert(NamedTuple):
+    """One row of `known/tls_alerts.csv`: what it means when a side sends this alert."""
+
+    server: Why
+    client: Why
+
+
+TLS_ALERTS: Mapping[str, Alert] = {
+    row["name"]: Alert(_why(row["server"]), _why(row["client"])) for row in _rows("tls_alerts.csv")
+}
+"""An alert's registered name → what it means."""
+TLS_ALERT_NAMES: Mapping[int, str] = {
+    int(row["number"]): row["name"] for row in _rows("tls_alerts.csv")
+}
+TLS_ERRORS: Mapping[str, Why] = {row["text"]: _why(row["cause"]) for row in _rows("tls_errors.csv")}
+"""What OpenSSL or aioquic says of a handshake or a certificate → why."""
+METHODS = frozenset(row["method"] for row in _rows("methods.csv"))
+"""The registered HTTP methods."""
+PROTOCOL_CODES: Mapping[tuple[str, int], str] = {
+    (row["protocol"], int(row["number"])): row["name"] for row in _rows("protocol_codes.csv")
+}
+"""(`http2`, `http3` or `quic`, number) → the error code's registered name."""
+
+
 def _messages() -> dict[str, list[Message]]:
     found: dict[str, list[Message]] = {}
     for row in _rows("messages.csv"):
-        text = row["text"].lower() if row["match"] == "has" else row["text"]
         sides = (_why(row[s]) for s in ("server_before_head", "server_after_head", "client"))
         # The tests check the words of the file.
-        message = Message(row["match"], text, *sides)  # type: ignore[arg-type]
+        message = Message(row["match"], row["text"], *sides)  # type: ignore[arg-type]
         found.setdefault(row["where"], []).append(message)
     return found
 
@@ -227,8 +253,6 @@ LOG_MESSAGES = tuple(_MESSAGES["log"])
 """Log lines that are mitmproxy's only word on a failure."""
 NOTE_MESSAGES = tuple(_MESSAGES["note"])
 """Log lines that explain a failure which a flow shows only vaguely, or not at all."""
-TLS_LOG_MESSAGES = tuple(_MESSAGES["tls_log"])
-"""The same, in log lines that begin with `TLS Error:`."""
 ERROR_MESSAGES = tuple(_MESSAGES["error"])
 """Errors that mitmproxy logs of itself, after the logger's name and a colon."""
 TASK_MESSAGES = tuple(_MESSAGES["task"])
@@ -290,14 +314,17 @@ def without_proxy(why: Why) -> str:
 
 
 def find_message(messages: tuple[Message, ...], text: str) -> Message | None:
-    """The first row that matches `text`."""
-    lower = text.lower()
+    """The first row that matches `text`, of which all but the network's words is mitmproxy's.
+
+    A row compares the whole text, its beginning, or its beginning and its end; it never looks for
+    words anywhere, because a host's name, a header or a reason phrase may stand in the text.
+    """
     for message in messages:
         if message.match == "starts":
             if text.startswith(message.text):
                 return message
-        elif message.match == "has":
-            if message.text in lower:
+        elif message.match == "like":
+            if re.fullmatch(message.text, text, re.DOTALL):
                 return message
         elif text == message.text:
             return message

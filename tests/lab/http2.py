@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+from weakref import WeakKeyDictionary
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -77,6 +79,56 @@ def go_away(connection: H2Connection, _stream: int) -> None:
     connection.close_connection(ErrorCodes.INTERNAL_ERROR, last_stream_id=0)
 
 
+def go_away_with(code: ErrorCodes, words: bytes = b"", *, after: int = 1) -> Behaviour:
+    """GOAWAY once that many requests have come; those stay without an answer."""
+    came: list[int] = []
+
+    def act(connection: H2Connection, stream: int) -> None:
+        came.append(stream)
+        if len(came) == after:
+            connection.close_connection(code, words, last_stream_id=stream)
+
+    return act
+
+
+def body(data: bytes, *, separately: bool = False) -> Behaviour:
+    """A body that need not be as long as announced; `separately`: each frame in its own packet."""
+
+    def act(connection: H2Connection, stream: int) -> None:
+        connection.send_headers(stream, _HEAD)
+        if separately:
+            flush(connection)
+        connection.send_data(stream, data)
+        if separately:
+            flush(connection)
+        connection.end_stream(stream)
+
+    return act
+
+
+def bad_header_on(number: int, *, of: int) -> Behaviour:
+    """A header value with white space around it on one stream, once `of` requests have come."""
+    came: list[int] = []
+
+    def act(connection: H2Connection, stream: int) -> None:
+        came.append(stream)
+        if len(came) == of:
+            connection.send_headers(came[number], [*_HEAD, ("x-note", " spaced ")])
+
+    return act
+
+
+def flush(connection: H2Connection) -> None:
+    """Sends what is ready, and waits until it has left in a packet of its own."""
+    data = connection.data_to_send()
+    _SOCKETS[connection].sendall(data)
+    time.sleep(0.05)
+
+
+_SOCKETS: WeakKeyDictionary[H2Connection, socket.socket] = WeakKeyDictionary()
+"""The socket of each connection of a server's."""
+
+
 class Http2Server(Server):
     """Speaks HTTP/2 over TLS; `behaviour` decides over each stream."""
 
@@ -85,7 +137,13 @@ class Http2Server(Server):
         self._behaviour = behaviour
 
     def serve(self, connection: socket.socket) -> None:
-        h2 = H2Connection(H2Configuration(client_side=False))
+        # What h2 would refuse to send, servers send.
+        h2 = H2Connection(
+            H2Configuration(
+                client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False
+            )
+        )
+        _SOCKETS[h2] = connection
         h2.initiate_connection()
         connection.sendall(h2.data_to_send())
         while data := connection.recv(65536):
@@ -138,6 +196,17 @@ class Http2Client:
     def cancel(self, stream: int, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         self._h2.reset_stream(stream, code)
         self._flush()
+
+    def wait_for_all(self, streams: int) -> None:
+        """Reads until that many streams, or the connection, have ended."""
+        self._connection.settimeout(WAIT_TIMEOUT)
+        left = streams
+        while left > 0 and (data := self._connection.recv(65536)):
+            for event in self._h2.receive_data(data):
+                if isinstance(event, ConnectionTerminated):
+                    return
+                left -= isinstance(event, StreamEnded | StreamReset)
+            self._flush()
 
     def read_to_end(self) -> list[Event]:
         """Reads until a stream or the connection has ended; returns the events."""

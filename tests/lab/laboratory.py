@@ -81,6 +81,7 @@ class Laboratory:
         self.silent_upstream = self._open(AnsweringServer(servers.SILENT))
         self.holding_upstream = self._open(AnsweringServer(servers.CONNECT_HOLDS))
         self.tunnelling_upstream = self._open(TunnellingServer())
+        self.closing_upstream = self._open(AnsweringServer(servers.CLOSES))
         self.name_server = self._open(NameServer())
         self.babbler = self._open(Babbler())
         return self
@@ -165,6 +166,7 @@ def _regular(laboratory: Laboratory) -> Setup:
             "dead upstream": f"upstream:{laboratory.dead.url}",
             "forbidding upstream": f"upstream:{laboratory.forbidding_upstream.url}",
             "locked upstream": f"upstream:{laboratory.locked_upstream.url}",
+            "closing upstream": f"upstream:{laboratory.closing_upstream.url}",
         },
         options={"tcp_hosts": RAW_TCP_HOST.replace(".", r"\.")},
     )
@@ -226,7 +228,13 @@ def _streaming(_: Laboratory) -> Setup:
 
 
 def _login(_: Laboratory) -> Setup:
-    return Setup(options={"proxyauth": "user:secret"})
+    return Setup(
+        modes={"regular": "regular", "socks5": "socks5"}, options={"proxyauth": "user:secret"}
+    )
+
+
+def _full(_: Laboratory) -> Setup:
+    return Setup(options={"flowtally_urls": "full"})
 
 
 def _intervening(laboratory: Laboratory) -> Setup:
@@ -290,6 +298,7 @@ SETUPS: Mapping[str, Callable[[Laboratory], Setup]] = {
     "streaming": _streaming,
     "login": _login,
     "intervening": _intervening,
+    "full": _full,
     "dns": _dns,
     "spare": lambda _: Setup(),
     "socks": lambda _: Setup(modes={"regular": "regular", "socks5": "socks5"}, datagrams=True),

@@ -330,6 +330,24 @@ LENGTH_AND_CHUNKED = Answer(
     b"3\r\nabc\r\n0\r\n\r\n",
     Then.CLOSE,
 )
+# What browsers and `requests` accept, and mitmproxy does not.
+TWO_EQUAL_LENGTHS = Answer(
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", Then.CLOSE
+)
+TWO_LENGTHS = Answer(
+    b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 3\r\n\r\nhello", Then.CLOSE
+)
+NO_CONTENT_CHUNKED = Answer(
+    b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Then.CLOSE
+)
+OLD_AND_CHUNKED = Answer(
+    b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Then.CLOSE
+)
+NAME_WITH_SPACE = Answer(
+    b"HTTP/1.1 200 OK\r\nX Note: from server, refusing\r\nContent-Length: 5\r\n\r\nhello",
+    Then.CLOSE,
+)
+SSH_BANNER = Answer(b"SSH-2.0-OpenSSH_9.6 secret\r\n", Then.CLOSE)
 LARGE_BODY = Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n" + b"x" * 4096, Then.CLOSE)
 LARGE_CHUNKED_BODY = Answer(
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -341,6 +359,16 @@ CONNECT_FORBIDDEN = Answer(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n
 CONNECT_NEEDS_LOGIN = Answer(
     b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", Then.CLOSE
 )
+
+
+def tls_alert(number: int) -> Answer:
+    """A fatal alert instead of a ServerHello (RFC 8446 §6)."""
+    return Answer(bytes((0x15, 3, 3, 0, 2, 2, number)), Then.CLOSE)
+
+
+def close_second(request: Request) -> Answer:
+    """Answers a request for `/`, and closes instead of answering any other."""
+    return OK if request.path == "/" else CLOSES
 
 
 def site(request: Request) -> Answer:

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 # mitmproxy verifies this name, and it resolves to the loopback address everywhere.
@@ -44,6 +45,19 @@ class Authority:
 
     def expired(self) -> ssl.SSLContext:
         return _context(self.trusted.issue_cert(HOST, not_after=datetime(2020, 1, 1, tzinfo=UTC)))
+
+    def not_yet_valid(self) -> ssl.SSLContext:
+        begins = datetime.now(UTC) + timedelta(days=30)
+        return _context(self.trusted.issue_cert(HOST, not_before=begins))
+
+    def weak_key(self) -> ssl.SSLContext:
+        """An RSA key of 1024 bits, which OpenSSL takes at security level 0 only."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        path = self.directory / "weak-key.pem"
+        path.write_bytes(_weak_pem(self.trusted))
+        context.load_cert_chain(path)
+        return context
 
     def wrong_host(self) -> ssl.SSLContext:
         return _context(self.trusted.issue_cert("elsewhere.example"))
@@ -93,6 +107,30 @@ def _context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     certificate.configure_cert(context)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _weak_pem(issuer: trustme.CA) -> bytes:
+    ca = x509.load_pem_x509_certificate(issuer.cert_pem.bytes())
+    ca_key = serialization.load_pem_private_key(issuer.private_key_pem.bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    key = rsa.generate_private_key(65537, 1024)
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)]))
+        .issuer_name(ca.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(HOST)]), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ) + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _self_signed_pem() -> bytes:
