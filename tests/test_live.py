@@ -22,6 +22,7 @@ from flowtally.live import Source
 from flowtally.report import html
 from flowtally.report.view import view
 from flowtally.session import Session
+from flowtally.tally import InFlight
 from flowtally.tally import Tally
 from lab.cli import answered
 from lab.cli import lines
@@ -166,7 +167,7 @@ def test_where_it_is(host: str, modes: list[str], url: str) -> None:
     def no_session() -> Session:
         raise AssertionError
 
-    page = LivePage(no_session, Defects())
+    page = LivePage(no_session, lambda: InFlight(0, 0.0), Defects())
     page.host = host
     assert page.url(modes) == url
     assert page.is_own_host(HOST.upper()) == bool(host)

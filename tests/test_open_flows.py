@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flowtally.open_flows import InFlight
 from flowtally.open_flows import OpenFlows
 from flowtally.open_flows import is_unanswered_query
+from flowtally.tally import InFlight
 from mitmproxy import connection
 from mitmproxy import dns
 from mitmproxy import flow as mflow

@@ -42,7 +42,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "addon" / "flowtally"
 README = REPOSITORY / "README.md"
 VOCABULARY = KNOWN / "README.md"
-DOCUMENTS = (README, VOCABULARY, REPOSITORY / "scripts" / "README.md", REPOSITORY / "CHANGELOG.md")
+MAP = REPOSITORY / "addon" / "README.md"
+DOCUMENTS = (
+    README,
+    MAP,
+    VOCABULARY,
+    REPOSITORY / "scripts" / "README.md",
+    REPOSITORY / "CHANGELOG.md",
+)
 
 MAX_LINES = 150
 MAX_WORDS = 2000
@@ -167,16 +174,16 @@ def test_the_table_of_record_types() -> None:
 
 
 def test_the_map_has_every_module_and_no_other() -> None:
-    table = table_after("| in `addon/flowtally` | |", README)
+    table = table_after("| in `addon/flowtally` | |", MAP)
     named = re.findall(r"`([^`]+\.py)`", table)
     modules = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
         if path.name != "__init__.py"
     }
-    assert len(named) == len(set(named)), "the map of README.md names a module twice"
-    assert not modules - set(named), f"not in README.md's map: {sorted(modules - set(named))}"
-    assert not set(named) - modules, f"only in README.md's map: {sorted(set(named) - modules)}"
+    assert len(named) == len(set(named)), "the map names a module twice"
+    assert not modules - set(named), f"not in the map: {sorted(modules - set(named))}"
+    assert not set(named) - modules, f"only in the map: {sorted(set(named) - modules)}"
 
 
 # --- commands and options ---

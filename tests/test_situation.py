@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from flowtally.internals import BROKEN as BROKEN_BY
 from flowtally.internals import LAST_BYTE
-from flowtally.situation import GAVE_UP
 from flowtally.situation import NO_WAIT
 from flowtally.situation import Situation
 from flowtally.situation import connect_situation
@@ -23,6 +22,7 @@ from flowtally.situation import http_situation
 from flowtally.situation import saved_tag
 from flowtally.situation import server_situation
 from flowtally.situation import stream_situation
+from flowtally.vocabulary import GAVE_UP
 from mitmproxy import connection
 from mitmproxy import flow as mflow
 from mitmproxy import http

@@ -90,7 +90,9 @@ class Flowtally(ConnectionHooks):
         self.tagger = Tagger(rules, self._values["flowtally_max_redirects"], self._defects)
         answers = Answers(self._open.answered_by)
         self.failures = Failures(rules, self._open.clients, answers=answers)
-        self.live = LivePage(self._running_session, self._defects)
+        self.live = LivePage(
+            self._running_session, lambda: self._open.in_flight(time.time()), self._defects
+        )
         self.recorder = Recorder(self._defects, self.tagger.connections)
         self._timer: asyncio.TimerHandle | None = None
         self._undo: list[internals.Undo] = []
@@ -133,14 +135,7 @@ class Flowtally(ConnectionHooks):
     def running(self) -> None:
         if self._refused:
             return
-        record, failures = self._record_events, self.failures
-        self._undo = [
-            internals.watch_log(lambda *line: record(failures.log_line, *line)),
-            internals.watch_errors(lambda *line: record(failures.error_line, *line)),
-            internals.watch_error_responses(lambda *page: record(failures.error_response, *page)),
-            internals.watch_streams(),
-            internals.watch_faults(self.tagger.faults.broke, self.tagger.faults.closed),
-        ]
+        self._undo = self._watch_internals()
         self._begin_session()
         self._call_later(TICK, self._on_timer)
         if ctx.options.server and (url := self.live.url(ctx.options.mode)):

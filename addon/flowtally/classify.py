@@ -27,13 +27,13 @@ from . import redaction
 from . import texts
 from . import vocabulary
 from .background import Background
-from .situation import GAVE_UP
 from .situation import Situation
 from .situation import connect_situation
 from .situation import http_situation
 from .situation import stream_situation
 from .vocabulary import CAUSES
 from .vocabulary import CLIENT_GAVE_UP
+from .vocabulary import GAVE_UP
 from .vocabulary import NOBODY
 from .vocabulary import REASONS
 from .vocabulary import Message

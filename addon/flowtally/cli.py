@@ -42,9 +42,13 @@ from .report.layout import indented
 from .report.layout import s
 from .report.paint import paint_for
 from .report.sessions_text import Listed
+from .vocabulary import CAPTURE_INCOMPLETE
+from .vocabulary import error_fields
 
 DEFAULT_CONFDIR = "~/.mitmproxy"
 """mitmproxy's own default, mitmproxy/options.py CONF_DIR."""
+READ_IN_PART = (str(error_fields(CAPTURE_INCOMPLETE.cause)["error_code"]), *CAPTURE_INCOMPLETE)
+"""The key of its cause, of a session whose flows came from a file that was not read to its end."""
 SHOW_PROGRESS = 32 * 1024 * 1024
 """From so many bytes on, progress is shown."""
 
@@ -174,7 +178,11 @@ def check(
         from .report import junit as xml
 
         _write(junit, xml.junit(results, sources, found.sessions), xml.is_ours, force)
-    sys.exit(0 if all(result.holds for result in results) else 1)
+    broken = [result for result in results if not result.holds]
+    # What is missing can neither mend what is too much nor be counted.
+    if READ_IN_PART in tally["causes"] and not any(r.budget.bound == "max" for r in broken):
+        _stop("mitmproxy read a file of flows in part only: what is missing may break a budget")
+    sys.exit(1 if broken else 0)
 
 
 def _budgets(

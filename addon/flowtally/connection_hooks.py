@@ -16,6 +16,7 @@ from .failures import Failure
 from .failures import Failures
 from .handshakes import HESITATION
 from .live import LivePage
+from .tagger import Tagger
 
 P = ParamSpec("P")
 
@@ -25,12 +26,24 @@ class ConnectionHooks:
 
     failures: Failures
     live: LivePage
+    tagger: Tagger
 
     def _record_events(
         self, happened: Callable[P, list[Failure]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Record what a method of `Failures` makes of something that happened."""
         raise NotImplementedError
+
+    def _watch_internals(self) -> list[internals.Undo]:
+        """Listen to what no hook tells; returns how to stop."""
+        record, failures, faults = self._record_events, self.failures, self.tagger.faults
+        return [
+            internals.watch_log(lambda *line: record(failures.log_line, *line)),
+            internals.watch_errors(lambda *line: record(failures.error_line, *line)),
+            internals.watch_error_responses(lambda *page: record(failures.error_response, *page)),
+            internals.watch_streams(),
+            internals.watch_faults(faults.broke, faults.closed),
+        ]
 
     def client_connected(self, client: connection.Client) -> None:
         if client.error:

@@ -14,7 +14,7 @@ from math import log
 from typing import Any
 from typing import NamedTuple
 
-from .situation import GAVE_UP
+from .vocabulary import GAVE_UP
 
 LEAST = 1000.0
 """Shorter waits are not looked at, in ms: many things end within a second."""
@@ -26,8 +26,18 @@ none that are more than 5.1 per cent apart."""
 ENOUGH = 3
 """How many equal waits are a habit."""
 
-Wait = tuple[str, str, int]
-"""Client, endpoint, and in which step the wait lies."""
+MAX_STEP = 2000
+"""Longer waits are counted in this step; it is some days."""
+
+
+class Wait(NamedTuple):
+    """What the flows of a client are counted by that it left."""
+
+    client: str
+    """Address without port."""
+    endpoint: str
+    step: int
+    """In which step of STEP the wait lies."""
 
 
 class EqualWait(NamedTuple):
@@ -54,12 +64,12 @@ def wait_of(record: Mapping[str, Any], endpoint: str) -> Wait | None:
     if record.get("cause") not in GAVE_UP or "client" not in record:
         return None
     wait = record.get("duration_ms", 0)
-    return (record["client"], endpoint, step(wait)) if wait >= LEAST else None
+    return Wait(record["client"], endpoint, step(wait)) if wait >= LEAST else None
 
 
 def step(milliseconds: float) -> int:
     """The number of the step in which a wait of LEAST or more lies."""
-    return floor(log(milliseconds / LEAST) / log(STEP) + 1e-9)
+    return min(floor(log(milliseconds / LEAST) / log(STEP) + 1e-9), MAX_STEP)
 
 
 def equal_waits(counts: Mapping[Wait, int]) -> list[EqualWait]:

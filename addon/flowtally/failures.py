@@ -43,9 +43,9 @@ from .surplus import Answers
 from .troubles import OUT_OF_FILES
 from .troubles import Troubles
 from .vocabulary import CANCELLED
+from .vocabulary import CAPTURE_INCOMPLETE
 from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
-from .vocabulary import Why
 
 MAX_FAILURES_OF_A_CLIENT = 100
 """How many unclaimed failures of one client are kept; the oldest becomes an event first."""
@@ -60,7 +60,6 @@ INVALID_DNS = " sent an invalid message: "
 """proxy/layers/dns.py, DNSLayer.state_query; before it stands the connection."""
 HUNG_UP = "The client disconnected during the handshake"
 """proxy/layers/tls.py, ClientTLSLayer.on_handshake_error."""
-CAPTURE_INCOMPLETE = Why("proxy_internal_error", "capture_incomplete")
 
 Client = Any
 """A client's address (`peername`). Connections of a replayed flow have no other common name."""

@@ -25,6 +25,7 @@ from mitmproxy import tls
 
 from .defects import Defects
 from .session import Session
+from .tally import InFlight
 
 if TYPE_CHECKING:  # what only a report needs is loaded when one is made
     from .report.view import View
@@ -94,22 +95,31 @@ class Rendering:
             return self._body, self._version
 
 
-def _view(session: Session) -> View:
+def _text(in_flight: InFlight) -> str:
+    return f"{in_flight.flows}-{in_flight.oldest:.0f}"
+
+
+def _view(session: Session, in_flight: InFlight) -> View:
     from .report.view import view
 
-    return view(session.tally, ROWS)
+    return view(session.tally, ROWS, in_flight=in_flight)
 
 
 class LivePage:
     """The live page's host inside the proxy."""
 
-    def __init__(self, session: Callable[[], Session], defects: Defects) -> None:
+    def __init__(
+        self,
+        session: Callable[[], Session],
+        in_flight: Callable[[], InFlight],
+        defects: Defects,
+    ) -> None:
         self.host = ""
         """Its name, in lower case; empty where there is no live page."""
         self._page = Page(
             Source(
-                version=lambda: session().version,
-                view=lambda: _view(session()),
+                version=lambda: f"{session().version}-{_text(in_flight())}",
+                view=lambda: _view(session(), in_flight()),
                 data=lambda: session().data(),
                 log=lambda: session().path,
                 about=lambda: [session().about],

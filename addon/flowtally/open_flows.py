@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
-from typing import NamedTuple
 
 from mitmproxy import connection
 from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
 
+from .tally import InFlight
+
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""
 LINGER = 10.0
 """Seconds that a flow may outlive its end; then its last hook does not come any more."""
-
-
-class InFlight(NamedTuple):
-    """The flows that wait for their end."""
-
-    flows: int
-    oldest: float
-    """How long the oldest has been waiting, in seconds; 0 if there is none."""
 
 
 class OpenFlows(dict[str, mflow.Flow]):

@@ -232,15 +232,15 @@ OPTIONS = (
         "flowtally_timeout",
         str,
         "5",
-        "Seconds after which a client that goes away counts as a timeout rather than as a client "
-        "that disconnected.",
+        "Seconds for which nothing may have come when a client leaves: then it is a timeout, sooner "
+        "it cancelled.",
         timeout,
     ),
     Option(
         "flowtally_max_redirects",
         int,
         20,
-        "Too many redirects in a row.",
+        "Redirects in a row that are too many.",
         max_redirects,
     ),
     Option(
@@ -262,14 +262,15 @@ OPTIONS = (
         "flowtally_host",
         str,
         "flowtally.test",
-        "Host name of the live page: http://flowtally.test/. Empty: none.",
+        "Host name of the live page inside the proxy: http://flowtally.test/. Empty: none.",
         host,
     ),
     Option(
         "flowtally_background",
         str,
         "known",
-        "Hosts that browsers and systems ask on their own: known, none, or more, with commas.",
+        "Whose requests are background traffic and no problems: those of browsers and systems that "
+        "are `known`, `none`, or more hosts, with commas between them.",
         background,
     ),
 )

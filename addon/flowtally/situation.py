@@ -15,18 +15,10 @@ from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 
 from . import internals
+from .vocabulary import GAVE_UP
 from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
 
-GAVE_UP = frozenset(
-    (
-        "client_cancelled",
-        "connection_timeout",
-        "connection_read_timeout",
-        "http_response_timeout",
-    )
-)
-"""The causes of an exchange that ended because its client had left."""
 NO_WAIT = float("-inf")
 """The wait of a client that cannot be shown to have waited for the server."""
 EVENT_STREAM = "text/event-stream"

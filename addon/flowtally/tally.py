@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any
 from typing import NamedTuple
 
+from .equal_waits import wait_of
 from .histogram import Histogram
 from .histogram import count_time
 from .rows import COUNTS
@@ -151,6 +152,11 @@ def _is_timed(record: Record) -> bool:
     )
 
 
+def _wait(record: Record) -> Key | None:
+    wait = wait_of(record, endpoint(record))
+    return wait and (wait.client, wait.endpoint, str(wait.step))
+
+
 def _background(record: Record) -> Key | None:
     return (record["background"],) if "background" in record else None
 
@@ -177,13 +183,15 @@ TABLES = (
     Table("media_types", ("media_type",), _media_type, 100, durations=True),
     Table("methods", ("kind", "method"), lambda r: (r["kind"], r.get("method", "")), 50),
     Table("protocols", ("kind", "close_code"), _protocol, 50, durations=True),
+    Table("waits", ("client", "endpoint", "step"), _wait, 20, common=False, problems=True),
     Table("slowest", (), _slow, 1, common=False, examples=10, examples_by="duration_ms"),
 )
 """All tables but the timeline and the background. A record is in at most one row of each.
 
 Where there is no cause, the status code takes its place among the causes; what the client cancelled
 and what was still open at the end is there without an error code. A host has its port, unless that
-is usual. `protocols` has all kinds of flow but `http`. `slowest` is one row, whose examples are the
+is usual. `protocols` has all kinds of flow but `http`. `waits` has the flows that their clients
+left, by how long they had waited, see `equal_waits`. `slowest` is one row, whose examples are the
 HTTP requests that took longest."""
 
 TIMELINE = Table(
@@ -253,6 +261,14 @@ class Totals(NamedTuple):
     def attempts(self) -> int:
         """Flows, and failures without one: what a share is of."""
         return self.flows + self.events
+
+
+class InFlight(NamedTuple):
+    """The flows that wait for their end, and are counted then."""
+
+    flows: int
+    oldest: float
+    """How long the oldest has been waiting, in seconds; 0 if there is none."""
 
 
 class Places(NamedTuple):

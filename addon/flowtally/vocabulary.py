@@ -132,6 +132,12 @@ COLLATERAL = "collateral"
 """The reason of a failure that another stream of the connection had caused."""
 CANCELLED = "client_cancelled"
 """The cause of an exchange that the client ended of its own will."""
+GAVE_UP = frozenset(
+    (CANCELLED, "connection_timeout", "connection_read_timeout", "http_response_timeout")
+)
+"""The causes of an exchange that ended because its client had left."""
+CAPTURE_INCOMPLETE = Why("proxy_internal_error", "capture_incomplete")
+"""Why flows are missing of a file that mitmproxy did not read to its end."""
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:

@@ -19,6 +19,7 @@ from .tables import Entry
 from .tables import Value
 from .tables import columns_of
 from .tables import entries_of
+from .view import waits
 
 
 def report(
@@ -46,6 +47,7 @@ def statistics(tally: Tally) -> dict[str, Any]:
             name: None if value == "" else value for name, value in tally.totals()._asdict().items()
         },
         **{name: list(_objects(tally, rows)) for name, rows in tally.tables.items()},
+        "equal_waits": [wait._asdict() for wait in waits(tally)],
     }
 
 

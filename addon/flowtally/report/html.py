@@ -24,6 +24,7 @@ from markupsafe import Markup
 from .. import __version__
 from ..redaction import printable
 from ..rows import EVENT
+from ..tally import InFlight
 from ..tally import Tally
 from ..tally import Totals
 from ..tally import place
@@ -47,11 +48,16 @@ from .view import OverTime
 from .view import Problem
 from .view import View
 from .view import apart
+from .view import in_words
 from .view import view
 
 _FOLDER = Path(__file__).with_name("page")
 _GENERATOR = b'<meta name="generator" content="flowtally '
 
+MOST_WAITS = 20
+"""How many equal waits are shown."""
+OPTIONAL = ("in_flight", "cancelled", "ok", "unfinished")
+"""The totals that are shown only where there are any."""
 COLOURS: Mapping[str, str] = {
     "Success": "success",
     "Redirection": "redirection",
@@ -120,7 +126,8 @@ def render(shown: View, about: About, live: bool = False) -> str:
         when=_when(shown, about),
         view=shown,
         apart=apart(shown, _at_hosts),
-        totals=_totals(shown.totals),
+        waits=[in_words(wait) for wait in shown.waits[:MOST_WAITS]],
+        totals=_totals(shown.totals, shown.in_flight),
         segments=segments,
         segments_label=", ".join(f"{each['name']} {percent(each['share'])}" for each in segments),
         tables=[lines for lines in shown.tables if lines.rows],
@@ -164,7 +171,7 @@ def _span(totals: Totals) -> str:
     return f"{first:%Y-%m-%d %H:%M:%S} to {until} ({first:%Z}), {span(seconds)}"
 
 
-def _totals(headline: Totals) -> list[dict[str, Any]]:
+def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
     def total(key: str, name: str, value: int, colour: str = "", note: str = "") -> dict[str, Any]:
         text = size(value) if key.endswith("bytes") else _thousands(value)
         colour = colour if value else ""
@@ -183,6 +190,7 @@ def _totals(headline: Totals) -> list[dict[str, Any]]:
     failed, wrong = headline.failures, headline.unsuccessful
     totals = [
         total("flows", "Flows", headline.flows),
+        total("in_flight", "In flight", in_flight.flows, note=f"oldest {in_flight.oldest:.0f} s"),
         total("failures", _NAMES["error"], failed, "failure", share(failed)),
         total("unsuccessful", UNSUCCESSFUL_ONES.title, wrong, "client", share(wrong)),
         total("events", _NAMES[EVENT], headline.events, "event"),
@@ -192,7 +200,7 @@ def _totals(headline: Totals) -> list[dict[str, Any]]:
         total("request_bytes", "Sent", headline.request_bytes),
         total("response_bytes", "Received", headline.response_bytes),
     ]
-    return [t for t in totals if t["value"] or t["key"] not in ("cancelled", "ok", "unfinished")]
+    return [t for t in totals if t["value"] or t["key"] not in OPTIONAL]
 
 
 def _at_hosts(problem: Problem, _said: str) -> str:

@@ -39,6 +39,7 @@ from .view import Lines
 from .view import Problem
 from .view import View
 from .view import apart
+from .view import in_words
 from .view import view
 
 NARROWEST = 40
@@ -53,6 +54,8 @@ SLOTS = 20
 """Lines of the timeline."""
 EXAMPLES = 3
 """How many examples of a problem the report shows; the summary shows one."""
+MOST_WAITS = 5
+"""How many equal waits are shown."""
 BAR = 24
 """Columns of the longest bar of the timeline."""
 BESIDE = 30
@@ -73,6 +76,7 @@ def summary(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]
     return [
         *_headline(shown.totals, width, paint),
         *_problems(shown, 1, width, paint),
+        *_waits(shown, width, paint),
         *_apart(shown, width, paint),
         *_tables(shown.tables, width, paint),
         *_dropped(shown, width),
@@ -88,6 +92,7 @@ def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     return [
         *_headline(shown.totals, width, paint),
         *_problems(shown, EXAMPLES, width, paint),
+        *_waits(shown, width, paint),
         *_apart(shown, width, paint),
         *_tables(of_http, width, paint),
         *_timeline(shown, width, paint),
@@ -163,6 +168,14 @@ def _without_proxy(words: str, width: int, indent: str) -> list[str]:
         break_on_hyphens=False,
     )
     return [line.replace("\xa0", " ") for line in lines]
+
+
+def _waits(shown: View, width: int, paint: Paint) -> list[str]:
+    """Who leaves again and again after the same wait: a setting of the client's, not of a person's
+    patience."""
+    sentences = map(in_words, shown.waits[:MOST_WAITS])
+    lines = [line for sentence in sentences for line in indented(sentence, width, "  ")]
+    return ["", paint("Equal waits", "title"), *lines] if lines else []
 
 
 def _apart(shown: View, width: int, paint: Paint) -> list[str]:

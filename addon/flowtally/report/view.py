@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 from typing import NamedTuple
 
+from ..equal_waits import EqualWait
+from ..equal_waits import Wait
+from ..equal_waits import equal_waits
 from ..examples import describe
 from ..histogram import FIRST
 from ..histogram import GROWTH
@@ -25,6 +28,7 @@ from ..rows import Key
 from ..rows import Row
 from ..rows import Timeline
 from ..tally import UNFINISHED
+from ..tally import InFlight
 from ..tally import Tally
 from ..tally import Totals
 from ..tally import place
@@ -48,6 +52,7 @@ from .tables import largest
 BUCKETS_OF_A_BAR = 6
 """How many buckets of a histogram make a bar of the distribution: each bar is 27 % wider than the
 one before."""
+NOTHING_IN_FLIGHT = InFlight(0, 0.0)
 HOSTS_OF_A_PROBLEM = 5
 """How many hosts of a problem are named."""
 
@@ -155,6 +160,10 @@ class View:
     problems: Sequence[Problem]
     apart: Sequence[Problem]
     """What is no problem: what clients cancelled, and what is unfinished."""
+    waits: Sequence[EqualWait]
+    """Clients that leave an endpoint again and again after the same wait."""
+    in_flight: InFlight
+    """Flows that have not ended yet; only the live page knows."""
     tables: Sequence[Lines]
     """Those that were asked for, also where they are empty."""
     timeline: OverTime
@@ -173,6 +182,7 @@ def view(
     tables: Sequence[ReportTable] = TABLES,
     terminal: bool = False,
     slots: int = MAX_BUCKETS,
+    in_flight: InFlight = NOTHING_IN_FLIGHT,
 ) -> View:
     """Sort a tally. `rows`: at most so many rows of those tables that are cut at all. `terminal`:
     as few as a terminal shows. `slots`: points of the timeline, two at the least."""
@@ -181,6 +191,8 @@ def view(
         totals=tally.totals(),
         problems=[problem for problem in found if not problem.apart],
         apart=[problem for problem in found if problem.apart],
+        waits=waits(tally),
+        in_flight=in_flight,
         tables=[
             _lines(table, tally, table.terminal_most if terminal else table.most, rows)
             for table in tables
@@ -262,6 +274,23 @@ def apart(shown: View, where: Callable[[Problem, str], str]) -> list[str]:
         if count:
             sentences.append(f"{count} {what}")
     return sentences
+
+
+def waits(tally: Tally) -> list[EqualWait]:
+    """Clients that leave an endpoint again and again after the same wait."""
+    counts = {
+        Wait(client, of, int(step)): row.flows
+        for (client, of, step), row in tally["waits"].items()
+        # What else may stand there is (other), or the word of a log that says anything.
+        if step.isascii() and step.isdecimal() and len(step) <= 4
+    }
+    return equal_waits(counts)
+
+
+def in_words(wait: EqualWait) -> str:
+    """An equal wait in a sentence."""
+    often = f"{wait.times} of {wait.of} after {wait.seconds:.1f} s: the client's own timeout"
+    return f"{often}, of {wait.client} at {wait.endpoint}"
 
 
 def _distinct(examples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
