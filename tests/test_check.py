@@ -174,6 +174,7 @@ def test_a_budget_shows_what_it_counts() -> None:
         of=tally(*APART),
     )
     general = CAUSES["connection_terminated"].advice
+    collateral = advice(Why("connection_terminated", "collateral"))
     reset = advice(Why("connection_terminated", "reset"))
     cancelling = CAUSES["client_cancelled"].advice
     get = "GET http://shop.example"
@@ -187,7 +188,10 @@ def test_a_budget_shows_what_it_counts() -> None:
         ),
         ((f"{get}/upload", f"{get}/cart/17"), (cancelling,)),
         ((f"401: {get}/login",), ()),
-        ((f"connection_terminated: {get}/cart/17",), (f"connection_terminated: {general}",)),
+        (
+            (f"connection_terminated: {get}/cart/17",),
+            (f"connection_terminated: collateral: {collateral}",),
+        ),
         (
             (f"{get}/closed", f"{get}/cart/17"),
             (general, f"connection_terminated: reset: {reset}"),
@@ -202,7 +206,7 @@ def test_reasons_without_advice_of_their_own_share_that_of_their_cause() -> None
     cause = "connection_terminated"
     found = tally(
         *[failed(cause, reason="reset")] * 4,
-        *[failed(cause, reason="closed")] * 3,
+        *[failed(cause, reason="odd")] * 3,
         *[failed(cause, reason="x")] * 2,
     )
     (result,) = judged(f"{cause}=0", of=found)
@@ -545,6 +549,23 @@ def test_junit(tmp_path: Path) -> None:
     assert out.read_text() == "a thesis"
     assert run(*command, "--junit", out, "--force").returncode == 1
     assert is_ours(out.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("budget", "status"),
+    [
+        (("--max", "failures=0"), 2),
+        (("--min", "flows=2"), 2),  # the second may be in the part that was not read
+        (("--max", "events=0"), 1),  # what is too much stays too much
+    ],
+)
+def test_a_capture_read_in_part_passes_no_gate(
+    tmp_path: Path, budget: Sequence[str], status: int
+) -> None:
+    missing = event("proxy_internal_error", reason="capture_incomplete")
+    done = run("check", write_log(tmp_path, answered(200), missing), *budget)
+    assert done.returncode == status
+    assert ("in part only" in done.stderr) == (status == 2)
 
 
 def test_a_hostile_log(tmp_path: Path) -> None:

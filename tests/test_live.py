@@ -33,6 +33,23 @@ from mitmproxy import http
 HOST = "flowtally.test"
 
 
+def test_what_is_in_flight_is_shown_and_makes_the_page_anew() -> None:
+    flying = [InFlight(0, 0.0), InFlight(1, 0.2), InFlight(1, 12.4)]
+    session: Any = SimpleNamespace(version="1", tally=tally(start()))
+    versions = set()
+    pages = []
+    for now in flying:
+        page = LivePage(lambda: session, iter([now, now]).__next__, Defects())
+        versions.add(page._page._source.version())
+        pages.append(html.render(page._page._source.view(), html.About(), live=True))
+    assert len(versions) == 3
+    assert "Nothing came through yet" in pages[0]
+    assert "In flight" not in pages[0]
+    assert "Nothing came through yet" not in pages[2]
+    assert "In flight" in pages[2]
+    assert "oldest 12 s" in pages[2]
+
+
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0

@@ -12,8 +12,10 @@ from flowtally.report.view import Line
 from flowtally.report.view import Problem
 from flowtally.report.view import apart
 from flowtally.report.view import durations
+from flowtally.report.view import in_words
 from flowtally.report.view import timeline
 from flowtally.report.view import view
+from flowtally.rows import COUNTS
 from flowtally.rows import MAX_BUCKETS
 from flowtally.rows import OTHER
 from flowtally.rows import SERIES
@@ -388,3 +390,28 @@ def test_what_another_session_may_hold_under_other_is_at_least() -> None:
     (problem,) = shown.problems
     assert problem.hosts[0] == ("new", 9, True)
     assert not problem.at_least
+
+
+def test_equal_waits() -> None:
+    left = {"client": "10.0.0.1", "url": "http://shop.example/slow"}
+    found = view(
+        tally(
+            *(failed("http_response_timeout", n, duration_ms=4000.0 + n, **left) for n in range(3)),
+            *(cancelled(10 + n, duration_ms=4010.0, **left) for n in range(2)),
+            # Somebody else, at once, and a failure that nobody waited for.
+            cancelled(20, duration_ms=4000.0, **left | {"client": "10.0.0.2"}),
+            cancelled(21, duration_ms=40.0, **left),
+            failed("connection_refused", 22, duration_ms=4000.0, **left),
+        )
+    ).waits
+    assert [in_words(wait) for wait in found] == [
+        "5 of 5 after 4.0 s: the client's own timeout, of 10.0.0.1 at GET http://shop.example/slow"
+    ]
+
+
+@pytest.mark.parametrize("step", [OTHER, "", "x", "99999", "-1"])
+def test_a_log_may_say_anything_of_waits(step: str) -> None:
+    found = Tally()
+    row = {"table": "waits", "key": ["10.0.0.1", "GET http://a/", step]}
+    found.take(row | dict.fromkeys(COUNTS, 9))
+    assert view(found).waits == []

@@ -232,8 +232,8 @@ OPTIONS = (
         "flowtally_timeout",
         str,
         "5",
-        "Seconds for which nothing may have come when a client leaves: then it is a timeout, sooner "
-        "it cancelled.",
+        "Seconds for which nothing may have come when a client leaves: then it is a timeout, "
+        "sooner it cancelled.",
         timeout,
     ),
     Option(
