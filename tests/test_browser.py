@@ -961,7 +961,7 @@ def test_live_page_of_a_browser_session(browser: Browser, live: Live) -> None:
         check_numbers(said, data, rows=50)
         problems = set(said["problems"])
         assert {"-3/404/", "-3/500/", "-3/503/", "-2/connection_refused/"} <= problems
-        assert {"-1/http_response_incomplete/", "-2/tls_certificate_error/"} <= problems
+        assert {"-1/http_response_incomplete/", "-2/tls_certificate_error/expired"} <= problems
         assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
         assert page.evaluate(lab.OVERLAPS) == []
         lab.picture(page, "live")

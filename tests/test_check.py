@@ -173,7 +173,7 @@ def test_a_budget_shows_what_it_counts() -> None:
         "background=0",
         of=tally(*APART),
     )
-    general = CAUSES["connection_terminated"].advice
+    closed = advice(Why("connection_terminated", "closed"))
     collateral = advice(Why("connection_terminated", "collateral"))
     reset = advice(Why("connection_terminated", "reset"))
     cancelling = CAUSES["client_cancelled"].advice
@@ -194,7 +194,10 @@ def test_a_budget_shows_what_it_counts() -> None:
         ),
         (
             (f"{get}/closed", f"{get}/cart/17"),
-            (general, f"connection_terminated: reset: {reset}"),
+            (
+                f"connection_terminated: closed: {closed}",
+                f"connection_terminated: reset: {reset}",
+            ),
         ),
         ((), ()),
         ((), ()),

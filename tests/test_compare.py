@@ -666,8 +666,8 @@ def test_html(tmp_path: Path) -> None:
     said = text_of(content)
     for expected in (
         "Fixed: 1 problem gone. Gone: 1 problem, but what had it was not called again. New: 2",
-        f"Before: {before} 84 12 4 0 0 2026-01-02T03:04:05.000Z",
-        f"After: {after} 126 0 4 6 0 2026-01-02T03:04:05.000Z",
+        f"Before: {before} 84 12 4 0 0 0 2026-01-02T03:04:05.000Z",
+        f"After: {after} 126 0 4 6 0 0 2026-01-02T03:04:05.000Z",
         "New client_tls_rejected -2 0 (0.0 %) → 6 (4.5 %) may be chance Install mitmproxy's CA",
         "503 Service unavailable -3 0 (0.0 %) → 1 (0.8 %) may be chance GET http://shop.example/pay",
         "Fixed connection_refused -2 12 (14.3 %) → 0 (0.0 %)",

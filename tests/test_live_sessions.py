@@ -169,7 +169,11 @@ def test_final_statistics_count_every_record(laboratory: Laboratory) -> None:
 
 def test_saved_flows_read_back_give_the_same_tags(laboratory: Laboratory, tmp_path: Path) -> None:
     saved = tmp_path / "saved.mitm"
-    options = {"flowtally_timeout": "0.2", "tcp_hosts": RAW_TCP_HOST.replace(".", r"\.")}
+    options = {
+        "flowtally_timeout": "0.2",
+        "flowtally_max_redirects": "3",
+        "tcp_hosts": RAW_TCP_HOST.replace(".", r"\."),
+    }
     recording = Setup(
         modes={
             "regular": "regular",
