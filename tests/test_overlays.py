@@ -257,7 +257,8 @@ def test_an_unsuccessful_status_keeps_its_code_and_is_explained(status: int) -> 
         ("at https://u:p@a.example/x?t=1", "full", "at https://u:p@a.example/x?t=1"),
         ("no such user", "origin", None),
         ("", "redacted", None),
-        ("x" * 100_000, "redacted", "x" * 299 + "…"),
+        ("no such user" + "!" * 100_000, "redacted", "no such user" + "!" * 287 + "…"),
+        ("bad token=SECRET", "redacted", "bad token=*"),
     ],
 )
 def test_grpc_message(message: str, urls: Urls, detail: str | None) -> None:

@@ -265,8 +265,8 @@ def _websocket(flow: http.HTTPFlow, rules: Rules, note: Note | None) -> Tag:
     else:
         tag["outcome"] = "status"
     tag["close_code"] = code
-    if websocket.close_reason:
-        tag["close_reason"] = redaction.detail(websocket.close_reason, rules.urls)
+    if reason := redaction.peer_text(websocket.close_reason or "", rules.urls):
+        tag["close_reason"] = reason
     return tag
 
 

@@ -34,9 +34,6 @@ NO_FAILURE = frozenset((1000, 1001, 1005))
 MAX_NAME = 64
 """Longest name of a GraphQL operation that is kept, in characters."""
 
-_CONTENT_TYPE = b"content-type"
-# As browsers write it, on HTTP/1 and later: of others it says nothing, and this is one look-up.
-_ORIGIN = frozenset((b"Origin", b"origin"))
 _NAME = r"[_A-Za-z][_0-9A-Za-z]*"
 # What a document begins with (GraphQL specification §2.3): white space, commas and comments say
 # nothing; then comes an operation, which may have a name, or a fragment. A query of another kind,
@@ -71,15 +68,13 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
     response = flow.response
     assert response is not None
     found = None
-    # Not Headers.get(), which looks at all of them, in Python, for each flow.
-    for name, value in response.data.headers.fields:
-        if len(name) == 12 and name.lower() == _CONTENT_TYPE:
-            kind = _kind(value[: redaction.MAX_TEXT])
-            if kind == "json":
-                found = graphql_error(flow.request, response)
-            elif kind:
-                return _grpc(flow, tag, kind, urls)
-            break
+    # Calls of gRPC and queries of GraphQL are POSTs: of others, nobody need look at the answer.
+    if flow.request.data.method == b"POST":
+        kind = _kind(response.headers.get("content-type", "")[: redaction.MAX_TEXT])
+        if kind == "json":
+            found = graphql_error(flow.request, response)
+        elif kind:
+            return _grpc(flow, tag, kind, urls)
     found = found or _cors_or_interim(flow, tag, urls)
     return tag if found is None else with_overlay(tag, *_fields(found))
 
@@ -89,22 +84,22 @@ def _fields(found: Found) -> tuple[str, str, str, str]:
 
 
 def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Found | None:
-    for name, value in flow.request.data.headers.fields:
-        if name in _ORIGIN:
-            if found := cors_blocked(flow, value.decode("utf-8", "replace"), tag, urls):
-                return found
-            break
+    # Not Headers.get(), which looks at all of them, in Python, for each flow.
+    fields = dict(flow.request.data.headers.fields)
+    origin = fields.get(b"origin") or fields.get(b"Origin")
+    if origin and (found := cors_blocked(flow, origin.decode("utf-8", "replace"), tag, urls)):
+        return found
     return interim_response(flow, tag) if tag["band"] == "Informational" else None
 
 
 @lru_cache(maxsize=256)
-def _kind(content_type: bytes) -> Any:
+def _kind(content_type: str) -> Any:
     """What a Content-Type promises: a `grpc_status.Kind`, `json`, or None."""
-    media_type = content_type.partition(b";")[0].strip().lower()
-    protocol = re.fullmatch(rb"application/(grpc(?:-web(?:-text)?)?)(?:\+.*)?", media_type)
+    media_type = content_type.partition(";")[0].strip().lower()
+    protocol = re.fullmatch(r"application/(grpc(?:-web(?:-text)?)?)(?:\+.*)?", media_type)
     if protocol:
-        return protocol.group(1).decode()
-    is_json = media_type == b"application/json" or media_type.endswith(b"+json")
+        return protocol.group(1)
+    is_json = media_type == "application/json" or media_type.endswith("+json")
     return "json" if is_json else None
 
 
@@ -139,7 +134,7 @@ def grpc_error(status: grpc_status.Status, urls: Urls) -> Found | None:
     number = status.number
     if number == 0:
         return None
-    detail = peer_text(status.message, urls)
+    detail = redaction.peer_text(status.message, urls)
     if number is None or number not in GRPC_STATUSES:
         # Clients take what they do not know for `unknown`.
         return Found("grpc_error", GRPC_STATUSES[2].name, detail, GRPC_STATUSES[2].side)
@@ -225,7 +220,7 @@ def websocket_error(websocket: WebSocketData, urls: Urls) -> Found | None:
         return None
     by = websocket.closed_by_client
     side = "" if by is None else "client" if by else "server"
-    detail = peer_text(websocket.close_reason or "", urls)
+    detail = redaction.peer_text(websocket.close_reason or "", urls)
     return Found("websocket_error", close_name(code), detail, side)
 
 
@@ -255,8 +250,3 @@ def interim_response(flow: http.HTTPFlow, tag: Tag) -> Found | None:
     if response.is_http2 or response.is_http3 or flow.server_conn.timestamp_start is None:
         return None  # from a HAR: it came to another client
     return Found("interim_response")
-
-
-def peer_text(text: str, urls: Urls) -> str:
-    """What a peer said, fit to be shown."""
-    return "" if urls == "origin" else redaction.detail(text, urls)
