@@ -7,9 +7,11 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import pytest
 from conftest import CI
+from flowtally.tally import Tally
 from lab import browser as lab
 from lab import servers
 from lab.factories import over_tls
@@ -94,6 +96,16 @@ PRECONNECT = """
 """
 
 
+class Session(NamedTuple):
+    """What is left of a session."""
+
+    records: list[Record]
+    ports: set[int]
+    """Those of the site."""
+    summary: str
+    """What mitmdump printed."""
+
+
 def spend_time_on(context: BrowserContext, site: HealthySite, other: HealthySite, ws: str) -> None:
     # A video and a download, which go on meanwhile.
     player, files, page = context.new_page(), context.new_page(), context.new_page()
@@ -144,7 +156,8 @@ def log_in(context: BrowserContext, site: HealthySite) -> None:
 
 
 @pytest.fixture(scope="module")
-def records(laboratory: Laboratory, tool: Callable[..., Path]) -> Iterator[list[Record]]:
+def session(laboratory: Laboratory, tool: Callable[..., Path]) -> Iterator[Session]:
+    """All that the session recorded, also of the browser's own requests."""
     if not CI:
         pytest.importorskip("playwright", reason="Playwright is not installed")
     setup = Setup(options={"flowtally_timeout": str(TIMEOUT), "stream_large_bodies": "1m"})
@@ -169,8 +182,24 @@ def records(laboratory: Laboratory, tool: Callable[..., Path]) -> Iterator[list[
         proxy.wait_idle()
         assert proxy.stop() == 0
         ours = {site.port, other.port, websockets.port, secure.port}
-        # The others are the browser's own.
-        yield [record for record in proxy.outcomes() if record.get("port") in ours]
+        yield Session(proxy.outcomes(), ours, proxy.stderr.text)
+
+
+@pytest.fixture
+def records(session: Session) -> list[Record]:
+    """What it recorded of the site."""
+    return [record for record in session.records if record.get("port") in session.ports]
+
+
+def test_the_session_has_no_problems(session: Session) -> None:
+    tally = Tally()
+    for record in session.records:
+        tally.add(record)
+    totals = tally.totals()
+    assert totals.problems == 0, session.summary
+    assert totals.challenges == len(CHALLENGED)
+    assert totals.cancelled == sum(found["cancelled"] for found in LEFT.values())
+    assert "\nNo problems\n" in session.summary
 
 
 def path_of(record: Record) -> str:

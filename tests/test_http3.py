@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.timeout(90), pytest.mark.xdist_group("http3")]
 
 # Words that are mitmproxy's own elsewhere.
 MISLEADING = "Connection killed."
-WAIT = 1.0
+WAIT = 2.0
 """Longer than the proxy's flowtally_timeout."""
 
 BEHAVIOURS = {
@@ -86,7 +86,7 @@ def bench(laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> I
         for one in servers.values():
             resources.enter_context(one)
         modes = {name: f"reverse:http3://{one.host}:{one.port}" for name, one in servers.items()}
-        setup = Setup(modes=modes, options={"flowtally_timeout": "0.5"}, datagrams=True)
+        setup = Setup(modes=modes, options={"flowtally_timeout": "1.5"}, datagrams=True)
         proxy = resources.enter_context(laboratory.mitmdump("http3", setup))
         ports = {name: proxy.ports[mode] for name, mode in modes.items()}
         yield Bench(proxy, ports, laboratory.authority.bundle)
