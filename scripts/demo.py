@@ -38,6 +38,9 @@ ERROR_CODES = [-1, -2, -3, -4, -5, -6]
 GIVE_UP_SECONDS = 1
 """What flowtally_timeout is set to, so that nobody has to wait for the -6."""
 
+MAX_REDIRECTS = 3
+"""What flowtally_max_redirects is set to, so that the list of flows stays short."""
+
 Record = dict[str, Any]
 
 
@@ -65,7 +68,7 @@ class Behaviour(socketserver.StreamRequestHandler):
     """One request, then the connection ends."""
 
     def handle(self) -> None:
-        """Answer `/<status>`, `/loop`, `/truncated`, `/silence` and `/websocket`."""
+        """Answer `/<status>`, or what a name such as `/loop` or `/silence` says."""
         # A TLS handshake (RFC 8446 §5.1) may hold no line end, so nobody must wait for one.
         if self.rfile.peek(1)[:1] == b"\x16":  # type: ignore[attr-defined]  # it is buffered
             self.answer(400, "Content-Length: 0\r\n")
@@ -81,6 +84,13 @@ class Behaviour(socketserver.StreamRequestHandler):
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this")
         elif path == "silence":
             self.rfile.read(1)
+        elif path == "login":
+            known = "Authorization" in headers
+            self.answer(200 if known else 401, "Content-Length: 0\r\nWWW-Authenticate: Basic\r\n")
+        elif path == "grpc":
+            self.answer(
+                200, "Content-Length: 0\r\nContent-Type: application/grpc\r\ngrpc-status: 14\r\n"
+            )
         elif path == "websocket":
             accept = hashlib.sha1(
                 f"{headers['Sec-WebSocket-Key']}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()
@@ -107,18 +117,25 @@ class Client:
         self.proxy = ("127.0.0.1", proxy_port)
         self.trusted_ca = trusted_ca
 
-    def get(self, url: str, times: int = 1) -> None:
-        """Fetch `url` through the proxy, `times` times; failures are what this is for."""
+    def get(self, url: str, times: int = 1, method: str = "GET", **headers: str) -> None:
+        """Fetch `url` through the proxy, `times` times; failures are what this is for. In the
+        names of `headers`, `_` stands for `-`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
         for _ in range(times):
             connection = http.client.HTTPConnection(*self.proxy, timeout=10)
             with suppress(OSError, http.client.HTTPException):
-                connection.request("GET", url)
+                connection.request(method, url, headers=named)
                 connection.getresponse().read()
             connection.close()
 
-    def get_and_give_up(self, url: str) -> None:
-        """Wait a little longer for `url` than flowtally_timeout says, then leave."""
-        connection = http.client.HTTPConnection(*self.proxy, timeout=GIVE_UP_SECONDS + 0.5)
+    def log_in(self, url: str) -> None:
+        """Be asked for a password, and give it."""
+        self.get(url)
+        self.get(url, Authorization="Basic ZGVtbzpkZW1v")
+
+    def get_and_leave(self, url: str, after: float) -> None:
+        """Wait for `url` for so many seconds, then leave."""
+        connection = http.client.HTTPConnection(*self.proxy, timeout=after)
         with suppress(TimeoutError):
             connection.request("GET", url)
             connection.getresponse()
@@ -186,7 +203,10 @@ def describe(record: Record) -> str:
         parts.append(f"{record['status']} {record['description']} ({record['band']})")
     if "error_code" in record:
         cause = f": {record['cause']}" if "cause" in record else ""
-        parts.append(f"{record['error_code']} {record['error_name']}{cause}")
+        reason = f", {record['reason']}" if "reason" in record else ""
+        parts.append(f"{record['error_code']} {record['error_name']}{cause}{reason}")
+    if "answers" in record:
+        parts.append(f"answers the {record['challenge']}")
     return ", ".join(parts) or str(record.get("outcome", "nothing"))
 
 
@@ -216,6 +236,26 @@ def exchanges(client: Client, plain: Origin, secure: Origin) -> list[Exchange]:
         *map(answered, [200, 201, 204]),
         Exchange("https, the proxy's certificate trusted", lambda: client.get_https(secure.port)),
         *map(answered, [301, 304, 404, 429, 500, 503]),
+        Exchange(
+            "A login is asked for, and given", lambda: client.log_in(f"http://{host}/login"), 2
+        ),
+        Exchange(
+            "The client leaves at once, of its own will",
+            lambda: client.get_and_leave(f"http://{host}/silence", GIVE_UP_SECONDS / 4),
+        ),
+        Exchange(
+            "200, but the gRPC call failed",
+            lambda: client.get(f"http://{host}/grpc", method="POST"),
+        ),
+        Exchange(
+            "200, but the browser keeps it from the page",
+            lambda: client.get(
+                f"http://{host}/200",
+                Origin="http://app.example",
+                Sec_Fetch_Mode="cors",
+                Sec_Fetch_Site="cross-site",
+            ),
+        ),
         Exchange("The body stops short", lambda: client.get(f"http://{host}/truncated")),
         Exchange(
             "Nobody listens on the port", lambda: client.get(f"http://127.0.0.1:{closed_port}/")
@@ -235,11 +275,13 @@ def exchanges(client: Client, plain: Origin, secure: Origin) -> list[Exchange]:
             lambda: client.send(b"GET http:///foo HTTP/1.1\r\nHost: foo\r\n\r\n"),
         ),
         Exchange(
-            "A redirect leads back to itself", lambda: client.get(f"http://{host}/loop", 3), 3
+            "A redirect leads back to itself",
+            lambda: client.get(f"http://{host}/loop", MAX_REDIRECTS),
+            MAX_REDIRECTS,
         ),
         Exchange(
             f"Silence; the client gives up after {GIVE_UP_SECONDS}.5 s",
-            lambda: client.get_and_give_up(f"http://{host}/silence"),
+            lambda: client.get_and_leave(f"http://{host}/silence", GIVE_UP_SECONDS + 0.5),
         ),
     ]
 
@@ -266,6 +308,7 @@ def start_mitmdump(
         "confdir": folder,
         "flowtally_log": log,
         "flowtally_timeout": GIVE_UP_SECONDS,
+        "flowtally_max_redirects": MAX_REDIRECTS,
         "ssl_verify_upstream_trusted_ca": trusted_ca,
     }
     command = [str(Path(sys.executable).with_name("mitmdump")), "-s", str(ADDON)]
