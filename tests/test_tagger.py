@@ -389,4 +389,4 @@ def test_defects_are_told_and_leave_a_tag(caplog: pytest.LogCaptureFixture) -> N
     lost = redirect(1)
     lost.response.timestamp_end = "soon"
     assert tags.tag(lost) == vocabulary.STATUS_TAGS[302]
-    assert caplog.text.count("flowtally: defect in _follow_redirect: ") == 1
+    assert caplog.text.count("flowtally: defect in tag: ") == 1

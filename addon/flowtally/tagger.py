@@ -8,9 +8,6 @@ or system sent it on its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
@@ -73,7 +70,7 @@ class Tagger:
         `by_proxy`: the hooks showed that mitmproxy or an addon answered it.
         """
         try:
-            if note is None and not flow.live:
+            if note is None and not flow.live and _may_have_timed_out(flow):
                 note = _note_seen_live(flow)
             tag = classify(flow, self.rules, note)
             # A note is fresher than what a file kept of an earlier one.
@@ -87,35 +84,24 @@ class Tagger:
             self._defects.tell("classify", problem)
             text = f"{type(problem).__name__}: {problem}"
             tag = exchange_failure(text, Situation(), self.rules)
-        # Answers that are no redirect count too, while a chain waits for one: they end it.
-        if tag.get("status") in REDIRECT_CODES or self._redirects:
-            tag = self._safely(self._follow_redirect, flow, tag)
-        # Then, for a redirect that broke the limit is that and nothing more.
-        if tag["outcome"] == "status" and "cause" not in tag and isinstance(flow, http.HTTPFlow):
-            tag = self._safely(self._explain, flow, tag)
-        # Then, for what is another problem as well is no mere request for credentials.
-        if tag.get("status") in CHALLENGES or self._challenges:
-            tag = self._safely(self._answer, flow, tag)
-        return self._safely(self._find_background, flow, tag)
-
-    def _safely(self, step: Callable[[Any, Tag], Tag], flow: mflow.Flow, tag: Tag) -> Tag:
-        """What a step makes of a tag; the tag as it was where the step fails."""
         try:
-            return step(flow, tag)
+            # Answers that are no redirect count too, while a chain waits for one: they end it.
+            if tag.get("status") in REDIRECT_CODES or self._redirects:
+                tag = self._follow_redirect(flow, tag)
+            # Then, for a redirect that broke the limit is that and nothing more.
+            is_answer = tag["outcome"] == "status" and "cause" not in tag
+            if is_answer and isinstance(flow, http.HTTPFlow):
+                tag = overlays.explain(flow, tag, self.rules.urls)
+            # Then, for what is another problem as well is no mere request for credentials.
+            if tag.get("status") in CHALLENGES or self._challenges:
+                tag |= self._challenges.take(flow, tag)
+            if whose := self.rules.background.of(flow):
+                tag = self._of_background(flow, tag, whose)
         except Exception as problem:
-            self._defects.tell(step.__name__, problem)
-            return tag
+            self._defects.tell("tag", problem)
+        return tag
 
-    def _explain(self, flow: http.HTTPFlow, tag: Tag) -> Tag:
-        return overlays.explain(flow, tag, self.rules.urls)
-
-    def _answer(self, flow: mflow.Flow, tag: Tag) -> Tag:
-        return tag | self._challenges.take(flow, tag)
-
-    def _find_background(self, flow: mflow.Flow, tag: Tag) -> Tag:
-        whose = self.rules.background.of(flow)
-        if not whose:
-            return tag
+    def _of_background(self, flow: mflow.Flow, tag: Tag, whose: str) -> Tag:
         # A redirect sends a page there, as a login does: then nobody went there on its own.
         sent = (
             bool(self._redirects)
@@ -198,6 +184,12 @@ def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
     elif cause == tag["cause"] and reason in _SEEN_LIVE:
         tag |= _why(cause, reason)
     return tag
+
+
+def _may_have_timed_out(flow: mflow.Flow) -> bool:
+    """Whether mitmproxy's own timeout may have ended a flow: it has no complete answer to show."""
+    answered = getattr(flow, "response", None) is not None and flow.error is None
+    return not answered or getattr(flow, "websocket", None) is not None
 
 
 def _note_seen_live(flow: mflow.Flow) -> Note | None:
