@@ -16,6 +16,7 @@ from mitmproxy import flow as mflow
 from mitmproxy import http
 
 from . import redaction
+from .headers import value_of
 from .record import MAX_ID
 from .vocabulary import CHALLENGES
 from .vocabulary import Tag
@@ -149,8 +150,8 @@ def _key(client: str, flow: http.HTTPFlow) -> Key:
 
 def _has_credentials(flow: http.HTTPFlow, status: int) -> bool:
     """Whether a request has the credentials that a challenge of this status asks for."""
-    header = "proxy-authorization" if status == 407 else "authorization"
-    if header in flow.request.headers:
+    header = b"proxy-authorization" if status == 407 else b"authorization"
+    if value_of(flow.request.headers, header) is not None:
         return True
     # mitmproxy's own login (option proxyauth) takes the header away, and leaves this mark; it asks
     # with a 401 where it is no proxy to its clients (addons/proxyauth.py, is_http_proxy).

@@ -24,6 +24,7 @@ from .bodies import decoded
 from .classify import failure_tag
 from .classify import with_overlay
 from .encoding import decode
+from .headers import value_of
 from .redaction import Urls
 from .vocabulary import GRPC_STATUSES
 from .vocabulary import Tag
@@ -70,7 +71,8 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
     found = None
     # Calls of gRPC and queries of GraphQL are POSTs: of others, nobody need look at the answer.
     if flow.request.data.method == b"POST":
-        kind = _kind(response.headers.get("content-type", "")[: redaction.MAX_TEXT])
+        content_type = value_of(response.data.headers, b"content-type") or b""
+        kind = _kind(content_type[: redaction.MAX_TEXT])
         if kind == "json":
             found = graphql_error(flow.request, response)
         elif kind:
@@ -84,18 +86,16 @@ def _fields(found: Found) -> tuple[str, str, str, str]:
 
 
 def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Found | None:
-    # Not Headers.get(), which looks at all of them, in Python, for each flow.
-    fields = dict(flow.request.data.headers.fields)
-    origin = fields.get(b"origin") or fields.get(b"Origin")
+    origin = value_of(flow.request.data.headers, b"origin")
     if origin and (found := cors_blocked(flow, origin.decode("utf-8", "replace"), tag, urls)):
         return found
     return interim_response(flow, tag) if tag["band"] == "Informational" else None
 
 
 @lru_cache(maxsize=256)
-def _kind(content_type: str) -> Any:
+def _kind(content_type: bytes) -> Any:
     """What a Content-Type promises: a `grpc_status.Kind`, `json`, or None."""
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = content_type.decode("latin-1").partition(";")[0].strip().lower()
     protocol = re.fullmatch(r"application/(grpc(?:-web(?:-text)?)?)(?:\+.*)?", media_type)
     if protocol:
         return protocol.group(1)

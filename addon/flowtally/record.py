@@ -22,6 +22,7 @@ from mitmproxy.udp import UDPMessage
 from mitmproxy.websocket import WebSocketMessage
 
 from . import redaction
+from .headers import value_of
 from .redaction import Urls
 from .situation import EVENT_STREAM
 from .times import milliseconds
@@ -172,14 +173,11 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     if response is not None and data.method != b"CONNECT":
         if websocket is None and (size := _body_size(response, error)) is not None:
             record["response_bytes"] = size
-        for name, value in response.data.headers.fields:
-            # Not Headers.get(), which looks at all of them, in Python, for each flow.
-            if len(name) == 12 and name.lower() == b"content-type":
-                if media_type := _media_type(value):
-                    record["media_type"] = media_type
-                    if media_type == EVENT_STREAM:
-                        record["stream"] = True
-                break
+        content_type = value_of(response.data.headers, b"content-type")
+        if content_type and (media_type := _media_type(content_type)):
+            record["media_type"] = media_type
+            if media_type == EVENT_STREAM:
+                record["stream"] = True
         # With a connection made for this request, the request was sent once that was up.
         server = flow.server_conn
         connected = server.timestamp_tls_setup or server.timestamp_tcp_setup
