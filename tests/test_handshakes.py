@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from flowtally import handshakes as module
+from flowtally.handshakes import EXCUSES
 from flowtally.handshakes import HESITATION
 from flowtally.handshakes import PATIENCE
 from flowtally.handshakes import TOGETHER
@@ -89,6 +90,7 @@ def test_what_a_browser_closes_when_it_is_closed_is_none(
     client: tuple[str, int], at: float, together: bool
 ) -> None:
     handshakes = Handshakes()
+    use(handshakes, SAME, "elsewhere")
     if at <= NOW:
         handshakes.closed(client, at)
     leave(handshakes)
@@ -126,9 +128,34 @@ def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for port in range(4):
         leave(handshakes, (f"10.0.1.{port}", 1))
     assert [silent.client[0] for silent in handshakes.at_end()] == ["10.0.1.0"]
+    for port in range(1, 4):
+        use(handshakes, (f"10.0.3.{port}", 1), "elsewhere")
     for port in range(4):
         handshakes.closed((f"10.0.3.{port}", 1), NOW)
-        leave(handshakes, (f"10.0.3.{port}", 2))
+    leave(handshakes, ("10.0.3.1", 2))
     assert handshakes.at_end() == []
     leave(handshakes, ("10.0.3.0", 2))
     assert len(handshakes.at_end()) == 1
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_who_never_speaks_tls_well_closes_for_that_reason(first: bool) -> None:
+    handshakes = Handshakes()
+    use(handshakes, OTHER)
+    if first:
+        handshakes.closed(SAME, NOW)
+    leave(handshakes)
+    if not first:
+        handshakes.closed(SAME, NOW)
+    assert len(handshakes.due(NOW + PATIENCE)) == 1
+
+
+def test_a_coincidence_does_not_come_again_and_again() -> None:
+    handshakes = Handshakes()
+    use(handshakes, SAME, "elsewhere")
+    found = []
+    for _ in range(EXCUSES + 2):
+        handshakes.closed(SAME, NOW)
+        leave(handshakes)
+        found.append(len(handshakes.due(NOW + PATIENCE)))
+    assert found == [0] * EXCUSES + [1, 1]

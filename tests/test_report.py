@@ -26,7 +26,7 @@ from flowtally.report.paint import plain
 from flowtally.rows import COUNTS
 from flowtally.tally import Tally
 from flowtally.vocabulary import Why
-from flowtally.vocabulary import without_proxy
+from flowtally.vocabulary import client_words
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -108,8 +108,8 @@ Problems
   1  -2 ConnectionErr: client_tls_rejected  pinned.example
      Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
      certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
-     Without the proxy: net::ERR_CERT_AUTHORITY_INVALID · curl 60 ·
-     UNABLE_TO_VERIFY_LEAF_SIGNATURE · requests SSLError
+     The client says: net::ERR_CERT_AUTHORITY_INVALID · curl 60 · UNABLE_TO_VERIFY_LEAF_SIGNATURE ·
+     requests SSLError
      03:04:35  pinned.example
   1  -3 HTTPError: 404 Not found  shop.example
      03:04:09  GET http://shop.example/logo.png
@@ -185,7 +185,7 @@ Problems
      app that pins its certificate must
      be rebuilt without pinning, or its
      host excluded with ignore_hosts.
-     Without the proxy:
+     The client says:
      net::ERR_CERT_AUTHORITY_INVALID ·
      curl 60 ·
      UNABLE_TO_VERIFY_LEAF_SIGNATURE ·
@@ -294,7 +294,7 @@ def test_nothing_but_background_traffic_came_through(shown: Any) -> None:
         "No problems",
         "",
         "Not among the problems",
-        "  2 of browsers' and systems' own background traffic, counted nowhere else",
+        "  2 that browsers and systems made on their own, not counted above",
     ]
 
 
@@ -332,7 +332,7 @@ Not among the problems
   1 cancelled by the client (left_upload)  id.example
   2 logins asked for, and given
   4 failed with another stream of their connection
-  6 of browsers' and systems' own background traffic, counted nowhere else
+  6 that browsers and systems made on their own, not counted above
 """.splitlines()
 
 
@@ -373,7 +373,7 @@ def test_what_a_client_says_is_not_torn_apart(width: int) -> None:
     at = next(number for number, line in enumerate(report) if "Without the proxy:" in line)
     end = next(number for number, line in enumerate(report) if line.startswith("     03:04:05"))
     said = [line.strip() for line in report[at:end]]
-    assert " ".join(said) == f"Without the proxy: {without_proxy(why)}"
+    assert " ".join(said) == client_words(why)
     assert not any(line.startswith("·") for line in said)
     assert "curl 18 ·" in " ".join(line for line in said if "curl" in line)
 

@@ -23,7 +23,7 @@ from flowtally.tally import Tally
 from flowtally.vocabulary import CAUSES
 from flowtally.vocabulary import UNSUCCESSFUL
 from flowtally.vocabulary import Why
-from flowtally.vocabulary import without_proxy
+from flowtally.vocabulary import client_words
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -287,8 +287,8 @@ def test_a_reason_has_words_of_its_own() -> None:
     general, reset = view(found, 0).problems
     assert (general.reason, reset.reason) == ("", "reset")
     assert general.advice == CAUSES["connection_terminated"].advice != reset.advice
-    assert reset.without_proxy == without_proxy(Why("connection_terminated", "reset"))
-    assert reset.without_proxy != general.without_proxy == without_proxy(Why(general.cause))
+    assert reset.client_words == client_words(Why("connection_terminated", "reset"))
+    assert reset.client_words != general.client_words == client_words(Why(general.cause))
 
 
 def test_hosts_whose_challenges_were_answered_have_no_problem() -> None:
@@ -325,7 +325,7 @@ def test_what_is_no_problem_is_said_in_a_sentence_each() -> None:
         "1 unfinished at shop.example (12)",
         "1 login asked for, and given",
         "1 failed with another stream of their connection",
-        "2 of browsers' and systems' own background traffic, counted nowhere else",
+        "2 that browsers and systems made on their own, not counted above",
     ]
     assert apart(view(tally(failed(), answered(401))), where) == []
 
@@ -405,7 +405,7 @@ def test_equal_waits() -> None:
         )
     ).waits
     assert [in_words(wait) for wait in found] == [
-        "5 of 5 after 4.0 s: the client's own timeout, of 10.0.0.1 at GET http://shop.example/slow"
+        "GET http://shop.example/slow: 10.0.0.1 left 5 of 5 after 4.0 s: the client's own timeout"
     ]
 
 

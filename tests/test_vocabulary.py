@@ -155,21 +155,30 @@ def test_clients_have_words_for_known_causes() -> None:
     [
         (
             Why("connection_refused"),
-            "net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · "
+            "Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · "
             "requests ConnectionError (NewConnectionError)",
         ),
         # A reason has words of its own, and else the cause's.
         (
             Why("tls_certificate_error", "wrong_host"),
-            "net::ERR_CERT_COMMON_NAME_INVALID · curl 60 · ERR_TLS_CERT_ALTNAME_INVALID · "
-            "requests SSLError (SSLCertVerificationError)",
+            "Without the proxy: net::ERR_CERT_COMMON_NAME_INVALID · curl 60 · "
+            "ERR_TLS_CERT_ALTNAME_INVALID · requests SSLError (SSLCertVerificationError)",
         ),
+        # Without the proxy, there would be nothing to reject.
+        (
+            Why("client_tls_rejected", "after_handshake"),
+            "The client says: net::ERR_SSL_PINNED_KEY_NOT_IN_CERT_CHAIN · curl 90 · "
+            "UNABLE_TO_VERIFY_LEAF_SIGNATURE · requests SSLError",
+        ),
+        # Clients cut the body, or take what mitmproxy refuses, and say nothing.
+        (Why("http_protocol_error", "surplus_bytes"), ""),
+        (Why("http_protocol_error", "refused_by_mitmproxy"), ""),
         (Why("grpc_error", "unavailable"), ""),
         (Why("404"), ""),
     ],
 )
 def test_what_clients_would_have_said(why: Why, words: str) -> None:
-    assert vocabulary.without_proxy(why) == words
+    assert vocabulary.client_words(why) == words
 
 
 def test_schema_names_the_same_vocabulary() -> None:

@@ -21,6 +21,9 @@ PATIENCE = 3.0
 """Seconds in which another connection may show that the client does trust the proxy."""
 TOGETHER = 0.5
 """Seconds between two connections that a client closes at once."""
+EXCUSES = 2
+"""How often a pair of client and name may leave together with something else: three windows that
+are closed just then are none."""
 MAX_SILENT = 10_000
 """How many connections are watched at once, the newest ones."""
 MAX_NAMES = 4096
@@ -67,6 +70,8 @@ class Handshakes:
         """Pairs of client and name between which something was said; the last one at the end."""
         self._closed: dict[str, float] = {}
         """Client without its port → when it closed something for reasons of its own."""
+        self._excused: dict[Pair, int] = {}
+        """Pair → how often it left together with something else."""
 
     def __bool__(self) -> bool:
         return bool(self._silent)
@@ -108,15 +113,27 @@ class Handshakes:
         self._left = [
             (left, silent)
             for left, silent in self._left
-            if silent.pair[0] != address or now - left > TOGETHER
+            if silent.pair[0] != address or now - left > TOGETHER or not self._excuse(silent.pair)
         ]
 
     def suspect(self, silent: Silent, now: float) -> None:
         """Nothing else explains why a client left."""
         if now - silent.since > HESITATION or silent.pair in self._well:
             return
-        if now - self._closed.get(silent.pair[0], float("-inf")) > TOGETHER:
+        together = now - self._closed.get(silent.pair[0], float("-inf")) <= TOGETHER
+        if not together or not self._excuse(silent.pair):
             self._left.append((now, silent))
+
+    def _excuse(self, pair: Pair) -> bool:
+        """Whether a client that closes something else just then may close this for that reason: it
+        trusts the proxy elsewhere, and it does not happen again and again."""
+        if not any(client == pair[0] for client, _, _ in self._well):
+            return False
+        times = self._excused.get(pair, 0) + 1
+        if len(self._excused) >= MAX_NAMES:
+            self._excused.clear()
+        self._excused[pair] = times
+        return times <= EXCUSES
 
     def due(self, now: float) -> list[Silent]:
         """The connections that a client left because of the handshake, each once."""

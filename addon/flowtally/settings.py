@@ -232,8 +232,8 @@ OPTIONS = (
         "flowtally_timeout",
         str,
         "5",
-        "Seconds for which nothing may have come when a client leaves: then it is a timeout, "
-        "sooner it cancelled.",
+        "A client that leaves after it waited so many seconds for the server timed out; one that "
+        "leaves sooner cancelled.",
         timeout,
     ),
     Option(
@@ -269,8 +269,8 @@ OPTIONS = (
         "flowtally_background",
         str,
         "known",
-        "Whose requests are background traffic and no problems: those of browsers and systems that "
-        "are `known`, `none`, or more hosts, with commas between them.",
+        "Hosts whose requests are background traffic, not problems: `known` (the list), `none`, or "
+        "more hosts, separated by commas.",
         background,
     ),
 )

@@ -293,6 +293,10 @@ CLIENTS: Mapping[str, str] = {
 }
 """Client → how its words are quoted. NEL: the types of Network Error Logging; Envoy: its response
 flags."""
+NOTHING_SAID = "-"
+"""Stands in `known/clients.csv` where a client does not mind."""
+OF_THE_PROXY = frozenset(("client_tls_rejected",))
+"""Causes that there would not be without the proxy."""
 SHOWN_CLIENTS = ("chromium", "curl", "node", "requests")
 """Those that people are shown the words of."""
 
@@ -310,13 +314,16 @@ def words_of(client: str, why: Why) -> str:
     """What one of CLIENTS says of the same fault when it meets it without a proxy; "" of nothing.
     A reason without words of its own has the cause's."""
     words = _words()
-    says = words.get((client, why)) or words.get((client, Why(why.cause)))
-    return CLIENTS[client].format(says) if says else ""
+    says = words.get((client, why), words.get((client, Why(why.cause)), NOTHING_SAID))
+    return CLIENTS[client].format(says) if says != NOTHING_SAID else ""
 
 
-def without_proxy(why: Why) -> str:
-    """What the clients that people know would have said: behind a proxy they only say 502."""
-    return " · ".join(filter(None, (words_of(client, why) for client in SHOWN_CLIENTS)))
+def client_words(why: Why) -> str:
+    """What the clients that people know would have said without the proxy, in a sentence: behind it
+    they only say 502. Of what the proxy itself causes, what they say to it."""
+    lead = "The client says" if why.cause in OF_THE_PROXY else "Without the proxy"
+    words = " · ".join(filter(None, (words_of(client, why) for client in SHOWN_CLIENTS)))
+    return f"{lead}: {words}" if words else ""
 
 
 def find_message(messages: tuple[Message, ...], text: str) -> Message | None:

@@ -140,8 +140,8 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
             lines.append(indent + hosts)
         if problem.advice:
             lines += indented(problem.advice, width, indent)
-        if problem.without_proxy:
-            said = _without_proxy(problem.without_proxy, width, indent)
+        if problem.client_words:
+            said = _client_words(problem.client_words, width, indent)
             lines += [paint(line, "dim") for line in said]
         for example in problem.examples[:examples]:
             if line := _example(example, indent, width):
@@ -154,14 +154,15 @@ def _title(problem: Problem) -> str:
     return printable(f"{problem.code} {problem.name}: {name}" if problem.code else name, 80)
 
 
-def _without_proxy(words: str, width: int, indent: str) -> list[str]:
+def _client_words(sentence: str, width: int, indent: str) -> list[str]:
     """In lines that end between what two clients say, not within it, if it fits into a line."""
+    lead, _, words = sentence.partition(": ")
     room = width - len(indent) - len(" ·")
     said = " · ".join(
         each.replace(" ", "\xa0") if len(each) <= room else each for each in words.split(" · ")
     ).replace(" · ", "\xa0· ")
     lines = wrap(
-        f"Without the proxy: {said}",
+        f"{lead}: {said}",
         width,
         initial_indent=indent,
         subsequent_indent=indent,

@@ -38,8 +38,8 @@ from ..vocabulary import UNSUCCESSFUL
 from ..vocabulary import Why
 from ..vocabulary import advice
 from ..vocabulary import band_of
+from ..vocabulary import client_words
 from ..vocabulary import side_of
-from ..vocabulary import without_proxy
 from .layout import cell
 from .layout import in_brackets
 from .layout import s
@@ -86,8 +86,8 @@ class Problem:
     side: str
     """Where to look."""
     advice: str
-    without_proxy: str
-    """What clients would have said without the proxy; "" where they would have said nothing."""
+    client_words: str
+    """What clients would have said without the proxy, as a sentence; "" where nothing."""
     count: int
     at_least: bool
     """There may be more, see `Rows.at_least`."""
@@ -241,7 +241,7 @@ def _problem(key: Key, row: Row, hosts: Sequence[tuple[Key, Row]], tally: Tally)
         band=band,
         side=side_of(why),
         advice=_STILL_OPEN if key == UNFINISHED else advice(why),
-        without_proxy=without_proxy(why),
+        client_words=client_words(why),
         count=row.problems if code else row.count,
         at_least=key in tally["causes"].at_least,
         hosts=named,
@@ -268,7 +268,7 @@ def apart(shown: View, where: Callable[[Problem, str], str]) -> list[str]:
         (totals.collateral, "failed with another stream of their connection"),
         (
             totals.background,
-            "of browsers' and systems' own background traffic, counted nowhere else",
+            "that browsers and systems made on their own, not counted above",
         ),
     ):
         if count:
@@ -290,7 +290,7 @@ def waits(tally: Tally) -> list[EqualWait]:
 def in_words(wait: EqualWait) -> str:
     """An equal wait in a sentence."""
     often = f"{wait.times} of {wait.of} after {wait.seconds:.1f} s: the client's own timeout"
-    return f"{often}, of {wait.client} at {wait.endpoint}"
+    return f"{wait.endpoint}: {wait.client} left {often}"
 
 
 def _distinct(examples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
