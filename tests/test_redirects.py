@@ -176,6 +176,22 @@ def test_which_hosts_a_chain_waits_for() -> None:
     assert not chains._hosts
 
 
+def test_a_loop_at_an_ipv6_address() -> None:
+    chains = Redirects()
+    causes = [chains.follow(CLIENT, "http://[::1]:8000/", "/", 1000.0, 20) for _ in range(20)]
+    assert causes == [""] * 19 + ["redirect_loop"]
+
+
+def test_a_page_at_an_ipv6_address_that_sends_to_itself_until_it_is_ready_is_no_loop() -> None:
+    chains, url = Redirects(), "http://[::1]:8000/wait"
+    for number in range(30):
+        assert chains.follow(CLIENT, url, "/wait", 1000.0 + number, 20) == ""
+        assert chains.expects(CLIENT, "::1")
+        chains.answered(CLIENT, url, 1000.5 + number)
+    assert not chains
+    assert not chains.expects(CLIENT, "::1")
+
+
 def test_the_chain_that_waited_longest_goes_first() -> None:
     chains = Redirects()
     for number in range(redirects.MAX_CHAINS + 1):

@@ -67,6 +67,8 @@ def normalize(url: str, base: str = "") -> str:
         return ""
     if parts.scheme not in DEFAULT_PORTS or not host:
         return ""
+    if ":" in host:  # an IPv6 address, whose brackets `hostname` leaves out
+        host = f"[{host}]"
     path = quote(parts.path or "/", _SAFE, errors="replace")
     query = quote(parts.query, _SAFE, errors="replace")
     return (
