@@ -33,6 +33,8 @@ Record = dict[str, Any]
 
 MAX_ID = 64
 """Longest flow id that is kept, in characters: mitmproxy's are UUIDs, a file's may be anything."""
+MAX_TARGET = 8192
+"""How much of a request's target is looked at, in bytes: no more of it than MAX_URL is kept."""
 MAX_MEDIA_TYPE = 100
 """Longest media type that is kept, in characters; registered ones are shorter (RFC 6838 §4.2)."""
 
@@ -212,7 +214,7 @@ def _token(data: bytes) -> str:
 def _url(data: http.RequestData, host: str, urls: Urls) -> str:
     if data.method == b"CONNECT":
         return f"{host}:{data.port}"
-    target = "" if urls == "origin" else data.path.decode("utf-8", "replace")
+    target = "" if urls == "origin" else data.path[:MAX_TARGET].decode("utf-8", "replace")
     if target == "*":  # OPTIONS * asks about the server as a whole, RFC 9112 §3.2.4
         target = ""
     if urls == "redacted" and redaction.may_need_redaction(target):
