@@ -24,6 +24,7 @@ from .classify import classify
 from .classify import exchange_failure
 from .classify import explains
 from .classify import failure_tag
+from .classify import with_failure
 from .classify import with_overlay
 from .connections import Connections
 from .defects import Defects
@@ -193,8 +194,8 @@ def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
         return tag
     if explains(cause, tag["cause"]):
         reason = reason if Why(cause, reason) in REASONS else ""
-        detail = redaction.printable(str(saved.get("detail", "")))
-        tag |= failure_tag(cause, detail, "", reason)
+        detail = redaction.printable(str(saved.get("detail", ""))) or tag.get("detail", "")
+        tag = with_failure(tag, failure_tag(cause, detail, "", reason))
     elif cause == tag["cause"] and reason in _SEEN_LIVE:
         tag |= _why(cause, reason)
     return tag
