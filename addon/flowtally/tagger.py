@@ -164,9 +164,17 @@ class Tagger:
         ended = response.timestamp_end or response.timestamp_start or 0.0
         url = flow.request.pretty_url
         if not location:
-            self._redirects.answered(client, url, ended)
+            self._redirects.answered(client, url, ended, flow.request.method)
             return tag
-        cause = self._redirects.follow(client, url, location, ended, self.max_redirects)
+        cause = self._redirects.follow(
+            client,
+            url,
+            location,
+            ended,
+            self.max_redirects,
+            method=flow.request.method,
+            status=response.status_code,
+        )
         return with_overlay(tag, cause) if cause else tag
 
 
