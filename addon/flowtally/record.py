@@ -262,7 +262,8 @@ def _dns_fields(record: Record, flow: dns.DNSFlow) -> float:
     if request.questions:
         question = request.questions[0]
         record["method"] = dns_types.to_str(question.type)
-        record["host"] = redaction.printable(question.name, redaction.MAX_HOST)
+        # The root has a name without a letter.
+        record["host"] = redaction.printable(question.name, redaction.MAX_HOST) or "."
     if server.address:
         record["port"] = server.address[1]
     started = ended = request.timestamp or flow.timestamp_created
@@ -280,7 +281,8 @@ def _dns_fields(record: Record, flow: dns.DNSFlow) -> float:
 def _stream_fields(record: Record, flow: mflow.Flow) -> float:
     server = flow.server_conn
     if server.address:
-        record["host"] = redaction.printable(str(server.address[0]), redaction.MAX_HOST)
+        if host := redaction.printable(str(server.address[0]), redaction.MAX_HOST):
+            record["host"] = host
         record["port"] = server.address[1]
     started = flow.timestamp_created
     ended = started
