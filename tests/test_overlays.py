@@ -667,6 +667,7 @@ def test_a_method_that_nobody_registered_is_kept_only_if_the_user_wants_so() -> 
     flow = preflight({METHOD: "SECRET123"}, {METHODS: "PUT"})
     assert explained(flow)["detail"] == "_OTHER"
     assert explained(flow, "full")["detail"] == "SECRET123"
+    assert explained(preflight({METHOD: "patch"}, {METHODS: "PATCH"}))["detail"] == "patch"
 
 
 def test_a_preflight_is_one_also_where_the_browser_does_not_say_the_site() -> None:

@@ -26,6 +26,7 @@ from .classify import with_overlay
 from .encoding import decode
 from .redaction import Urls
 from .vocabulary import GRPC_STATUSES
+from .vocabulary import METHODS
 from .vocabulary import Tag
 from .vocabulary import close_name
 
@@ -239,8 +240,9 @@ def cors_blocked(flow: http.HTTPFlow, origin: str, tag: Tag, urls: Urls) -> Foun
     reason, what = cors.blocked(flow, origin)
     if not reason:
         return None
-    # A header's name is no secret, but a name that the page chose; nor is a method that is one.
-    if reason == "method_not_allowed":
+    # A header's name is no secret, but a name that the page chose; nor is a method, in whatever
+    # letters: the wrong ones are why it is not permitted.
+    if reason == "method_not_allowed" and what.upper() not in METHODS:
         what = redaction.method(what, urls)
     detail = redaction.printable(what, redaction.MAX_TOKEN) if urls != "origin" else ""
     return Found("cors_blocked", reason, detail, "proxy" if by_proxy else "")
