@@ -326,6 +326,32 @@ def test_a_failure_that_reaches_a_flow_is_no_event(tmp_path: Path) -> None:
     assert [r["type"] for r in records(tmp_path / "log")] == ["session_start", "flow", "stats"]
 
 
+def test_an_open_flow_that_another_script_broke_does_not_keep_the_session_open(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path / "log") as addon:
+        for status in (b"200", 200):
+            flow = tflow.tflow(resp=True)
+            assert flow.response
+            flow.response.data.status_code = status  # type: ignore[assignment]
+            addon.requestheaders(flow)
+        addon.done()
+    last = [r for r in records(tmp_path / "log") if r["type"] in ("flow", "stats")]
+    assert [r.get("outcome", r["type"]) for r in last] == ["unfinished", "stats"]
+
+
+def test_names_without_a_letter(tmp_path: Path) -> None:
+    """The root of DNS has one; a TCP flow of another addon's may have none."""
+    query, stream = tflow.tdnsflow(resp=True), tflow.ttcpflow()
+    query.request.questions[0].name = ""
+    stream.server_conn.address = ("", 80)
+    with running(tmp_path / "log") as addon:
+        replay(addon, query)
+        replay(addon, stream)
+    hosts = [r.get("host") for r in records(tmp_path / "log") if r["type"] == "flow"]
+    assert hosts == [".", None]
+
+
 def failed_flow(client: connection.Client, message: str) -> http.HTTPFlow:
     """A live flow to the server of `server_failure` that has just failed."""
     flow = tflow.tflow(err=True)

@@ -252,6 +252,16 @@ def test_a_tag_that_says_more_than_the_failure_keeps_it(bench: Bench) -> None:
     assert (tag["cause"], tag["detail"], tag["status"]) == ("connection_refused", REFUSED, 200)
 
 
+def test_a_failure_that_was_no_failure_takes_the_others_error_away(bench: Bench) -> None:
+    client = client_at()
+    client.timestamp_end = None
+    bench.failures.server_failed(client, server_at(error="client disconnected"))
+    flow = flow_of(client, KILLED)
+    tag = bench.failures.claim(flow, classify(flow, RULES) | {"reason": "x"})
+    assert tag["outcome"] == "cancelled"
+    assert not {"error_code", "error_name", "reason"} & tag.keys()
+
+
 def test_what_a_flow_shows_of_its_failure_stands_above_what_was_known(bench: Bench) -> None:
     client = client_at()
     bench.failures.server_failed(client, server_at(error="connection closed"))

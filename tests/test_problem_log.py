@@ -149,6 +149,12 @@ def test_how_often_is_known_of_so_many_problems(
     assert [line[-1] for line in terminal.lines] == ["a", "b", "c", "a"]
 
 
+def test_a_query_of_that_name_is_a_problem(terminal: Terminal) -> None:
+    named = {"outcome": "status", "cause": "graphql_error", "reason": "collateral"}
+    ProblemLog().tell(REFUSED | named, REQUEST, None)
+    assert len(terminal.lines) == 1
+
+
 @pytest.mark.parametrize("more", [{"background": "Chromium"}, {"reason": "collateral"}])
 def test_what_is_nobodys_problem_is_not_told(terminal: Terminal, more: dict[str, str]) -> None:
     ProblemLog().tell(REFUSED | more, REQUEST, None)

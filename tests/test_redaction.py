@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from flowtally import redaction
+from flowtally.record import flow_record
 from hypothesis import given
 from hypothesis import strategies as st
+from mitmproxy.test import tflow
 
 
 @pytest.mark.parametrize(
@@ -210,3 +214,29 @@ def test_methods(name: str, redacted: str) -> None:
 def test_targets_without_anything_to_redact_are_told_fast(target: str) -> None:
     if redaction.redact_target(target) != target:
         assert redaction.may_need_redaction(target)
+
+
+@pytest.mark.parametrize("word", ["a", "a.", "a1-", "A+", "://", "a://"])
+def test_a_long_word_costs_little(word: str) -> None:
+    text = (word * 4096)[:4096] + " http://user:secret@h/"
+    began = time.process_time()
+    for _ in range(10):
+        redaction.peer_text(text, "redacted")
+        redaction.detail(text, "redacted")
+    assert time.process_time() - began < 0.1
+
+
+@pytest.mark.parametrize("before", ["", "x" * 100, "1", "-", "_", "é"])
+def test_a_url_in_a_word_is_redacted_wherever_it_begins(before: str) -> None:
+    for kept in (redaction.peer_text, redaction.detail):
+        assert "secret" not in kept(f"{before}http://user:secret@h/?q=secret", "redacted")
+
+
+def test_of_a_target_without_measure_only_the_beginning_is_looked_at() -> None:
+    flow = tflow.tflow()
+    flow.request.path = "/;a=secret" * 100_000
+    began = time.process_time()
+    kept = flow_record(flow, "http", {"outcome": "unfinished"}, "s", "redacted")["url"]
+    assert time.process_time() - began < 0.02
+    assert len(kept) == redaction.MAX_URL
+    assert "secret" not in kept

@@ -176,6 +176,54 @@ def test_which_hosts_a_chain_waits_for() -> None:
     assert not chains._hosts
 
 
+@pytest.mark.parametrize(
+    ("method", "status", "follows"),
+    [
+        ("POST", 303, False),
+        ("PUT", 303, False),
+        ("POST", 302, False),
+        ("POST", 301, False),
+        ("PUT", 302, True),
+        ("POST", 307, True),
+        ("POST", 308, True),
+        ("GET", 303, True),
+        ("HEAD", 302, True),
+    ],
+)
+def test_a_client_that_posts_a_form_again_and_again_follows_nothing(
+    method: str, status: int, follows: bool
+) -> None:
+    chains, url = Redirects(), "http://a/form"
+    causes = [
+        chains.follow(CLIENT, url, url, 1000.0 + n, 20, method=method, status=status)
+        for n in range(30)
+    ]
+    assert ("redirect_loop" in causes) == follows
+
+
+def test_what_is_posted_to_a_url_does_not_end_the_chain_that_leads_there() -> None:
+    chains, url = Redirects(), "http://a/form"
+    chains.follow(CLIENT, url, url, 1000.0, 2, method="POST", status=303)
+    chains.answered(CLIENT, url, 1001.0, "POST")
+    assert chains.follow(CLIENT, url, url, 1002.0, 2) == "redirect_loop"
+
+
+def test_a_loop_at_an_ipv6_address() -> None:
+    chains = Redirects()
+    causes = [chains.follow(CLIENT, "http://[::1]:8000/", "/", 1000.0, 20) for _ in range(20)]
+    assert causes == [""] * 19 + ["redirect_loop"]
+
+
+def test_a_page_at_an_ipv6_address_that_sends_to_itself_until_it_is_ready_is_no_loop() -> None:
+    chains, url = Redirects(), "http://[::1]:8000/wait"
+    for number in range(30):
+        assert chains.follow(CLIENT, url, "/wait", 1000.0 + number, 20) == ""
+        assert chains.expects(CLIENT, "::1")
+        chains.answered(CLIENT, url, 1000.5 + number)
+    assert not chains
+    assert not chains.expects(CLIENT, "::1")
+
+
 def test_the_chain_that_waited_longest_goes_first() -> None:
     chains = Redirects()
     for number in range(redirects.MAX_CHAINS + 1):

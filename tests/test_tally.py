@@ -446,6 +446,20 @@ def test_an_answer_that_fails_is_a_problem() -> None:
     assert tally["causes"]["-3", "407", ""].challenges == 1
 
 
+def test_the_challenge_of_a_connect_is_answered_where_it_was_counted() -> None:
+    connect = flow(1, kind="connect", method="CONNECT", url="host:443", port=443)
+    connect |= status_tag(407)
+    inside = flow(2, url="https://host/", port=443, answers="1", challenge=407) | status_tag(500)
+    tally = fold([connect, inside])
+    problems = {key[0]: row.problems for key, row in tally["endpoints"].items()}
+    assert problems == {"CONNECT host:443": 0, "GET https://host/": 1}
+    assert {key: row.problems for key, row in tally["methods"].items()} == {
+        ("connect", "CONNECT"): 0,
+        ("http", "GET"): 1,
+    }
+    assert tally.totals().problems == 1
+
+
 def test_an_answer_may_be_in_another_log_than_the_challenge() -> None:
     answer = flow(2, url="http://host/login", answers="1", challenge=401)
     one, other = fold([asked(1)]), fold([answer])

@@ -181,11 +181,14 @@ class Flowtally(ConnectionHooks):
         self._record_events(self.failures.at_end)
         # They stay in the table: if one ends later, a new session tells how.
         for flow in self._open.values():
-            tag = unfinished(flow, self.tagger.rules)
-            kind = flow_kind(flow)
-            self._defects.guard(self.recorder.record_flow, self.session, flow, kind, tag)
+            self._defects.guard(self._record_open, self.session, flow)
         self._defects.guard(self.session.close)
         self.session = None
+
+    def _record_open(self, session: Session, flow: mflow.Flow) -> None:
+        self.recorder.record_flow(
+            session, flow, flow_kind(flow), unfinished(flow, self.tagger.rules)
+        )
 
     def _call_later(self, seconds: float, step: Callable[[], None]) -> None:
         try:

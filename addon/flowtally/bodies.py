@@ -53,6 +53,9 @@ def _brotli(body: bytes) -> bytes:
     import brotli  # type: ignore[import-untyped, unused-ignore]  # comes with mitmproxy
 
     decompressor: Any = brotli.Decompressor()
+    if hasattr(decompressor, "can_accept_more_data"):  # since Brotli 1.2
+        bounded: bytes = decompressor.process(body, output_buffer_limit=MAX_BODY + 1)
+        return bounded
     plain = bytearray()
     if len(body) > _BROTLI_MAX:
         raise ValueError("too large")

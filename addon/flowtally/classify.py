@@ -219,6 +219,11 @@ def failure_tag(cause: str, detail: str, side: str = "", reason: str = "") -> Ta
     }
 
 
+def with_failure(tag: Tag, failure: Tag) -> Tag:
+    """`tag` with another reason why the exchange broke, and nothing left of the one it had."""
+    return {name: value for name, value in tag.items() if name not in _WHY} | failure
+
+
 def with_overlay(tag: Tag, cause: str, detail: str = "", side: str = "", reason: str = "") -> Tag:
     """The tag of a complete response that is a failure all the same: its status, and why.
 
@@ -228,6 +233,10 @@ def with_overlay(tag: Tag, cause: str, detail: str = "", side: str = "", reason:
     if tag.get("error_code") is not None:
         found["error_code"], found["error_name"] = tag["error_code"], tag["error_name"]
     return found
+
+
+_WHY = frozenset(("error_code", "error_name", "cause", "reason", "side", "detail"))
+"""What `_why_fields` may fill in."""
 
 
 def _why_fields(cause: str, detail: str, side: str, reason: str) -> Tag:

@@ -53,7 +53,8 @@ class ConnectionHooks:
         if self.failures or client.peername in self.failures.handshakes:
             self._record_events(self.failures.client_gone, client.peername)
         left = client.timestamp_end or client.timestamp_start
-        if left - client.timestamp_start >= HESITATION and client.transport_protocol == "tcp":
+        kept = left - client.timestamp_start >= HESITATION and client.transport_protocol == "tcp"
+        if kept and client.peername:
             self.failures.handshakes.closed(client.peername, left)
 
     def next_layer(self, data: layer.NextLayer) -> None:

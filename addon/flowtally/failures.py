@@ -32,6 +32,7 @@ from .classify import handshake_failure
 from .classify import log_failure
 from .classify import noted_failure
 from .classify import task_failure
+from .classify import with_failure
 from .handshakes import Handshakes
 from .handshakes import Silent
 from .situation import PREFACE_METHOD
@@ -402,14 +403,15 @@ class Failures:
             del self._notes[client]  # it explains this flow, or nothing
         if tag.get("cause") == CANCELLED and self._starved(flow):
             text = "the client left before mitmproxy had a file descriptor for it"
-            return {**tag, **failure_tag(OUT_OF_FILES.cause, text, reason=OUT_OF_FILES.reason)}
+            why = failure_tag(OUT_OF_FILES.cause, text, reason=OUT_OF_FILES.reason)
+            return with_failure(tag, why)
         if "cause" not in tag or client not in self._unclaimed:
             return tag
         message = (flow.error.msg if flow.error else flow.server_conn.error) or ""
         # Another addon may have killed the flow or changed its error, after it had failed.
         hidden = tag["cause"] in ("http_request_denied", "unknown")
         claimed = self._take(client, message, _destination(flow) if hidden else None)
-        return {**tag, **claimed.tag} if hidden and claimed is not None else tag
+        return with_failure(tag, claimed.tag) if hidden and claimed is not None else tag
 
     def _starved(self, flow: mflow.Flow) -> bool:
         """Whether the client of a flow waited for mitmproxy, and not for the server."""

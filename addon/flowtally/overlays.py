@@ -27,6 +27,7 @@ from .encoding import decode
 from .headers import value_of
 from .redaction import Urls
 from .vocabulary import GRPC_STATUSES
+from .vocabulary import METHODS
 from .vocabulary import Tag
 from .vocabulary import close_name
 
@@ -45,6 +46,8 @@ _DOCUMENT = (
 )
 MAX_DOCUMENT = 4096
 """Characters at the beginning of a GraphQL document that are looked at."""
+MAX_BATCH = 100
+"""How many GraphQL queries of a batch are looked at."""
 
 
 class Found(NamedTuple):
@@ -74,7 +77,7 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
         content_type = value_of(response.data.headers, b"content-type") or b""
         kind = _kind(content_type[: redaction.MAX_TEXT])
         if kind == "json":
-            found = graphql_error(flow.request, response)
+            found = graphql_error(flow.request, response, urls)
         elif kind:
             return _grpc(flow, tag, kind, urls)
     found = found or _cors_or_interim(flow, tag, urls)
@@ -159,7 +162,9 @@ def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
 # --- GraphQL ---
 
 
-def graphql_error(request: http.Request, response: http.Response) -> Found | None:
+def graphql_error(
+    request: http.Request, response: http.Response, urls: Urls = "redacted"
+) -> Found | None:
     """A query whose answer holds errors (GraphQL specification §7.1), or a batch of such."""
     question = request.data.content
     if request.data.method != b"POST" or not question or b'"query"' not in question[:MAX_BODY]:
@@ -176,7 +181,7 @@ def graphql_error(request: http.Request, response: http.Response) -> Found | Non
     if not failed:
         return None
     count = sum(errors for _, errors in failed)
-    name = _operation(failed[0][0])
+    name = _operation(failed[0][0]) if urls != "origin" else ""  # the client chose it
     return Found("graphql_error", name, f"{count} error{'s' if count > 1 else ''}")
 
 
@@ -185,7 +190,7 @@ def _failed(question: Any, answer: Any) -> Iterator[tuple[dict[str, Any], int]]:
     questions = question if isinstance(question, list) else [question]
     answers = answer if isinstance(answer, list) else [answer]
     # Some servers refuse a batch with one answer to it all.
-    for one, its_answer in zip(questions, answers, strict=False):
+    for one, its_answer in zip(questions[:MAX_BATCH], answers, strict=False):
         if isinstance(one, dict) and _document(one):
             errors = its_answer.get("errors") if isinstance(its_answer, dict) else None
             if isinstance(errors, list) and errors:
@@ -235,7 +240,10 @@ def cors_blocked(flow: http.HTTPFlow, origin: str, tag: Tag, urls: Urls) -> Foun
     reason, what = cors.blocked(flow, origin)
     if not reason:
         return None
-    # A method or header is no secret, but a name that the page chose.
+    # A header's name is no secret, but a name that the page chose; nor is a method, in whatever
+    # letters: the wrong ones are why it is not permitted.
+    if reason == "method_not_allowed" and what.upper() not in METHODS:
+        what = redaction.method(what, urls)
     detail = redaction.printable(what, redaction.MAX_TOKEN) if urls != "origin" else ""
     return Found("cors_blocked", reason, detail, "proxy" if by_proxy else "")
 

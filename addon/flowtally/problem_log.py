@@ -39,7 +39,9 @@ class ProblemLog:
     def tell(self, tag: Tag, entry: Record, client: Any) -> None:
         """Write a problem's line. `client`: the address (`peername`) that mitmproxy puts before
         it."""
-        if "background" in tag or tag.get("reason") == COLLATERAL:
+        # Of a complete response the reason may be a word that the client chose.
+        collateral = tag.get("outcome") == "error" and tag.get("reason") == COLLATERAL
+        if "background" in tag or collateral:
             return  # nobody's problem, or told of already
         times = self._count(tag, entry)
         if times != 10 ** (len(str(times)) - 1):

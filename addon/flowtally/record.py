@@ -34,6 +34,8 @@ Record = dict[str, Any]
 
 MAX_ID = 64
 """Longest flow id that is kept, in characters: mitmproxy's are UUIDs, a file's may be anything."""
+MAX_TARGET = 8192
+"""How much of a request's target is looked at, in bytes: no more of it than MAX_URL is kept."""
 MAX_MEDIA_TYPE = 100
 """Longest media type that is kept, in characters; registered ones are shorter (RFC 6838 §4.2)."""
 
@@ -210,7 +212,7 @@ def _token(data: bytes) -> str:
 def _url(data: http.RequestData, host: str, urls: Urls) -> str:
     if data.method == b"CONNECT":
         return f"{host}:{data.port}"
-    target = "" if urls == "origin" else data.path.decode("utf-8", "replace")
+    target = "" if urls == "origin" else data.path[:MAX_TARGET].decode("utf-8", "replace")
     if target == "*":  # OPTIONS * asks about the server as a whole, RFC 9112 §3.2.4
         target = ""
     if urls == "redacted" and redaction.may_need_redaction(target):
@@ -258,7 +260,8 @@ def _dns_fields(record: Record, flow: dns.DNSFlow) -> float:
     if request.questions:
         question = request.questions[0]
         record["method"] = dns_types.to_str(question.type)
-        record["host"] = redaction.printable(question.name, redaction.MAX_HOST)
+        # The root has a name without a letter.
+        record["host"] = redaction.printable(question.name, redaction.MAX_HOST) or "."
     if server.address:
         record["port"] = server.address[1]
     started = ended = request.timestamp or flow.timestamp_created
@@ -276,7 +279,8 @@ def _dns_fields(record: Record, flow: dns.DNSFlow) -> float:
 def _stream_fields(record: Record, flow: mflow.Flow) -> float:
     server = flow.server_conn
     if server.address:
-        record["host"] = redaction.printable(str(server.address[0]), redaction.MAX_HOST)
+        if host := redaction.printable(str(server.address[0]), redaction.MAX_HOST):
+            record["host"] = host
         record["port"] = server.address[1]
     started = flow.timestamp_created
     ended = started

@@ -49,7 +49,9 @@ _HEXADECIMAL = r"\([0-9a-f]{8,}(?:\)|$)"
 _SCHEME = r"(Invalid request scheme: )(.*)"
 _REASON_PHRASE = r"(Upstream proxy \S+ refused HTTP CONNECT request: \d+)(.*)"
 _CERTIFICATE_NAMES = r"(hostname '[^']*' doesn't match ).*"
-_URL = r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s<>]+"  # a password may hold quotes
+# A scheme has an end: else a long word would be read again from each of its letters. A password may
+# hold quotes.
+_URL = r"[a-zA-Z][a-zA-Z0-9+.-]{0,31}://[^\s<>]+"
 _MATRIX_VALUE = r"(;|%3B)([^;/=%]*)(=|%3D)(?:(?!%3B)[^;/])*"
 # Each begins where a word does: else a long word without an end would be read again and again.
 _JSON_WEB_TOKEN = (  # RFC 7519 §3, RFC 7516 §3.1

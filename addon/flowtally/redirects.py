@@ -40,9 +40,11 @@ _SAFE = "!#$%&'()*+,/:;=?@[]~"
 class Chain:
     """One client's way from redirect to redirect."""
 
-    __slots__ = ("came_back", "length", "seen", "time", "told")
+    __slots__ = ("by_get", "came_back", "length", "seen", "time", "told")
 
     def __init__(self) -> None:
+        self.by_get = False
+        """Nobody follows its last redirect but with GET or HEAD."""
         self.length = 0
         self.time = 0.0
         """When the last redirect arrived, Unix time."""
@@ -67,6 +69,8 @@ def normalize(url: str, base: str = "") -> str:
         return ""
     if parts.scheme not in DEFAULT_PORTS or not host:
         return ""
+    if ":" in host:  # an IPv6 address, whose brackets `hostname` leaves out
+        host = f"[{host}]"
     path = quote(parts.path or "/", _SAFE, errors="replace")
     query = quote(parts.query, _SAFE, errors="replace")
     return (
@@ -93,20 +97,33 @@ class Redirects:
         nearly all, nobody has to look at the URL."""
         return (client, host.lower()) in self._hosts
 
-    def follow(self, client: str, url: str, location: str, time: float, limit: int) -> str:
+    def follow(
+        self,
+        client: str,
+        url: str,
+        location: str,
+        time: float,
+        limit: int,
+        *,
+        method: str = "GET",
+        status: int = 302,
+    ) -> str:
         """Take in one redirect response; a cause if the chain reaches the limit with it, else "".
 
         `client`: the client's address without port. `url`: what was requested. `location`: the
         header's value. `time`: of the response, Unix time. `limit`: how many redirects in a row are
         too many; browsers give up at the response that is the 20th (Fetch standard, HTTP-redirect
-        fetch), without asking for what it names.
+        fetch), without asking for what it names. `method` of the request and `status` of the
+        response: what was a POST is followed with GET (RFC 9110 §15.4), so that a client that
+        follows nothing may post a form again and again.
         """
         if len(url) > MAX_LENGTH or len(location) > MAX_LENGTH:
             return ""
         url = normalize(url)
-        chain = self._take((client, url), time) or Chain()
+        chain = self._take((client, url), time, method) or Chain()
         chain.length += 1
         chain.time = time
+        chain.by_get = status == 303 or (status in (301, 302) and method == "POST")
         target = normalize(location, url)
         if not chain.told:
             if len(chain.seen) < MAX_URLS:
@@ -121,15 +138,19 @@ class Redirects:
         chain.seen.clear()
         return "redirect_loop" if chain.came_back else "too_many_redirects"
 
-    def answered(self, client: str, url: str, time: float) -> None:
+    def answered(self, client: str, url: str, time: float, method: str = "GET") -> None:
         """Take in a response that is no redirect: it ends the chain that led to `url`."""
         if len(url) <= MAX_LENGTH:
-            self._take((client, normalize(url)), time)
+            self._take((client, normalize(url)), time, method)
 
-    def _take(self, key: tuple[str, str], time: float) -> Chain | None:
+    def _take(self, key: tuple[str, str], time: float, method: str) -> Chain | None:
         chains = self._waiting.get(key)
+        gets = method in ("GET", "HEAD")
         while chains:
-            chain = chains.pop(0)
+            at = next((n for n, chain in enumerate(chains) if gets or not chain.by_get), None)
+            if at is None:
+                return None
+            chain = chains.pop(at)
             self._chains -= 1
             if not chains:
                 del self._waiting[key]

@@ -21,6 +21,7 @@ from .classify import classify
 from .classify import exchange_failure
 from .classify import explains
 from .classify import failure_tag
+from .classify import with_failure
 from .classify import with_overlay
 from .connections import Connections
 from .defects import Defects
@@ -149,9 +150,17 @@ class Tagger:
         ended = response.timestamp_end or response.timestamp_start or 0.0
         url = flow.request.pretty_url
         if not location:
-            self._redirects.answered(client, url, ended)
+            self._redirects.answered(client, url, ended, flow.request.method)
             return tag
-        cause = self._redirects.follow(client, url, location, ended, self.max_redirects)
+        cause = self._redirects.follow(
+            client,
+            url,
+            location,
+            ended,
+            self.max_redirects,
+            method=flow.request.method,
+            status=response.status_code,
+        )
         return with_overlay(tag, cause) if cause else tag
 
 
@@ -179,8 +188,8 @@ def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
         return tag
     if explains(cause, tag["cause"]):
         reason = reason if Why(cause, reason) in REASONS else ""
-        detail = redaction.printable(str(saved.get("detail", "")))
-        tag |= failure_tag(cause, detail, "", reason)
+        detail = redaction.printable(str(saved.get("detail", ""))) or tag.get("detail", "")
+        tag = with_failure(tag, failure_tag(cause, detail, "", reason))
     elif cause == tag["cause"] and reason in _SEEN_LIVE:
         tag |= _why(cause, reason)
     return tag

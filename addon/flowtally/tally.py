@@ -391,11 +391,18 @@ class Tally:
 
     def _add_answer(self, record: Record) -> None:
         """Count that a request answered the challenge of an earlier one, wherever that one was
-        counted: it was the same request, and got another answer."""
+        counted: it was the same request, and got another answer.
+
+        But for a CONNECT: where a proxy's challenge is answered in what is no plain http, the
+        client had asked for the tunnel, of which the first flow in it tells.
+        """
         status = record.get("challenge", 401)
         asked = {"time", "method", "url", "host", "port"} & record.keys()
-        challenge = {name: record[name] for name in asked}
-        challenge |= {"kind": "http", **(STATUS_TAGS.get(status) or status_tag(status))}
+        challenge = {"kind": "http"} | {name: record[name] for name in asked}
+        if status == 407 and not record.get("url", "").startswith("http://"):
+            address = f"{record.get('host', '')}:{record.get('port')}"
+            challenge |= {"kind": "connect", "method": "CONNECT", "url": address}
+        challenge |= STATUS_TAGS.get(status) or status_tag(status)
         for rows in self.tables.values():
             if (key := rows.key(challenge)) is not None:
                 row = rows.get(key)
