@@ -33,6 +33,7 @@ from .situation import http_situation
 from .situation import stream_situation
 from .vocabulary import CAUSES
 from .vocabulary import CLIENT_GAVE_UP
+from .vocabulary import CRASHED
 from .vocabulary import GAVE_UP
 from .vocabulary import NOBODY
 from .vocabulary import REASONS
@@ -117,7 +118,7 @@ def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:
     if code == 101 and not rules.raw_tcp:
         return {
             **_head(response, rules),
-            **failure_tag("http_upgrade_failed", "no protocol is enabled to upgrade to"),
+            **failure_tag(Why("http_upgrade_failed"), "no protocol is enabled to upgrade to"),
         }
     ready = rules.statuses.get(code)
     return ready.copy() if ready is not None else vocabulary.status_tag(code)
@@ -156,7 +157,7 @@ def unfinished(flow: mflow.Flow, rules: Rules) -> Tag:
 
 def unanswered_query() -> Tag:
     """The tag of a DNS query whose client went away without an answer."""
-    return failure_tag("dns_timeout", "the name server did not answer")
+    return failure_tag(Why("dns_timeout"), "the name server did not answer")
 
 
 def exchange_failure(
@@ -177,64 +178,72 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
     A request line of three words that ends in an HTTP version is a request whose target is no URL;
     any other is no HTTP at all.
     """
-    why = row.client
     if request_line := re.match(_REQUEST_LINE, text[:8192]):
         method, target = request_line.groups()
         if rules.urls != "full" and method not in vocabulary.METHODS:
             method = redaction.NOT_KEPT
         target = redaction.redact(target, rules.urls)
         detail = redaction.printable(f"Bad HTTP request line: {method} {target}".rstrip())
-        return failure_tag("invalid_url", detail)
+        return failure_tag(Why("invalid_url"), detail)
     if rules.urls == "full" and (first := re.match(_FIRST_WORD, text)):
         detail = redaction.printable(f"{first.group(1)}{first.group(2)} (bytes not kept)")
-        return failure_tag(why.cause, detail, "", why.reason)
-    return failure_tag(why.cause, redaction.detail(text, rules.urls), "", why.reason)
+        return failure_tag(row.client, detail)
+    return failure_tag(row.client, redaction.detail(text, rules.urls))
 
 
 def task_failure(exception: BaseException, rules: Rules) -> Tag:
     """What it means that the task of a connection to a server died of an exception."""
     text = f"{type(exception).__name__}: {exception}"
     row = vocabulary.find_message(vocabulary.TASK_MESSAGES, text)
-    why = row.client if row is not None else Why("proxy_internal_error", "handler_crashed")
+    why = row.client if row is not None else CRASHED
     # What follows is a backtrace of mitmproxy_rs.
     detail = redaction.detail(str(exception).split("\n", 1)[0] or text, rules.urls)
-    return failure_tag(why.cause, detail, "", why.reason)
+    return failure_tag(why, detail)
 
 
 def noted_failure(note: Note, rules: Rules) -> Tag:
     """What a note means if no flow came of it."""
-    why = note.message.client
-    return failure_tag(why.cause, redaction.detail(note.text, rules.urls), "", why.reason)
+    return failure_tag(note.message.client, redaction.detail(note.text, rules.urls))
 
 
-def failure_tag(cause: str, detail: str, side: str = "", reason: str = "") -> Tag:
-    """The tag of an exchange that broke for this cause, or that its client cancelled.
+def failure_tag(why: Why, detail: str, side: str = "") -> Tag:
+    """The tag of an exchange that broke, or that its client cancelled.
 
-    `side`: where the evidence tells another than that of the cause and `reason`.
+    `side`: where the evidence tells another than that of the cause and reason.
     """
-    error = CAUSES[cause].error
-    return {
-        "outcome": "error" if error else "cancelled",
-        **_why_fields(cause, detail, side, reason),
-    }
+    outcome = "error" if CAUSES[why.cause].error else "cancelled"
+    return {"outcome": outcome, **_why_fields(why, detail, side)}
 
 
-def with_overlay(tag: Tag, cause: str, detail: str = "", side: str = "", reason: str = "") -> Tag:
+def with_overlay(tag: Tag, why: Why, detail: str = "", side: str = "") -> Tag:
     """The tag of a complete response that is a failure all the same: its status, and why.
 
     A status that is an error by itself keeps its code, -3.
     """
-    found = {**tag, **_why_fields(cause, detail, side, reason)}
+    found = {**tag, **_why_fields(why, detail, side)}
     if tag.get("error_code") is not None:
         found["error_code"], found["error_name"] = tag["error_code"], tag["error_name"]
     return found
 
 
-def _why_fields(cause: str, detail: str, side: str, reason: str) -> Tag:
-    fields = {**vocabulary.error_fields(cause), "cause": cause}
-    if reason:
-        fields["reason"] = reason
-    fields["side"] = side or vocabulary.side_of(Why(cause, reason))
+def with_reason(tag: Tag, reason: str) -> Tag:
+    """The tag of a failure for whose cause something else gives the reason. The side is the one
+    that the evidence told, unless the reason knows better."""
+    why = Why(tag["cause"], reason)
+    return {**tag, "reason": reason, "side": _own_side(why) or tag["side"]}
+
+
+def _own_side(why: Why) -> str:
+    """The side of a reason that is another than its cause's; else ""."""
+    known = REASONS.get(why)
+    return known.side if known and known.side != CAUSES[why.cause].side else ""
+
+
+def _why_fields(why: Why, detail: str, side: str) -> Tag:
+    fields = {**vocabulary.error_fields(why.cause), "cause": why.cause}
+    if why.reason:
+        fields["reason"] = why.reason
+    fields["side"] = side or vocabulary.side_of(why)
     if detail:
         fields["detail"] = detail
     return fields
@@ -258,10 +267,11 @@ def _websocket(flow: http.HTTPFlow, rules: Rules, note: Note | None) -> Tag:
         if note is not None and _is_inactivity(note):
             tag |= _noted_timeout(note, Situation(head=True))
         elif websocket.closed_by_client:
-            tag |= failure_tag(vocabulary.CANCELLED, "WebSocket connection cut off by the client")
+            detail = "WebSocket connection cut off by the client"
+            tag |= failure_tag(Why(vocabulary.CANCELLED), detail)
         else:
             detail = "WebSocket connection cut off by the server"
-            tag |= failure_tag("connection_terminated", detail)
+            tag |= failure_tag(Why("connection_terminated"), detail)
     else:
         tag["outcome"] = "status"
     tag["close_code"] = code
@@ -279,7 +289,7 @@ def _dns(flow: dns.DNSFlow, rules: Rules) -> Tag:
     if code == response_codes.NOERROR:
         return {"outcome": "ok"}
     name = response_codes.to_str(code)
-    return failure_tag("dns_error", name, "", name.lower() if name.isalpha() else "")
+    return failure_tag(Why("dns_error", name.lower() if name.isalpha() else ""), name)
 
 
 def _head(response: http.Response, rules: Rules) -> Tag:
@@ -343,10 +353,10 @@ def _tag_failure(
         if explains(noted.cause, cause):
             cause, reason = noted
             detail = f"{detail} ({redaction.detail(note.text, rules.urls)})"
-    if (own := REASONS.get(Why(cause, reason))) and own.side != CAUSES[cause].side:
-        side = ""  # the reason knows better whose fault it is
-    # A TLS error of the client's own handshake is not the server's.
-    return failure_tag(cause, redaction.printable(detail), side, reason)
+    why = Why(cause, reason)
+    # A TLS error of the client's own handshake is not the server's; but a reason may know better
+    # whose fault it is.
+    return failure_tag(why, redaction.printable(detail), _own_side(why) or side)
 
 
 def _why(row: Message | None, situation: Situation) -> tuple[Why, bool]:
@@ -406,7 +416,7 @@ def _noted_timeout(note: Note, situation: Situation) -> Tag:
     reason = note.message.server_before_head.reason
     side = "client" if situation.uploading else ""  # it is its turn to send
     # What else stands in the line describes the connection.
-    return failure_tag(_timeout(situation), note.message.text, side, reason)
+    return failure_tag(Why(_timeout(situation), reason), note.message.text, side)
 
 
 @lru_cache(maxsize=256)

@@ -46,6 +46,7 @@ from .vocabulary import CANCELLED
 from .vocabulary import CAPTURE_INCOMPLETE
 from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
+from .vocabulary import Why
 
 MAX_FAILURES_OF_A_CLIENT = 100
 """How many unclaimed failures of one client are kept; the oldest becomes an event first."""
@@ -286,7 +287,7 @@ class Failures:
         if not self.answers.is_surplus(client, server, now):
             return []
         detail = redaction.detail(message, self.rules.urls)
-        tag = failure_tag("http_protocol_error", detail, reason="surplus_bytes")
+        tag = failure_tag(Why("http_protocol_error", "surplus_bytes"), detail)
         return [Failure("", now, tag, client, *_address(server))]
 
     def _invalid_dns(self, client: Client, message: str) -> list[Failure]:
@@ -296,9 +297,9 @@ class Failures:
             return []
         detail = redaction.detail(message, self.rules.urls)
         if isinstance(peer, connection.Client):
-            tag = failure_tag("http_request_error", detail, reason="malformed_dns")
+            tag = failure_tag(Why("http_request_error", "malformed_dns"), detail)
             return [Failure("", self._clock(), tag, client)]
-        tag = failure_tag("dns_error", detail, reason="malformed_answer")
+        tag = failure_tag(Why("dns_error", "malformed_answer"), detail)
         return [Failure("", self._clock(), tag, client, *_address(peer), server=peer)]
 
     def error_line(
@@ -315,7 +316,7 @@ class Failures:
             detail = redaction.detail(f"{type(exception).__name__}: {exception}", self.rules.urls)
         else:
             detail = redaction.detail(message.split("\n", 1)[0], self.rules.urls)
-        tag = failure_tag(why.cause, detail, reason=why.reason)
+        tag = failure_tag(why, detail)
         return [Failure("", now, tag, None)]
 
     def error_response(self, client: Client, message: str, method: bytes = b"") -> list[Failure]:
@@ -327,7 +328,7 @@ class Failures:
             return []
         if method == PREFACE_METHOD:
             detail = "the client began with the preface of cleartext HTTP/2"
-            tag = failure_tag("http_request_error", detail, "", "h2c")
+            tag = failure_tag(Why("http_request_error", "h2c"), detail)
         else:
             tag = exchange_failure(message, Situation(), self.rules)
         return [Failure(message, self._clock(), tag, client)]
@@ -380,7 +381,7 @@ class Failures:
             tag = handshake_failure(silent.message, Situation(), self.rules)
             return Failure("", silent.since, tag, silent.client, silent.host, silent.port)
         detail = "the client left without a request right after the TLS handshake"
-        tag = failure_tag("client_tls_rejected", detail, reason="after_handshake")
+        tag = failure_tag(Why("client_tls_rejected", "after_handshake"), detail)
         return Failure("", silent.since, tag, silent.client, silent.host, silent.port)
 
     # --- what flows claim ---
@@ -402,7 +403,7 @@ class Failures:
             del self._notes[client]  # it explains this flow, or nothing
         if tag.get("cause") == CANCELLED and self._starved(flow):
             text = "the client left before mitmproxy had a file descriptor for it"
-            return {**tag, **failure_tag(OUT_OF_FILES.cause, text, reason=OUT_OF_FILES.reason)}
+            return {**tag, **failure_tag(OUT_OF_FILES, text)}
         if "cause" not in tag or client not in self._unclaimed:
             return tag
         message = (flow.error.msg if flow.error else flow.server_conn.error) or ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from mitmproxy import http
 
+from .classify import with_reason
 from .vocabulary import COLLATERAL
 from .vocabulary import REASONS
 from .vocabulary import Tag
@@ -80,7 +81,7 @@ class Faults:
         self.broke(connection, flow.id)
         if self._culprits.get(connection, flow.id) == flow.id:
             return tag
-        return {**tag, "reason": COLLATERAL}
+        return with_reason(tag, COLLATERAL)
 
 
 def _ends_connection(message: str) -> bool:

@@ -27,6 +27,7 @@ from .encoding import decode
 from .redaction import Urls
 from .vocabulary import GRPC_STATUSES
 from .vocabulary import Tag
+from .vocabulary import Why
 from .vocabulary import close_name
 
 NO_FAILURE = frozenset((1000, 1001, 1005))
@@ -46,11 +47,10 @@ MAX_DOCUMENT = 4096
 """Characters at the beginning of a GraphQL document that are looked at."""
 
 
-class Found(NamedTuple):
+class Overlay(NamedTuple):
     """Why a complete response is a failure."""
 
-    cause: str
-    reason: str = ""
+    why: Why
     detail: str = ""
     side: str = ""
     """Empty: the side of the cause and reason."""
@@ -64,7 +64,7 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
     """
     if flow.websocket is not None:
         found = websocket_error(flow.websocket, urls)
-        return tag if found is None else with_overlay(tag, *_fields(found))
+        return tag if found is None else with_overlay(tag, *found)
     response = flow.response
     assert response is not None
     found = None
@@ -76,14 +76,10 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
         elif kind:
             return _grpc(flow, tag, kind, urls)
     found = found or _cors_or_interim(flow, tag, urls)
-    return tag if found is None else with_overlay(tag, *_fields(found))
+    return tag if found is None else with_overlay(tag, *found)
 
 
-def _fields(found: Found) -> tuple[str, str, str, str]:
-    return found.cause, found.detail, found.side, found.reason
-
-
-def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Found | None:
+def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Overlay | None:
     # Not Headers.get(), which looks at all of them, in Python, for each flow.
     fields = dict(flow.request.data.headers.fields)
     origin = fields.get(b"origin") or fields.get(b"Origin")
@@ -118,28 +114,25 @@ def _grpc(flow: http.HTTPFlow, tag: Tag, kind: grpc_status.Kind, urls: Urls) -> 
         return {
             **tag,
             **failure_tag(
-                "http_response_incomplete",
+                Why("http_response_incomplete", "no_grpc_status"),
                 "the gRPC answer ended without a grpc-status",
-                reason="no_grpc_status",
             ),
         }
     else:
         found = None
     found = found or _cors_or_interim(flow, tag, urls)
-    return tag if found is None else with_overlay(tag, *_fields(found))
+    return tag if found is None else with_overlay(tag, *found)
 
 
-def grpc_error(status: grpc_status.Status, urls: Urls) -> Found | None:
+def grpc_error(status: grpc_status.Status, urls: Urls) -> Overlay | None:
     """A call that did not end with status 0 (gRPC, Status codes and their use in gRPC)."""
     number = status.number
     if number == 0:
         return None
     detail = redaction.peer_text(status.message, urls)
-    if number is None or number not in GRPC_STATUSES:
-        # Clients take what they do not know for `unknown`.
-        return Found("grpc_error", GRPC_STATUSES[2].name, detail, GRPC_STATUSES[2].side)
-    known = GRPC_STATUSES[number]
-    return Found("grpc_error", known.name, detail, known.side)
+    # Clients take what they do not know for `unknown`, 2.
+    known = GRPC_STATUSES.get(2 if number is None else number, GRPC_STATUSES[2])
+    return Overlay(Why("grpc_error", known.name), detail, known.side)
 
 
 def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
@@ -159,7 +152,7 @@ def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
 # --- GraphQL ---
 
 
-def graphql_error(request: http.Request, response: http.Response) -> Found | None:
+def graphql_error(request: http.Request, response: http.Response) -> Overlay | None:
     """A query whose answer holds errors (GraphQL specification §7.1), or a batch of such."""
     question = request.data.content
     if request.data.method != b"POST" or not question or b'"query"' not in question[:MAX_BODY]:
@@ -177,7 +170,7 @@ def graphql_error(request: http.Request, response: http.Response) -> Found | Non
         return None
     count = sum(errors for _, errors in failed)
     name = _operation(failed[0][0])
-    return Found("graphql_error", name, f"{count} error{'s' if count > 1 else ''}")
+    return Overlay(Why("graphql_error", name), f"{count} error{'s' if count > 1 else ''}")
 
 
 def _failed(question: Any, answer: Any) -> Iterator[tuple[dict[str, Any], int]]:
@@ -209,7 +202,7 @@ def _operation(query: dict[str, Any]) -> str:
 # --- WebSocket ---
 
 
-def websocket_error(websocket: WebSocketData, urls: Urls) -> Found | None:
+def websocket_error(websocket: WebSocketData, urls: Urls) -> Overlay | None:
     """A WebSocket that was closed with an error.
 
     Where mitmproxy refuses a frame (wsproto's ParseFailed), it closes with 1002 or 1007 and notes
@@ -221,13 +214,13 @@ def websocket_error(websocket: WebSocketData, urls: Urls) -> Found | None:
     by = websocket.closed_by_client
     side = "" if by is None else "client" if by else "server"
     detail = redaction.peer_text(websocket.close_reason or "", urls)
-    return Found("websocket_error", close_name(code), detail, side)
+    return Overlay(Why("websocket_error", close_name(code)), detail, side)
 
 
 # --- HTTP ---
 
 
-def cors_blocked(flow: http.HTTPFlow, origin: str, tag: Tag, urls: Urls) -> Found | None:
+def cors_blocked(flow: http.HTTPFlow, origin: str, tag: Tag, urls: Urls) -> Overlay | None:
     """An answer that the browser keeps from the page (Fetch standard, CORS protocol)."""
     by_proxy = "answered_by" in tag
     if by_proxy and "error_code" in tag:
@@ -237,10 +230,10 @@ def cors_blocked(flow: http.HTTPFlow, origin: str, tag: Tag, urls: Urls) -> Foun
         return None
     # A method or header is no secret, but a name that the page chose.
     detail = redaction.printable(what, redaction.MAX_TOKEN) if urls != "origin" else ""
-    return Found("cors_blocked", reason, detail, "proxy" if by_proxy else "")
+    return Overlay(Why("cors_blocked", reason), detail, "proxy" if by_proxy else "")
 
 
-def interim_response(flow: http.HTTPFlow, tag: Tag) -> Found | None:
+def interim_response(flow: http.HTTPFlow, tag: Tag) -> Overlay | None:
     """A 1xx that mitmproxy passed on as if it were the final answer, which is lost (RFC 9110 §15.2;
     proxy/layers/http/_http1.py, Http1Client.read_headers knows no interim responses)."""
     response = flow.response
@@ -249,4 +242,4 @@ def interim_response(flow: http.HTTPFlow, tag: Tag) -> Found | None:
         return None
     if response.is_http2 or response.is_http3 or flow.server_conn.timestamp_start is None:
         return None  # from a HAR: it came to another client
-    return Found("interim_response")
+    return Overlay(Why("interim_response"))

@@ -25,6 +25,7 @@ from .classify import exchange_failure
 from .classify import explains
 from .classify import failure_tag
 from .classify import with_overlay
+from .classify import with_reason
 from .connections import Connections
 from .defects import Defects
 from .failures import Failure
@@ -40,7 +41,6 @@ from .vocabulary import REDIRECT_CODES
 from .vocabulary import TIMED_OUT
 from .vocabulary import Tag
 from .vocabulary import Why
-from .vocabulary import side_of
 
 RACE = 1.0
 """Seconds after a request within which the end of a kept-alive connection, under way when the
@@ -147,7 +147,7 @@ class Tagger:
             and error.timestamp - (flow.request.timestamp_end or 0.0) <= RACE
             and self.connections.were_used(server)
         ):
-            tag = {**tag, **_why("connection_terminated", "reused_connection")}
+            tag = with_reason(tag, "reused_connection")
         return self.faults.with_collateral(flow, tag)
 
     def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
@@ -166,7 +166,7 @@ class Tagger:
             self._redirects.answered(client, url, ended)
             return tag
         cause = self._redirects.follow(client, url, location, ended, self.max_redirects)
-        return with_overlay(tag, cause) if cause else tag
+        return with_overlay(tag, Why(cause)) if cause else tag
 
 
 def _client_of(flow: mflow.Flow) -> str:
@@ -194,9 +194,9 @@ def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
     if explains(cause, tag["cause"]):
         reason = reason if Why(cause, reason) in REASONS else ""
         detail = redaction.printable(str(saved.get("detail", "")))
-        tag |= failure_tag(cause, detail, "", reason)
-    elif cause == tag["cause"] and reason in _SEEN_LIVE:
-        tag |= _why(cause, reason)
+        return tag | failure_tag(Why(cause, reason), detail)
+    if cause == tag["cause"] and reason in _SEEN_LIVE:
+        return with_reason(tag, reason)
     return tag
 
 
@@ -212,10 +212,6 @@ def _note_seen_live(flow: mflow.Flow) -> Note | None:
 
 _SEEN_LIVE = frozenset((COLLATERAL, "reused_connection"))
 """Reasons that only other flows of the session tell."""
-
-
-def _why(cause: str, reason: str) -> Tag:
-    return {"reason": reason, "side": side_of(Why(cause, reason))}
 
 
 def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:

@@ -51,8 +51,8 @@ MAX_DESCRIPTION = 120
 Tag = dict[str, Any]
 """What a flow is tagged with, as plain data: `outcome`, and as far as they have a value `status`,
 `band`, `description`, `error_code`, `error_name`, `cause`, `reason`, `side`, `detail`,
-`close_code`, `close_reason`, `answered_by`, `answers`, `challenge`, `background`. These are fields
-of its record, too."""
+`close_code`, `close_reason`, `grpc_status`, `answered_by`, `answers`, `challenge`, `background`.
+These are fields of its record, too."""
 METADATA_KEY = "flowtally"
 """Where the tag stands in `flow.metadata`."""
 
@@ -138,6 +138,8 @@ GAVE_UP = frozenset(
 """The causes of an exchange that ended because its client had left."""
 CAPTURE_INCOMPLETE = Why("proxy_internal_error", "capture_incomplete")
 """Why flows are missing of a file that mitmproxy did not read to its end."""
+CRASHED = Why("proxy_internal_error", "handler_crashed")
+"""Why something failed where what mitmproxy runs for a connection died of an exception."""
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:
@@ -169,14 +171,14 @@ REASONS: Mapping[Why, Reason] = {
 """What each reason of a cause means."""
 
 
-def _why(cell: str) -> Why:
+def _read_why(cell: str) -> Why:
     """What a cell of a data file says: `cause` or `cause:reason`."""
     cause, _, reason = cell.partition(":")
     return Why(cause, reason)
 
 
 OS_ERRORS: Mapping[tuple[str, int], Why] = {
-    (row["family"], int(row["number"])): _why(row["cause"]) for row in _rows("os_errors.csv")
+    (row["family"], int(row["number"])): _read_why(row["cause"]) for row in _rows("os_errors.csv")
 }
 """(`Errno` or `WinError`, number) → why, for every platform: a saved flow may come from any."""
 
@@ -224,13 +226,16 @@ class Alert(NamedTuple):
 
 
 TLS_ALERTS: Mapping[str, Alert] = {
-    row["name"]: Alert(_why(row["server"]), _why(row["client"])) for row in _rows("tls_alerts.csv")
+    row["name"]: Alert(_read_why(row["server"]), _read_why(row["client"]))
+    for row in _rows("tls_alerts.csv")
 }
 """An alert's registered name → what it means."""
 TLS_ALERT_NAMES: Mapping[int, str] = {
     int(row["number"]): row["name"] for row in _rows("tls_alerts.csv")
 }
-TLS_ERRORS: Mapping[str, Why] = {row["text"]: _why(row["cause"]) for row in _rows("tls_errors.csv")}
+TLS_ERRORS: Mapping[str, Why] = {
+    row["text"]: _read_why(row["cause"]) for row in _rows("tls_errors.csv")
+}
 """What OpenSSL or aioquic says of a handshake or a certificate → why."""
 METHODS = frozenset(row["method"] for row in _rows("methods.csv"))
 """The registered HTTP methods."""
@@ -243,7 +248,7 @@ PROTOCOL_CODES: Mapping[tuple[str, int], str] = {
 def _messages() -> dict[str, list[Message]]:
     found: dict[str, list[Message]] = {}
     for row in _rows("messages.csv"):
-        sides = (_why(row[s]) for s in ("server_before_head", "server_after_head", "client"))
+        sides = (_read_why(row[s]) for s in ("server_before_head", "server_after_head", "client"))
         # The tests check the words of the file.
         message = Message(row["match"], row["text"], *sides)  # type: ignore[arg-type]
         found.setdefault(row["where"], []).append(message)
