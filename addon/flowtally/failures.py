@@ -34,6 +34,7 @@ from .classify import noted_failure
 from .classify import task_failure
 from .handshakes import Handshakes
 from .handshakes import Silent
+from .peers import address_of
 from .situation import PREFACE_METHOD
 from .situation import Situation
 from .situation import handshake_situation
@@ -200,7 +201,7 @@ class Failures:
         message, now = server.error or "", self._clock()
         situation, note = server_situation(client, server, now), self._notes.get(client.peername)
         tag = exchange_failure(message, situation, self.rules, note)
-        events = self._keep(Failure(message, now, tag, client.peername, *_address(server)))
+        events = self._keep(Failure(message, now, tag, client.peername, *address_of(server)))
         # After it is kept: nothing else will come of a client that is gone, to settle it later.
         if client.timestamp_end is not None:
             events += self.client_gone(client.peername)
@@ -215,7 +216,7 @@ class Failures:
         """mitmproxy's task for a connection to a server died, and no hook will tell."""
         self.connected(server)
         tag = task_failure(exception, self.rules)
-        address = _address(server)
+        address = address_of(server)
         return [Failure("", self._clock(), tag, client.peername, *address, server=server)]
 
     def client_refused(self, client: connection.Client) -> list[Failure]:
@@ -227,7 +228,7 @@ class Failures:
     def client_shook_hands(self, client: connection.Client, server: connection.Server) -> None:
         """The TLS handshake with a client is finished, who wants to reach `server`."""
         if client.transport_protocol == "tcp" and client.peername:
-            host, port = _address(server)
+            host, port = address_of(server)
             self.handshakes.finished(client.peername, client.sni or host, port, self._clock())
 
     def client_handshake_failed(
@@ -241,7 +242,7 @@ class Failures:
         if message == "connection closed early" and known:
             return []  # it left because of a failure of the server's
         now = self._clock()
-        host, port = _address(server)
+        host, port = address_of(server)
         if message.startswith(HUNG_UP) and client.peername:
             # Without an alert: perhaps it did not need the connection any more.
             left = Silent(now, client.peername, client.sni or host, port, message)
@@ -288,7 +289,7 @@ class Failures:
             return []
         detail = redaction.detail(message, self.rules.urls)
         tag = failure_tag(Why("http_protocol_error", "surplus_bytes"), detail)
-        return [Failure("", now, tag, client, *_address(server))]
+        return [Failure("", now, tag, client, *address_of(server))]
 
     def _invalid_dns(self, client: Client, message: str) -> list[Failure]:
         """A client or a name server sent a message that is no DNS."""
@@ -300,7 +301,7 @@ class Failures:
             tag = failure_tag(Why("http_request_error", "malformed_dns"), detail)
             return [Failure("", self._clock(), tag, client)]
         tag = failure_tag(Why("dns_error", "malformed_answer"), detail)
-        return [Failure("", self._clock(), tag, client, *_address(peer), server=peer)]
+        return [Failure("", self._clock(), tag, client, *address_of(peer), server=peer)]
 
     def error_line(
         self, logger: str, message: str, exception: BaseException | None
@@ -465,14 +466,9 @@ class Failures:
             else:
                 protocol = "TLS" if attempt.handshake else "TCP"
                 tag["detail"] = f"{protocol} connection to the server still not up"
-            failures.append(Failure("", now, tag, attempt.client, *_address(attempt.server)))
+            failures.append(Failure("", now, tag, attempt.client, *address_of(attempt.server)))
             self._told.add(attempt.server.id)
         return failures
-
-
-def _address(server: connection.Connection) -> tuple[str, int | None]:
-    address = getattr(server, "address", None)
-    return (str(address[0]), int(address[1])) if address else ("", None)
 
 
 def _destination(flow: mflow.Flow) -> tuple[str, int]:

@@ -30,6 +30,8 @@ from .connections import Connections
 from .defects import Defects
 from .failures import Failure
 from .faults import Faults
+from .peers import client_of
+from .peers import requested_host
 from .redirects import Redirects
 from .situation import Situation
 from .situation import saved_tag
@@ -120,7 +122,7 @@ class Tagger:
         sent = (
             bool(self._redirects)
             and isinstance(flow, http.HTTPFlow)
-            and self._redirects.expects(_client_of(flow), _requested_host(flow))
+            and self._redirects.expects(client_of(flow), requested_host(flow))
         )
         return tag if sent else {**tag, "background": whose}
 
@@ -157,8 +159,8 @@ class Tagger:
         assert response is not None
         is_redirect = tag["status"] in REDIRECT_CODES
         location = response.headers.get("location", "") if is_redirect else ""
-        client = _client_of(flow)
-        if not location and not self._redirects.expects(client, _requested_host(flow)):
+        client = client_of(flow)
+        if not location and not self._redirects.expects(client, requested_host(flow)):
             return tag
         ended = response.timestamp_end or response.timestamp_start or 0.0
         url = flow.request.pretty_url
@@ -167,19 +169,6 @@ class Tagger:
             return tag
         cause = self._redirects.follow(client, url, location, ended, self.max_redirects)
         return with_overlay(tag, Why(cause)) if cause else tag
-
-
-def _client_of(flow: mflow.Flow) -> str:
-    """The address of a flow's client without the port; "" where it is not known."""
-    return str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
-
-
-def _requested_host(flow: http.HTTPFlow) -> str:
-    """The host of a request as clients name it. Elsewhere than in these modes, that is only in the
-    Host header, which takes long to look up."""
-    if flow.client_conn.proxy_mode.type_name in ("regular", "upstream"):
-        return flow.request.data.host
-    return flow.request.pretty_host
 
 
 def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
