@@ -24,6 +24,7 @@ from .bodies import decoded
 from .classify import failure_tag
 from .classify import with_overlay
 from .encoding import decode
+from .headers import media_type_of
 from .redaction import Urls
 from .vocabulary import GRPC_STATUSES
 from .vocabulary import Tag
@@ -70,7 +71,7 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
     found = None
     # Calls of gRPC and queries of GraphQL are POSTs: of others, nobody need look at the answer.
     if flow.request.data.method == b"POST":
-        kind = _kind(response.headers.get("content-type", "")[: redaction.MAX_TEXT])
+        kind = _kind(media_type_of(response))
         if kind == "json":
             found = graphql_error(flow.request, response)
         elif kind:
@@ -89,9 +90,8 @@ def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Overlay | Non
 
 
 @lru_cache(maxsize=256)
-def _kind(content_type: str) -> Any:
-    """What a Content-Type promises: a `grpc_status.Kind`, `json`, or None."""
-    media_type = content_type.partition(";")[0].strip().lower()
+def _kind(media_type: str) -> Any:
+    """What a media type promises: a `grpc_status.Kind`, `json`, or None."""
     protocol = re.fullmatch(r"application/(grpc(?:-web(?:-text)?)?)(?:\+.*)?", media_type)
     if protocol:
         return protocol.group(1)

@@ -7,7 +7,6 @@ A record is a dictionary of plain data, as it stands in the session log
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from mitmproxy import connection
@@ -22,8 +21,10 @@ from mitmproxy.udp import UDPMessage
 from mitmproxy.websocket import WebSocketMessage
 
 from . import redaction
+from .headers import EVENT_STREAM
+from .headers import MAX_MEDIA_TYPE
+from .headers import media_type_of
 from .redaction import Urls
-from .situation import EVENT_STREAM
 from .times import milliseconds
 from .times import timestamp
 from .vocabulary import DEFAULT_PORTS
@@ -33,8 +34,6 @@ Record = dict[str, Any]
 
 MAX_ID = 64
 """Longest flow id that is kept, in characters: mitmproxy's are UUIDs, a file's may be anything."""
-MAX_MEDIA_TYPE = 100
-"""Longest media type that is kept, in characters; registered ones are shorter (RFC 6838 §4.2)."""
 
 
 def flow_record(
@@ -172,14 +171,10 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     if response is not None and data.method != b"CONNECT":
         if websocket is None and (size := _body_size(response, error)) is not None:
             record["response_bytes"] = size
-        for name, value in response.data.headers.fields:
-            # Not Headers.get(), which looks at all of them, in Python, for each flow.
-            if len(name) == 12 and name.lower() == b"content-type":
-                if media_type := _media_type(value):
-                    record["media_type"] = media_type
-                    if media_type == EVENT_STREAM:
-                        record["stream"] = True
-                break
+        if media_type := media_type_of(response):
+            record["media_type"] = redaction.printable(media_type, MAX_MEDIA_TYPE)
+            if media_type == EVENT_STREAM:
+                record["stream"] = True
         # With a connection made for this request, the request was sent once that was up.
         server = flow.server_conn
         connected = server.timestamp_tls_setup or server.timestamp_tcp_setup
@@ -222,13 +217,6 @@ def _url(data: http.RequestData, host: str, urls: Urls) -> str:
 
 def _scheme(data: bytes, urls: Urls) -> str:
     return redaction.scheme(data.decode("ascii", "replace"), urls) if data else ""
-
-
-@lru_cache(maxsize=256)
-def _media_type(content_type: bytes) -> str:
-    """The media type of a Content-Type header without parameters (RFC 9110 §8.3.1)."""
-    media_type = content_type.partition(b";")[0].strip().lower().decode("utf-8", "replace")
-    return redaction.printable(media_type, MAX_MEDIA_TYPE)
 
 
 def _body_size(message: http.Message, error: mflow.Error | None) -> int | None:

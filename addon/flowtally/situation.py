@@ -15,22 +15,22 @@ from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 
 from . import internals
+from .headers import EVENT_STREAM
+from .headers import media_type_of
 from .vocabulary import GAVE_UP
 from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
 
 NO_WAIT = float("-inf")
 """The wait of a client that cannot be shown to have waited for the server."""
-EVENT_STREAM = "text/event-stream"
-"""The media type of a response that is endless by nature (HTML standard, server-sent events)."""
 
 # gRPC over HTTP/2, "Timeout": at most eight digits and a unit, in seconds.
 _GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 # Clients round the header up, and reset a little before the time is over.
 _DEADLINE_SHARE, _DEADLINE_SECONDS = 0.02, 0.03
 
-
 PREFACE_METHOD = b"PRI"
+"""The method of the preface of HTTP/2 (RFC 9113 §3.4), if it is read as a request of HTTP/1."""
 
 
 class Situation(NamedTuple):
@@ -76,7 +76,7 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
     if gone is not None and request.timestamp_start < gone < ended and not flow.is_replay:
         ended = gone  # the hook of some addon was slow to let go of the flow
     response = flow.response
-    endless = response is not None and _is_event_stream(response)
+    endless = response is not None and media_type_of(response) == EVENT_STREAM
     # mitmproxy never tells when a CONNECT is complete, which has no body.
     uploading = request.timestamp_end is None and request.method != "CONNECT"
     return Situation(
@@ -195,11 +195,6 @@ def _is_overdue(request: http.Request, ended: float) -> bool:
     # Of a very short one, half of it at least must be over.
     early = min(_DEADLINE_SHARE * deadline + _DEADLINE_SECONDS, deadline / 2)
     return ended - request.timestamp_start >= deadline - early
-
-
-def _is_event_stream(response: http.Response) -> bool:
-    content_type: str = response.headers.get("content-type", "")
-    return content_type.partition(";")[0].strip().lower() == EVENT_STREAM
 
 
 def _is_buffered(flow: http.HTTPFlow) -> bool:
