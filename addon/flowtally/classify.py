@@ -22,7 +22,6 @@ from mitmproxy import tcp
 from mitmproxy import udp
 from mitmproxy.net.dns import response_codes
 
-from . import internals
 from . import redaction
 from . import texts
 from . import vocabulary
@@ -49,9 +48,6 @@ connects to the proxy, mitmproxy's when the first byte of the request is there."
 _FIRST_WORD = r"(Bad HTTP request line: )b['\"]([^\s'\"\\]{1,32})"
 _REQUEST_LINE = r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$"
 
-# What mitmproxy says of a stream, whoever closed it, proxy/layers/http/_http2.py and _http3.py.
-_BY_CLIENT = ("stream reset by client", "stream closed by client")
-_CANCELS = ("(CANCEL)", "(H3_REQUEST_CANCELLED)")
 # Said of a connection to an upstream proxy, these mean that the proxy cannot be used (RFC 9209
 # §2.3.4).
 _NOT_REACHED = frozenset(
@@ -312,7 +308,7 @@ def _tag_failure(
     if situation.quic and (code := rules.quic_closes.get(message)) is not None:
         words, message = message, texts.quic_code(code)
     # Another addon's words: mitmproxy's own addon forbids one thing.
-    known = not situation.denied or message.startswith(internals.SELF_CONNECT)
+    known = not situation.denied or message.startswith(texts.SELF_CONNECT)
     row = read(message) if known else None
     foreign = (
         known and row is None and situation.quic and bool(message)
@@ -324,8 +320,7 @@ def _tag_failure(
         if with_client:
             situation = situation._replace(side="client")
     (cause, reason), by_client = _why(row, situation)
-    cancelled = message.startswith(_BY_CLIENT) and message.endswith(_CANCELS)
-    if cancelled and not by_client and situation.overdue:
+    if situation.overdue and not by_client and texts.cancels_stream(message):
         cause = CLIENT_GAVE_UP  # both ends know the deadline, and either may be the first
     if not known and message:
         cause, reason = "http_request_denied", ""

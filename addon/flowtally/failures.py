@@ -40,7 +40,7 @@ from .situation import Situation
 from .situation import handshake_situation
 from .situation import hanging_situation
 from .situation import server_situation
-from .surplus import Answers
+from .surplus import LastAnswers
 from .troubles import OUT_OF_FILES
 from .troubles import Troubles
 from .vocabulary import CANCELLED
@@ -55,13 +55,6 @@ MAX_NOTES = 1000
 """How many clients' notes are kept."""
 MAX_SETTLED = 100
 """How many clients are remembered whose failures have become events."""
-
-SURPLUS = "Unexpected data from server: "
-"""proxy/layers/http/_http1.py, Http1Client.read_headers; the bytes follow."""
-INVALID_DNS = " sent an invalid message: "
-"""proxy/layers/dns.py, DNSLayer.state_query; before it stands the connection."""
-HUNG_UP = "The client disconnected during the handshake"
-"""proxy/layers/tls.py, ClientTLSLayer.on_handshake_error."""
 
 Client = Any
 """A client's address (`peername`). Connections of a replayed flow have no other common name."""
@@ -134,10 +127,10 @@ class Failures:
         rules: Rules,
         open_clients: Callable[[], Container[Client]],
         clock: Callable[[], float] = time.time,
-        answers: Answers | None = None,
+        answers: LastAnswers | None = None,
     ) -> None:
         self.rules = rules
-        self.answers = answers or Answers()
+        self.answers = answers or LastAnswers()
         self.handshakes = Handshakes()
         self._troubles = Troubles()
         self._open_clients = open_clients
@@ -239,11 +232,11 @@ class Failures:
     ) -> list[Failure]:
         """The TLS handshake with a client failed, who had wanted to reach `server`."""
         known = client.peername in self._unclaimed or client.peername in self._settled
-        if message == "connection closed early" and known:
+        if message == texts.CLOSED_EARLY and known:
             return []  # it left because of a failure of the server's
         now = self._clock()
         host, port = address_of(server)
-        if message.startswith(HUNG_UP) and client.peername:
+        if message.startswith(texts.HUNG_UP) and client.peername:
             # Without an alert: perhaps it did not need the connection any more.
             left = Silent(now, client.peername, client.sni or host, port, message)
             self.handshakes.suspect(left, now)
@@ -260,11 +253,11 @@ class Failures:
             # Without file descriptors mitmproxy crashes in many ways: that is said once.
             if self._troubles.starved(self._clock()):
                 return failures
-        if message.startswith(SURPLUS):
+        if message.startswith(texts.SURPLUS):
             return self._surplus(client, message)
-        if INVALID_DNS in message and (failures := self._invalid_dns(client, message)):
+        if texts.INVALID_DNS in message and (failures := self._invalid_dns(client, message)):
             return failures
-        row = texts.tls_log_line(message) if message.startswith("TLS Error:") else None
+        row = texts.tls_log_line(message)
         if row is None:
             row = vocabulary.find_message(vocabulary.NOTE_MESSAGES, message)
         if row is not None:
@@ -294,7 +287,7 @@ class Failures:
     def _invalid_dns(self, client: Client, message: str) -> list[Failure]:
         """A client or a name server sent a message that is no DNS."""
         peer = internals.speaking()
-        if peer is None or not message.startswith(f"{peer}{INVALID_DNS}"):
+        if peer is None or not message.startswith(f"{peer}{texts.INVALID_DNS}"):
             return []
         detail = redaction.detail(message, self.rules.urls)
         if isinstance(peer, connection.Client):
@@ -325,7 +318,7 @@ class Failures:
 
         All but one of these are told otherwise as well.
         """
-        if message != internals.NO_HOST:
+        if message != texts.NO_HOST:
             return []
         if method == PREFACE_METHOD:
             detail = "the client began with the preface of cleartext HTTP/2"
@@ -427,7 +420,7 @@ class Failures:
         addon's and says nothing.
         """
         # A connection that another addon forbade is told with a prefix on the flow.
-        message = message.removeprefix("Connection killed: ")
+        message = message.removeprefix(texts.KILLED)
         claimed: Failure | None = None
         left = []
         for failure in self._unclaimed.pop(client):

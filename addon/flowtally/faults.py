@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from mitmproxy import http
 
+from . import texts
 from .classify import with_reason
 from .vocabulary import COLLATERAL
 from .vocabulary import REASONS
@@ -24,17 +25,6 @@ MAX_CLOSES = 1000
 """How many QUIC peers' words are remembered, the latest."""
 MAX_WORDS = 4096
 """Longer words of a QUIC peer's are not remembered; a packet holds less."""
-
-# A stream that ends by itself says so; any other end is the whole connection's.
-_OF_ONE_STREAM = (
-    "stream reset ",
-    "stream closed ",
-    "HTTP/1 ",
-    "Received ",
-    "Response ",
-    "Request ",
-)
-_OF_CONNECTION = ("Received HTTP/2 data frame", "Received unexpected HTTP/2 response")
 
 
 class Faults:
@@ -71,7 +61,7 @@ class Faults:
         by_client = tag.get("side") == "client"
         if not (flow.request.is_http2 or flow.request.is_http3) and by_client:
             return tag  # HTTP/1 has no streams
-        if Why(cause, COLLATERAL) not in REASONS or not _ends_connection(message):
+        if Why(cause, COLLATERAL) not in REASONS or not texts.ends_connection(message):
             return tag
         if not (by_client or _is_multiplexed(flow)):
             return tag
@@ -82,10 +72,6 @@ class Faults:
         if self._culprits.get(connection, flow.id) == flow.id:
             return tag
         return with_reason(tag, COLLATERAL)
-
-
-def _ends_connection(message: str) -> bool:
-    return message.startswith(_OF_CONNECTION) or not message.startswith(_OF_ONE_STREAM)
 
 
 def _is_multiplexed(flow: http.HTTPFlow) -> bool:

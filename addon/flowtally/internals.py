@@ -15,11 +15,6 @@ from mitmproxy import connection
 
 Undo = Callable[[], None]
 
-NO_HOST = "HTTP request has no host header, destination unknown."
-"""proxy/layers/http/__init__.py, HttpStream.state_wait_for_request_headers."""
-SELF_CONNECT = "Request destination unknown."
-"""addons/proxyserver.py, server_connect."""
-
 
 def refuse_options(options: Any, refuse: Callable[[str, Any], str]) -> list[str]:
     """Look at the options given for scripts before mitmproxy does; returns what is wrong.

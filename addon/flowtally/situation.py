@@ -2,7 +2,7 @@
 
 mitmproxy leaves other traces of a failed request than of a refused CONNECT, a cut-off stream or a
 handshake, so each of these has a function of its own. What a text of mitmproxy's means in a
-situation is decided in `classify`; nothing here looks into `known/`.
+situation is decided in `classify`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 
 from . import internals
+from . import texts
 from .headers import EVENT_STREAM
 from .headers import media_type_of
 from .vocabulary import GAVE_UP
@@ -252,9 +253,8 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
         return "client" if client_multiplexed else "server"
     # Before the states: a stream is reset while both connections are open, or right before one
     # closes.
-    if message.startswith(("stream reset", "stream closed")):
-        # Only clients take a request back.
-        return "client" if "(CANCEL)" in message or "CANCELLED)" in message else "server"
+    if texts.ends_stream(message):
+        return "client" if texts.cancels_stream(message) else "server"
     if flow.live:
         client_open, server_open = _is_readable(flow.client_conn), _is_readable(server)
         if client_open != server_open:

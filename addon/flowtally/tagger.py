@@ -17,7 +17,7 @@ from mitmproxy import http
 
 from . import overlays
 from . import redaction
-from .answers import Challenges
+from .challenges import Challenges
 from .classify import Note
 from .classify import Rules
 from .classify import classify
@@ -35,7 +35,7 @@ from .peers import requested_host
 from .redirects import Redirects
 from .situation import Situation
 from .situation import saved_tag
-from .vocabulary import CHALLENGES
+from .vocabulary import CHALLENGE_CODES
 from .vocabulary import COLLATERAL
 from .vocabulary import NOTE_MESSAGES
 from .vocabulary import REASONS
@@ -96,7 +96,7 @@ class Tagger:
         if tag["outcome"] == "status" and "cause" not in tag and isinstance(flow, http.HTTPFlow):
             tag = self._safely(self._explain, flow, tag)
         # Then, for what is another problem as well is no mere request for credentials.
-        if tag.get("status") in CHALLENGES or self._challenges:
+        if tag.get("status") in CHALLENGE_CODES or self._challenges:
             tag = self._safely(self._answer, flow, tag)
         return self._safely(self._find_background, flow, tag)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from .vocabulary import CHALLENGE_CODES
 from .vocabulary import ERRORS
 from .vocabulary import KINDS
 from .vocabulary import OUTCOMES
@@ -87,7 +88,7 @@ def check(record: Any) -> str:
         return "a cause without an error code"
     if get("stream", True) is not True:
         return f"stream is {record['stream']!r:.40}, not true"
-    if type(get("challenge", 401)) is not int or get("challenge", 401) not in (401, 407):
+    if type(get("challenge", 401)) is not int or get("challenge", 401) not in CHALLENGE_CODES:
         return f"challenge is {record['challenge']!r:.40}, not 401 or 407"
     for name in _COUNTS:
         if name in record and not _is_count(record[name]):

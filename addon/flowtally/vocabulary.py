@@ -42,7 +42,7 @@ DEFAULT_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 REDIRECT_CODES = frozenset((301, 302, 303, 307, 308))
 """The codes a client follows (RFC 9110 §15.4; the Fetch standard's "redirect status")."""
 
-CHALLENGES = frozenset((401, 407))
+CHALLENGE_CODES = frozenset((401, 407))
 """The codes that ask a client for credentials (RFC 9110 §11.3 and §11.7.1)."""
 
 MAX_DESCRIPTION = 120

@@ -19,7 +19,7 @@ from . import redaction
 from .peers import client_of
 from .peers import is_proxy
 from .record import MAX_ID
-from .vocabulary import CHALLENGES
+from .vocabulary import CHALLENGE_CODES
 from .vocabulary import Tag
 
 MAX_AGE = 300.0
@@ -79,10 +79,10 @@ class Challenges:
         ended = response.timestamp_end or response.timestamp_start or 0.0
         # Of all but a few flows, the client waits for nothing. Credentials are accepted when the
         # head of the answer says so, also of a download that its client cancels then.
-        if client in self._clients and (status < 400 or status in CHALLENGES):
+        if client in self._clients and (status < 400 or status in CHALLENGE_CODES):
             answered = self._answered(_key(client, flow), flow, ended)
         # With a cause it is another problem as well, which no credentials would mend.
-        if status in CHALLENGES and tag["outcome"] == "status" and "cause" not in tag:
+        if status in CHALLENGE_CODES and tag["outcome"] == "status" and "cause" not in tag:
             challenge = Challenge(redaction.printable(flow.id, MAX_ID), status, ended)
             self._keep(_key(client, flow), challenge)
         return answered
