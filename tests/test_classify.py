@@ -477,7 +477,17 @@ REASONS = [
         "itself",
         "client",
     ),
+    ("", Situation(denied=True), "unknown", "", "proxy"),
+    ("Going away", QUIC._replace(denied=True), "http_request_denied", "", "proxy"),
     ("Connection killed.", Situation(preface=True), "http_request_error", "h2c", "client"),
+    (
+        "server closed connection",
+        Situation(preface=True),
+        "connection_terminated",
+        "closed",
+        "server",
+    ),
+    ("", QUIC, "unknown", "", "proxy"),
 ]
 
 
@@ -567,6 +577,36 @@ def test_at_a_deadline_the_server_may_be_the_first_to_cancel() -> None:
     assert tag["cause"] == "http_protocol_error"
     tag = exchange_failure("stream reset by client (CANCEL)", SERVER, RULES)
     assert tag["cause"] == "http_protocol_error"
+
+
+def test_a_word_of_somebody_else_s_is_no_deadline() -> None:
+    by_server = OVERDUE._replace(side="server")
+    assert exchange_failure("Upstream proxy (CANCEL)", by_server, RULES)["cause"] != (
+        "http_response_timeout"
+    )
+
+
+def test_the_words_of_a_quic_peer_stand_beside_its_code() -> None:
+    words = "going away, token=x7Gh2"
+    rules = RULES._replace(quic_closes={words: 0x107})
+    tag = exchange_failure(words, QUIC, rules)
+    assert (tag["cause"], tag["reason"]) == ("http_protocol_error", "excessive_load")
+    assert tag["detail"] == "H3_EXCESSIVE_LOAD: going away, token=*"
+    full = exchange_failure(words, QUIC, rules._replace(urls="full"))
+    assert full["detail"] == f"H3_EXCESSIVE_LOAD: {words}"
+    assert exchange_failure(words, QUIC, rules._replace(urls="origin"))["detail"] == (
+        "H3_EXCESSIVE_LOAD"
+    )
+    # Where no QUIC is spoken, the same words are nobody's.
+    assert exchange_failure(words, Situation(), rules)["cause"] == "unknown"
+
+
+def test_what_aioquic_or_a_peer_says_is_kept_as_a_peers_words() -> None:
+    tag = exchange_failure("password=hunter2 is wrong", QUIC, RULES)
+    assert (tag["cause"], tag["detail"]) == ("http_protocol_error", "password=* is wrong")
+    tag = handshake_failure("password=hunter2 is wrong", QUIC, RULES)
+    assert (tag["cause"], tag["side"]) == ("tls_protocol_error", "client")
+    assert tag["detail"] == "password=* is wrong"
 
 
 def inactivity() -> Note:
@@ -789,7 +829,7 @@ def test_a_log_line_explains_a_vague_failure() -> None:
     flow.response = None
     tag = classify(flow, RULES, Note(row, line))
     assert tag["cause"] == "tls_alert_received"
-    assert "certificate required" in tag["detail"]
+    assert tag["detail"] == f"server closed connection ({line})"
     # A failure that speaks for itself stays what it is.
     flow.error = mflow.Error("Connection killed.")
     assert classify(flow, RULES, Note(row, line))["cause"] == "http_request_denied"

@@ -46,6 +46,12 @@ def stream(
     return flow
 
 
+INVALID_NAME = (
+    "Received invalid header name: b'x y' from server, refusing to prevent request smuggling "
+    "attacks. Disable the validate_inbound_headers option to skip this security check."
+)
+
+
 def reasons(flows: list[http.HTTPFlow], using: Tagger | None = None) -> list[str | None]:
     using = using or tagger()
     return [using.tag(flow).get("reason") for flow in flows]
@@ -67,7 +73,13 @@ COLLATERAL = "collateral"
         ("H3_EXCESSIVE_LOAD", {"alpn": b"h3"}, ["excessive_load", COLLATERAL, COLLATERAL]),
         # a client of HTTP/1 has a connection to the server for itself, or one after another
         ("peer closed connection", {"version": "HTTP/1.1"}, ["closed", COLLATERAL, COLLATERAL]),
+        ("Received HTTP/2 data frame x", {}, [None, COLLATERAL, COLLATERAL]),
+        ("Received unexpected HTTP/2 response x", {}, [None, COLLATERAL, COLLATERAL]),
         # each by itself
+        ("HTTP/1 protocol error: x", {"alpn": b"h2", "version": "HTTP/1.1"}, [None] * 3),
+        ("Response body exceeds x", {}, [None] * 3),
+        ("Request body exceeds x", {}, ["body_too_large"] * 3),
+        (INVALID_NAME, {}, ["refused_by_mitmproxy"] * 3),
         ("stream reset by client (REFUSED_STREAM)", {}, ["refused_stream"] * 3),
         (
             "stream closed by client (H3_REQUEST_REJECTED)",

@@ -35,7 +35,6 @@ from .vocabulary import CLIENT_GAVE_UP
 from .vocabulary import CRASHED
 from .vocabulary import GAVE_UP
 from .vocabulary import NOBODY
-from .vocabulary import REASONS
 from .vocabulary import Message
 from .vocabulary import Tag
 from .vocabulary import Why
@@ -223,16 +222,8 @@ def with_overlay(tag: Tag, why: Why, detail: str = "", side: str = "") -> Tag:
 
 
 def with_reason(tag: Tag, reason: str) -> Tag:
-    """The tag of a failure for whose cause something else gives the reason. The side is the one
-    that the evidence told, unless the reason knows better."""
-    why = Why(tag["cause"], reason)
-    return {**tag, "reason": reason, "side": _own_side(why) or tag["side"]}
-
-
-def _own_side(why: Why) -> str:
-    """The side of a reason that is another than its cause's; else ""."""
-    known = REASONS.get(why)
-    return known.side if known and known.side != CAUSES[why.cause].side else ""
+    """The tag of a failure for whose cause something else than its text gives the reason."""
+    return {**tag, "reason": reason}
 
 
 def _why_fields(why: Why, detail: str, side: str) -> Tag:
@@ -310,52 +301,63 @@ def _tag_failure(
     # Another addon's words: mitmproxy's own addon forbids one thing.
     known = not situation.denied or message.startswith(texts.SELF_CONNECT)
     row = read(message) if known else None
-    foreign = (
-        known and row is None and situation.quic and bool(message)
-    )  # aioquic's words, or a peer's
-    if foreign:
+    foreign = known and row is None and situation.quic and bool(message)
+    if foreign:  # aioquic's words, or a peer's
         with_client = read is texts.handshake
         in_handshake = with_client or situation.connecting
         row = texts.QUIC_HANDSHAKE_BROKEN if in_handshake else texts.QUIC_BROKEN
         if with_client:
             situation = situation._replace(side="client")
-    (cause, reason), by_client = _why(row, situation)
-    if situation.overdue and not by_client and texts.cancels_stream(message):
-        cause = CLIENT_GAVE_UP  # both ends know the deadline, and either may be the first
-    if not known and message:
-        cause, reason = "http_request_denied", ""
-    elif situation.preface and cause == "http_request_denied":
-        cause, reason, by_client = "http_request_error", "h2c", True
-    elif cause == CLIENT_GAVE_UP:
-        cause, reason = _gave_up(situation, rules.timeout)
-        by_client = False  # the side of a timeout is the server's
-    elif not by_client:
-        cause, reason = _of_connection(Why(cause, reason), message, situation)
-    cause = cause or "unknown"
-    side = "client" if by_client else ""
-    if foreign:
-        detail = redaction.peer_text(message, rules.urls)
+    if known or not message:
+        why, side = _blamed(row, message, situation, rules.timeout)
     else:
-        by = "client" if situation.side == "client" else "server"
-        detail = redaction.detail(texts.made_true(message, by, rules.urls == "full"), rules.urls)
-    if words := redaction.peer_text(words, rules.urls):
-        detail = f"{detail}: {words}"
+        why, side = Why("http_request_denied"), ""
+    detail = _detail(message, words, foreign, situation, rules.urls)
     # Last, for a note explains a cause, not a message.
     if note is not None:
         noted = note.message.server_before_head
-        if noted.cause == vocabulary.TIMED_OUT and explains(noted.cause, cause):
+        if _is_inactivity(note) and explains(noted.cause, why.cause):
             return _noted_timeout(note, situation)
-        if explains(noted.cause, cause):
-            cause, reason = noted
+        if explains(noted.cause, why.cause):
+            why = noted
             detail = f"{detail} ({redaction.detail(note.text, rules.urls)})"
-    why = Why(cause, reason)
-    # A TLS error of the client's own handshake is not the server's; but a reason may know better
-    # whose fault it is.
-    return failure_tag(why, redaction.printable(detail), _own_side(why) or side)
+    # A TLS error of the client's own handshake is not the server's.
+    return failure_tag(why, redaction.printable(detail), side)
+
+
+def _blamed(
+    row: Message | None, message: str, situation: Situation, timeout: float
+) -> tuple[Why, str]:
+    """What a row means in a situation, and `client` where the client is to blame whatever the
+    cause."""
+    why, by_client = _why(row, situation)
+    if situation.overdue and texts.cancels_stream(message):
+        why = Why(CLIENT_GAVE_UP)  # both ends know the deadline, and either may be the first
+    if situation.preface and why.cause == "http_request_denied":
+        return Why("http_request_error", "h2c"), ""
+    if why.cause == CLIENT_GAVE_UP:
+        return _gave_up(situation, timeout), ""  # the side of a timeout is the server's
+    if by_client:
+        return why, "client"
+    why = _of_connection(why, message, situation)
+    return (why if why.cause else Why("unknown")), ""
+
+
+def _detail(
+    message: str, words: str, foreign: bool, situation: Situation, urls: redaction.Urls
+) -> str:
+    """A message as it may be kept. `words`: what a QUIC peer said beside it. `foreign`: none of it
+    is mitmproxy's."""
+    if foreign:
+        return redaction.peer_text(message, urls)
+    side = "client" if situation.side == "client" else "server"
+    detail = redaction.detail(texts.made_true(message, side, urls == "full"), urls)
+    words = redaction.peer_text(words, urls)
+    return f"{detail}: {words}" if words else detail
 
 
 def _why(row: Message | None, situation: Situation) -> tuple[Why, bool]:
-    """What a row says in a situation, and whether it says it of the client."""
+    """What a row says in a situation, and whether it says so of the client."""
     if row is None:
         return NOBODY, False
     if row.client.cause and (
