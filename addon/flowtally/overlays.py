@@ -143,7 +143,6 @@ def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
     """
     return (
         tag["band"] == "Success"
-        and flow.request.method == "POST"
         and "answered_by" not in tag
         and flow.server_conn.timestamp_start is not None
     )
@@ -155,9 +154,7 @@ def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
 def graphql_error(request: http.Request, response: http.Response) -> Overlay | None:
     """A query whose answer holds errors (GraphQL specification §7.1), or a batch of such."""
     question = request.data.content
-    if request.data.method != b"POST" or not question or b'"query"' not in question[:MAX_BODY]:
-        return None
-    if len(question) > MAX_BODY:
+    if not question or len(question) > MAX_BODY or b'"query"' not in question:
         return None
     answer = decoded(response.data.content, response.headers.get("content-encoding", ""))
     if answer is None or b'"errors"' not in answer:
