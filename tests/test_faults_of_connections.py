@@ -125,6 +125,23 @@ def test_a_client_that_breaks_the_protocol_breaks_its_own_connection() -> None:
     assert [tag.get("reason") for tag in tags] == [None, COLLATERAL]
 
 
+def test_a_client_of_http_1_has_one_exchange_at_a_time() -> None:
+    client, flows = tflow.tclient_conn(), []
+    for _ in range(2):
+        flow = stream("invalid content-length header: x", tflow.tserver_conn(), client, "HTTP/1.1")
+        flow.request.timestamp_end = None
+        flow.server_conn.alpn = b"http/1.1"
+        flows.append(flow)
+    assert [tagger().tag(flow)["side"] for flow in flows] == ["client"] * 2
+    assert reasons(flows) == [None] * 2
+
+
+def test_connections_that_were_never_up_failed_each_by_itself() -> None:
+    flows = three("[Errno 104] Connection reset by peer")
+    flows[0].server_conn.timestamp_start = None
+    assert reasons(flows) == ["reset"] * 3
+
+
 def test_a_file_keeps_what_the_live_session_knew() -> None:
     flows, using = three(BAD_HEADER), tagger()
     using.faults.broke(flows[0].server_conn.id, flows[2].id)

@@ -36,8 +36,8 @@ from .classify import flow_kind
 from .classify import unanswered_query
 from .classify import unfinished
 from .connection_hooks import ConnectionHooks
-from .connection_hooks import P
 from .defects import Defects
+from .defects import P
 from .failures import Failure
 from .failures import Failures
 from .farewell import is_wanted

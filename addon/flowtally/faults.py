@@ -14,6 +14,7 @@ from mitmproxy import http
 
 from . import texts
 from .classify import with_reason
+from .situation import is_multiplexed
 from .vocabulary import COLLATERAL
 from .vocabulary import REASONS
 from .vocabulary import Tag
@@ -63,7 +64,9 @@ class Faults:
             return tag  # HTTP/1 has no streams
         if Why(cause, COLLATERAL) not in REASONS or not texts.ends_connection(message):
             return tag
-        if not (by_client or _is_multiplexed(flow)):
+        # Of a server, only where its connection was up.
+        shared = flow.server_conn.timestamp_start is not None and is_multiplexed(flow.server_conn)
+        if not (by_client or shared):
             return tag
         connection = (flow.client_conn if by_client else flow.server_conn).id
         if tag.get("reason") == COLLATERAL:
@@ -72,9 +75,3 @@ class Faults:
         if self._culprits.get(connection, flow.id) == flow.id:
             return tag
         return with_reason(tag, COLLATERAL)
-
-
-def _is_multiplexed(flow: http.HTTPFlow) -> bool:
-    """Whether several streams may share the connection to the server, which was up."""
-    server = flow.server_conn
-    return server.timestamp_start is not None and server.alpn in (b"h2", b"h3")

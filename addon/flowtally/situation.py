@@ -236,7 +236,7 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
     server_multiplexed = (
         flow.response.is_http2 or flow.response.is_http3
         if flow.response is not None
-        else server.alpn is not None and server.alpn.startswith(b"h") and server.alpn[:4] != b"http"
+        else is_multiplexed(server)
     )
     # First, as it names its protocol: of a mixed pair, it is the other side than below.
     if message.startswith("HTTP/1 protocol error"):
@@ -262,6 +262,12 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
     elif _gave_up_live(flow):
         return "client"
     return _by_completeness(request)
+
+
+def is_multiplexed(server: connection.Connection) -> bool:
+    """Whether streams share a connection: it speaks HTTP/2 or HTTP/3, of which there were drafts
+    (`h3-29`)."""
+    return server.alpn is not None and server.alpn.startswith((b"h2", b"h3"))
 
 
 def _by_completeness(request: http.Request) -> str:

@@ -28,8 +28,6 @@ ERROR_BANDS = BANDS[3:]
 
 UNSUCCESSFUL = -3
 """The error code of a complete response with a status of 400 and up."""
-TOO_MANY_REDIRECTS = -5
-"""The error code of a redirect that broke a limit."""
 
 OUTCOMES = ("status", "error", "cancelled", "ok", "unfinished")
 """What can become of a flow."""
