@@ -542,6 +542,8 @@ def test_client_handshake() -> None:
     client = tflow.tclient_conn()
     client.timestamp_start, client.timestamp_end = 103.0, 105.0
     assert handshake_situation(client, 110.0) == Situation(waited=7.0)
+    client.transport_protocol = "udp"
+    assert handshake_situation(client, 110.0) == Situation(waited=7.0, quic=True)
 
 
 @pytest.mark.parametrize("connecting", [True, False])

@@ -159,14 +159,7 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
         record["request_bytes"] = size
 
     began, sent = data.timestamp_start, data.timestamp_end or data.timestamp_start
-    if error:
-        ended = error.timestamp
-    elif websocket is not None and websocket.timestamp_end is not None:
-        ended = websocket.timestamp_end
-    elif response is not None:
-        ended = response.data.timestamp_end or response.data.timestamp_start or sent
-    else:
-        ended = sent
+    ended = _end_of(flow, sent)
     # The answer to a CONNECT is mitmproxy's own word, in its own time.
     if response is not None and data.method != b"CONNECT":
         if websocket is None and (size := _body_size(response, error)) is not None:
@@ -185,6 +178,18 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     if (duration := milliseconds(began, ended)) is not None:
         record["duration_ms"] = duration
     return ended
+
+
+def _end_of(flow: http.HTTPFlow, sent: float) -> float:
+    """When an HTTP flow ended. `sent`: when its request was complete."""
+    websocket, response = flow.websocket, flow.response
+    if flow.error:
+        return flow.error.timestamp
+    if websocket is not None and websocket.timestamp_end is not None:
+        return websocket.timestamp_end
+    if response is not None:
+        return response.data.timestamp_end or response.data.timestamp_start or sent
+    return sent
 
 
 _AUTHORITY = frozenset("/?#@\\ ")

@@ -84,22 +84,7 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
         head=response is not None,
         side=_side(flow, error.msg),
         waited=NO_WAIT if uploading else ended - _last_heard(flow),
-        connecting=(
-            # The text of a connection attempt that was cancelled, proxy/server.py.
-            error.msg in ("client disconnected", "connection cancelled")
-            or (
-                server.timestamp_start is not None
-                and server.timestamp_tcp_setup is None
-                and server.transport_protocol == "tcp"
-                # Of a connection through an upstream proxy, only the tunnel's start is noted.
-                and server.via is None
-            )
-            or (
-                server.timestamp_start is not None
-                and server.timestamp_tls_setup is None
-                and server.transport_protocol == "udp"
-            )
-        ),
+        connecting=_is_connecting(server, error.msg),
         upstream=server.via is not None,
         tunnelled=server.timestamp_start is not None,
         uploading=uploading,
@@ -114,6 +99,18 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
         preface=request.data.method == PREFACE_METHOD,
         quic=request.is_http3 or server.transport_protocol == "udp",
     )
+
+
+def _is_connecting(server: connection.Server, message: str) -> bool:
+    # The text of a connection attempt that was cancelled, proxy/server.py.
+    if message in ("client disconnected", "connection cancelled"):
+        return True
+    if server.timestamp_start is None:
+        return False  # nobody tried
+    if server.transport_protocol == "udp":
+        return server.timestamp_tls_setup is None
+    # Of a connection through an upstream proxy, only the tunnel's start is noted.
+    return server.timestamp_tcp_setup is None and server.via is None
 
 
 def connect_situation(flow: http.HTTPFlow) -> Situation:

@@ -58,19 +58,33 @@ def check(record: Any) -> str:
         return _check_checkpoint(record)
     if kind == "session_start":
         return ""
+    return _check_fields(record) or (_check_flow if kind == "flow" else _check_event)(record)
+
+
+def _check_fields(record: dict[str, Any]) -> str:
+    """What flows and events have in common."""
     for name in _TEXTS:
         if name in record and not isinstance(record[name], str):
             return f"{name} is {record[name]!r:.40}, not text"
     for name in _NUMBERS:
         if name in record and (type(record[name]) is not int or not 0 <= record[name] < 2**16):
             return f"{name} is {record[name]!r:.40}, not a number"
-    error_code = get("error_code")
+    error_code = record.get("error_code")
     if error_code is not None and (type(error_code) is not int or error_code not in ERRORS):
         return f"unknown error code {error_code!r:.40}"
     if "status" in record and type(record["status"]) is not int:
         return f"status is {record['status']!r:.40}, not a number"
-    if kind == "event":
-        return "" if error_code is not None and get("cause") else "an event without a cause"
+    return ""
+
+
+def _check_event(record: dict[str, Any]) -> str:
+    fails = record.get("error_code") is not None and record.get("cause")
+    return "" if fails else "an event without a cause"
+
+
+def _check_flow(record: dict[str, Any]) -> str:
+    get = record.get
+    error_code = get("error_code")
     if get("outcome") not in OUTCOMES:
         return f"unknown outcome {get('outcome')!r:.40}"
     if get("kind") not in KINDS:

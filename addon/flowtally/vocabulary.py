@@ -388,19 +388,7 @@ def read_catalogue(path: Path) -> dict[int, Tag]:
 
     Raises: CatalogueError, naming the line and what is allowed.
     """
-    import tomllib  # few have a catalogue
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
-    except OSError as error:
-        raise CatalogueError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise CatalogueError(f"{path}, line {line}: is not UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise CatalogueError(f"{path}: is not TOML: {error}") from error
-
+    text, data = _read_toml(path)
     for name in data:
         if name != "status":
             raise CatalogueError(
@@ -424,6 +412,22 @@ def read_catalogue(path: Path) -> dict[int, Tag]:
             )
         tags[int(key)] = status_tag(int(key), description.strip())
     return tags
+
+
+def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a TOML file, and what it says. Raises: CatalogueError."""
+    import tomllib  # few have a catalogue
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except OSError as error:
+        raise CatalogueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CatalogueError(f"{path}, line {line}: is not UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogueError(f"{path}: is not TOML: {error}") from error
 
 
 def _line_of(text: str, key: str) -> int:
