@@ -477,6 +477,13 @@ REASONS = [
         "itself",
         "client",
     ),
+    (
+        "Cannot parse HTTP response: Bad HTTP response line: b'SSH-2.0'",
+        Situation(),
+        "http_protocol_error",
+        "not_http",
+        "server",
+    ),
     ("", Situation(denied=True), "unknown", "", "proxy"),
     ("Going away", QUIC._replace(denied=True), "http_request_denied", "", "proxy"),
     ("Connection killed.", Situation(preface=True), "http_request_error", "h2c", "client"),

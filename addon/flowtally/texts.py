@@ -301,10 +301,13 @@ def _code(text: str) -> Message | None:
     return None
 
 
-def _ended(text: str, reason: str) -> Message:
-    before = Why("http_protocol_error", reason)
-    after = Why("http_response_incomplete", reason)
-    return Message("is", text, before, after, Why(CLIENT_GAVE_UP))
+def _ended(text: str, reason: str) -> Message | None:
+    """What the row for a text says, with the code for a reason where the server gave it."""
+    row = vocabulary.find_message(vocabulary.EXCHANGE_MESSAGES, text)
+    return row and row._replace(
+        server_before_head=Why(row.server_before_head.cause, reason),
+        server_after_head=Why(row.server_after_head.cause, reason),
+    )
 
 
 def _reason(name: str) -> str:
