@@ -466,6 +466,7 @@ REASONS = [
     ("Certificate is no longer valid", CONNECTING, "tls_certificate_error", "expired", "server"),
     ("hostname 'a' doesn't match 'b'", CONNECTING, "tls_certificate_error", "wrong_host", "server"),
     ("Could not find a common protocol version", CONNECTING, "tls_protocol_error", "", "server"),
+    ("content-length does not match data size", QUIC, "http_response_incomplete", "", "server"),
     ("DATA frame is not allowed in this state", QUIC, "http_protocol_error", "", "server"),
     ("DATA frame is not allowed in this state", Situation(), "unknown", "", "proxy"),
     # another script
@@ -693,7 +694,20 @@ def test_mitmproxys_own_timeout_of_other_protocols() -> None:
             "tls_protocol_error",
             "client",
         ),
+        # in words that nobody knows
+        (
+            "The client does not trust the proxy's certificate for h (new words)",
+            "client_tls_rejected",
+            "client",
+        ),
+        (
+            "The client may not trust the proxy's certificate for h (new words)",
+            "client_tls_rejected",
+            "client",
+        ),
         ("Cannot parse ClientHello: 1603", "tls_protocol_error", "client"),
+        ("connection closed", "client_tls_rejected", "client"),
+        ("Idle timeout", "client_cancelled", "client"),
     ],
 )
 def test_client_handshake(message: str, cause: str, side: str) -> None:
