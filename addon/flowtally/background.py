@@ -17,7 +17,7 @@ from mitmproxy import flow as mflow
 from mitmproxy import http
 
 from .peers import address_of
-from .peers import requested_host
+from .peers import is_proxy
 from .vocabulary import BACKGROUND
 from .vocabulary import BackgroundHost
 
@@ -69,9 +69,10 @@ class Background:
         if not isinstance(flow, http.HTTPFlow):
             return self.of_host(_other_host(flow))
         data = flow.request.data
+        client = flow.client_conn
         # In reverse mode the user names the server, and clients choose the Host header freely.
-        reverse = flow.client_conn.proxy_mode.type_name == "reverse"
-        host = data.host if reverse else requested_host(flow)
+        named = is_proxy(client) or client.proxy_mode.type_name == "reverse"
+        host = data.host if named else flow.request.pretty_host
         found = self._find(host) if len(host) <= MAX_HOST else NOTHING
         if found is NOTHING:
             return ""
