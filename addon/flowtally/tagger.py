@@ -92,10 +92,10 @@ class Tagger:
         # Answers that are no redirect count too, while a chain waits for one: they end it.
         if tag.get("status") in REDIRECT_CODES or self._redirects:
             tag = self._safely(self._follow_redirect, flow, tag)
-        # Then, for a redirect that broke the limit is that and nothing more.
+        # After the redirects: one that broke the limit is that and nothing more.
         if tag["outcome"] == "status" and "cause" not in tag and isinstance(flow, http.HTTPFlow):
             tag = self._safely(self._explain, flow, tag)
-        # Then, for what is another problem as well is no mere request for credentials.
+        # After the overlays: a 401 with another problem is no mere request for credentials.
         if tag.get("status") in CHALLENGE_CODES or self._challenges:
             tag = self._safely(self._answer, flow, tag)
         return self._safely(self._find_background, flow, tag)
