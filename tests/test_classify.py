@@ -466,6 +466,7 @@ REASONS = [
     ("Certificate is no longer valid", CONNECTING, "tls_certificate_error", "expired", "server"),
     ("hostname 'a' doesn't match 'b'", CONNECTING, "tls_certificate_error", "wrong_host", "server"),
     ("Could not find a common protocol version", CONNECTING, "tls_protocol_error", "", "server"),
+    ("content-length does not match data size", QUIC, "http_response_incomplete", "", "server"),
     ("DATA frame is not allowed in this state", QUIC, "http_protocol_error", "", "server"),
     ("DATA frame is not allowed in this state", Situation(), "unknown", "", "proxy"),
     # another script
@@ -477,7 +478,24 @@ REASONS = [
         "itself",
         "client",
     ),
+    (
+        "Cannot parse HTTP response: Bad HTTP response line: b'SSH-2.0'",
+        Situation(),
+        "http_protocol_error",
+        "not_http",
+        "server",
+    ),
+    ("", Situation(denied=True), "unknown", "", "proxy"),
+    ("Going away", QUIC._replace(denied=True), "http_request_denied", "", "proxy"),
     ("Connection killed.", Situation(preface=True), "http_request_error", "h2c", "client"),
+    (
+        "server closed connection",
+        Situation(preface=True),
+        "connection_terminated",
+        "closed",
+        "server",
+    ),
+    ("", QUIC, "unknown", "", "proxy"),
 ]
 
 
@@ -569,6 +587,36 @@ def test_at_a_deadline_the_server_may_be_the_first_to_cancel() -> None:
     assert tag["cause"] == "http_protocol_error"
 
 
+def test_a_word_of_somebody_else_s_is_no_deadline() -> None:
+    by_server = OVERDUE._replace(side="server")
+    assert exchange_failure("Upstream proxy (CANCEL)", by_server, RULES)["cause"] != (
+        "http_response_timeout"
+    )
+
+
+def test_the_words_of_a_quic_peer_stand_beside_its_code() -> None:
+    words = "going away, token=x7Gh2"
+    rules = RULES._replace(quic_closes={words: 0x107})
+    tag = exchange_failure(words, QUIC, rules)
+    assert (tag["cause"], tag["reason"]) == ("http_protocol_error", "excessive_load")
+    assert tag["detail"] == "H3_EXCESSIVE_LOAD: going away, token=*"
+    full = exchange_failure(words, QUIC, rules._replace(urls="full"))
+    assert full["detail"] == f"H3_EXCESSIVE_LOAD: {words}"
+    assert exchange_failure(words, QUIC, rules._replace(urls="origin"))["detail"] == (
+        "H3_EXCESSIVE_LOAD"
+    )
+    # Where no QUIC is spoken, the same words are nobody's.
+    assert exchange_failure(words, Situation(), rules)["cause"] == "unknown"
+
+
+def test_what_aioquic_or_a_peer_says_is_kept_as_a_peers_words() -> None:
+    tag = exchange_failure("password=hunter2 is wrong", QUIC, RULES)
+    assert (tag["cause"], tag["detail"]) == ("http_protocol_error", "password=* is wrong")
+    tag = handshake_failure("password=hunter2 is wrong", QUIC, RULES)
+    assert (tag["cause"], tag["side"]) == ("tls_protocol_error", "client")
+    assert tag["detail"] == "password=* is wrong"
+
+
 def inactivity() -> Note:
     line = "Closing connection due to inactivity: Client(127.0.0.1:1, state=open)"
     row = vocabulary.find_message(vocabulary.NOTE_MESSAGES, line)
@@ -646,7 +694,20 @@ def test_mitmproxys_own_timeout_of_other_protocols() -> None:
             "tls_protocol_error",
             "client",
         ),
+        # in words that nobody knows
+        (
+            "The client does not trust the proxy's certificate for h (new words)",
+            "client_tls_rejected",
+            "client",
+        ),
+        (
+            "The client may not trust the proxy's certificate for h (new words)",
+            "client_tls_rejected",
+            "client",
+        ),
         ("Cannot parse ClientHello: 1603", "tls_protocol_error", "client"),
+        ("connection closed", "client_tls_rejected", "client"),
+        ("Idle timeout", "client_cancelled", "client"),
     ],
 )
 def test_client_handshake(message: str, cause: str, side: str) -> None:
@@ -789,7 +850,7 @@ def test_a_log_line_explains_a_vague_failure() -> None:
     flow.response = None
     tag = classify(flow, RULES, Note(row, line))
     assert tag["cause"] == "tls_alert_received"
-    assert "certificate required" in tag["detail"]
+    assert tag["detail"] == f"server closed connection ({line})"
     # A failure that speaks for itself stays what it is.
     flow.error = mflow.Error("Connection killed.")
     assert classify(flow, RULES, Note(row, line))["cause"] == "http_request_denied"

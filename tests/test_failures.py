@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from flowtally import failures as module
-from flowtally import internals
+from flowtally import texts
 from flowtally import vocabulary
 from flowtally.classify import Rules
 from flowtally.classify import classify
@@ -451,7 +451,7 @@ def test_notes_are_bounded(bench: Bench) -> None:
 
 def test_an_error_page_is_told_where_nothing_else_does(bench: Bench) -> None:
     client = client_at().peername
-    (failure,) = bench.failures.error_response(client, internals.NO_HOST)
+    (failure,) = bench.failures.error_response(client, texts.NO_HOST)
     assert failure.tag["cause"] == "destination_not_found"
     assert (failure.time, failure.client) == (NOW, client)
     assert bench.failures.error_response(client, REFUSED) == []

@@ -46,6 +46,12 @@ def stream(
     return flow
 
 
+INVALID_NAME = (
+    "Received invalid header name: b'x y' from server, refusing to prevent request smuggling "
+    "attacks. Disable the validate_inbound_headers option to skip this security check."
+)
+
+
 def reasons(flows: list[http.HTTPFlow], using: Tagger | None = None) -> list[str | None]:
     using = using or tagger()
     return [using.tag(flow).get("reason") for flow in flows]
@@ -67,7 +73,13 @@ COLLATERAL = "collateral"
         ("H3_EXCESSIVE_LOAD", {"alpn": b"h3"}, ["excessive_load", COLLATERAL, COLLATERAL]),
         # a client of HTTP/1 has a connection to the server for itself, or one after another
         ("peer closed connection", {"version": "HTTP/1.1"}, ["closed", COLLATERAL, COLLATERAL]),
+        ("Received HTTP/2 data frame x", {}, [None, COLLATERAL, COLLATERAL]),
+        ("Received unexpected HTTP/2 response x", {}, [None, COLLATERAL, COLLATERAL]),
         # each by itself
+        ("HTTP/1 protocol error: x", {"alpn": b"h2", "version": "HTTP/1.1"}, [None] * 3),
+        ("Response body exceeds x", {}, [None] * 3),
+        ("Request body exceeds x", {}, ["body_too_large"] * 3),
+        (INVALID_NAME, {}, ["refused_by_mitmproxy"] * 3),
         ("stream reset by client (REFUSED_STREAM)", {}, ["refused_stream"] * 3),
         (
             "stream closed by client (H3_REQUEST_REJECTED)",
@@ -111,6 +123,23 @@ def test_a_client_that_breaks_the_protocol_breaks_its_own_connection() -> None:
     tags = [using.tag(flow) for flow in flows]
     assert [tag["cause"] for tag in tags] == ["http_request_error"] * 2
     assert [tag.get("reason") for tag in tags] == [None, COLLATERAL]
+
+
+def test_a_client_of_http_1_has_one_exchange_at_a_time() -> None:
+    client, flows = tflow.tclient_conn(), []
+    for _ in range(2):
+        flow = stream("invalid content-length header: x", tflow.tserver_conn(), client, "HTTP/1.1")
+        flow.request.timestamp_end = None
+        flow.server_conn.alpn = b"http/1.1"
+        flows.append(flow)
+    assert [tagger().tag(flow)["side"] for flow in flows] == ["client"] * 2
+    assert reasons(flows) == [None] * 2
+
+
+def test_connections_that_were_never_up_failed_each_by_itself() -> None:
+    flows = three("[Errno 104] Connection reset by peer")
+    flows[0].server_conn.timestamp_start = None
+    assert reasons(flows) == ["reset"] * 3
 
 
 def test_a_file_keeps_what_the_live_session_knew() -> None:

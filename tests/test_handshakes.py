@@ -99,6 +99,32 @@ def test_what_a_browser_closes_when_it_is_closed_is_none(
     assert len(handshakes.due(NOW + PATIENCE)) == (0 if together else 1)
 
 
+def test_what_one_client_closes_says_nothing_of_another() -> None:
+    handshakes = Handshakes()
+    leave(handshakes)
+    handshakes.closed(OTHER, NOW)
+    leave(handshakes, OTHER)  # together with what it closed
+    assert [silent.client for silent in handshakes.due(NOW + PATIENCE)] == [CLIENT]
+
+
+def test_those_that_were_used_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_NAMES", 2)
+    first, second, third = [(f"10.0.0.{number}", 1) for number in range(3)]
+    handshakes = Handshakes()
+    for client in (first, second, first, third):
+        use(handshakes, client)
+        handshakes.closed(client, NOW - HESITATION)
+    for client in (first, second, third):
+        leave(handshakes, client)
+    assert [silent.client for silent in handshakes.at_end()] == [second]
+    handshakes = Handshakes()
+    for client in (first, second, first, third):
+        handshakes.closed(client, NOW)
+    for client in (first, second, third):
+        leave(handshakes, client)
+    assert [silent.client for silent in handshakes.at_end()] == [second]
+
+
 def test_a_client_that_speaks_leaves_nothing() -> None:
     handshakes = Handshakes()
     handshakes.finished(CLIENT, "host", 443, NOW)

@@ -205,6 +205,8 @@ def test_grpc_answer_that_ended_without_a_status(flow: http.HTTPFlow) -> None:
     assert why(tag) == ("http_response_incomplete", "no_grpc_status", "server", -1)
     assert (tag["outcome"], tag["status"], tag["band"]) == ("error", 200, "Success")
     assert "grpc_status" not in tag
+    # Scripts know no trailers.
+    assert "cause" not in Tagger(RULES, 20, Defects()).tag(flow, by_proxy=True)
 
 
 def of_a_har() -> http.HTTPFlow:
@@ -707,6 +709,7 @@ def test_what_is_no_interim_response() -> None:
     assert "cause" not in explained(answered(101, version="HTTP/1.1"))
     assert "cause" not in explained(answered(200, version="HTTP/1.1"))
     assert "cause" not in explained(answered(103, version="HTTP/2.0"))
+    assert "cause" not in explained(answered(103, version="HTTP/3"))
     of_a_har = answered(103, version="HTTP/1.1")
     of_a_har.server_conn.timestamp_start = None
     assert "cause" not in explained(of_a_har)

@@ -237,6 +237,16 @@ def test_the_chain_that_waited_longest_goes_first() -> None:
     assert sum(chains._hosts.values()) == len(chains._waiting) == redirects.MAX_CHAINS - 1
 
 
+def test_a_url_that_is_waited_for_anew_goes_later() -> None:
+    chains = Redirects()
+    for number in range(redirects.MAX_CHAINS + 1):
+        target = f"http://h{number if number != redirects.MAX_CHAINS - 1 else 0}/"
+        chains.follow(CLIENT, f"http://a/{number}", target, 1000.0, 20)
+    assert chains.expects(CLIENT, "h0")
+    assert not chains.expects(CLIENT, "h1")
+    assert chains.expects(CLIENT, "h2")
+
+
 @pytest.mark.parametrize(("later", "goes_on"), [(0.0, True), (0.001, False)])
 def test_how_long_a_redirect_may_take_to_be_followed(later: float, goes_on: bool) -> None:
     chains = Redirects()

@@ -409,7 +409,7 @@ RESET = "stream reset by client (INTERNAL_ERROR)"
         (CANCEL, CLIENT_H2 | alpn(b"h2") | SERVER_CLOSED, "client"),
         ("stream closed by client (CANCEL)", CLIENT_H2 | alpn(b"h2"), "client"),
         ("stream reset by client (H3_REQUEST_CANCELLED)", CLIENT_H3 | SERVER_H3, "client"),
-        ("stream reset by client (REQUEST_CANCELLED)", CLIENT_H3 | SERVER_H2, "client"),
+        ("stream closed by client (H3_REQUEST_CANCELLED)", CLIENT_H3 | SERVER_H2, "client"),
         (RESET, CLIENT_H2 | SERVER_H2, "server"),
         (RESET, CLIENT_H3 | SERVER_H2 | INCOMPLETE | CLIENT_CLOSED, "server"),
         ("stream closed by client (NO_ERROR)", CLIENT_H2 | SERVER_H2 | INCOMPLETE, "server"),
@@ -542,6 +542,8 @@ def test_client_handshake() -> None:
     client = tflow.tclient_conn()
     client.timestamp_start, client.timestamp_end = 103.0, 105.0
     assert handshake_situation(client, 110.0) == Situation(waited=7.0)
+    client.transport_protocol = "udp"
+    assert handshake_situation(client, 110.0) == Situation(waited=7.0, quic=True)
 
 
 @pytest.mark.parametrize("connecting", [True, False])

@@ -7,12 +7,12 @@ import errno
 from types import CodeType
 
 import pytest
-from flowtally.troubles import CRASHED
 from flowtally.troubles import MAX_TOLD
 from flowtally.troubles import OUT_OF_FILES
 from flowtally.troubles import QUIET
 from flowtally.troubles import RETRY
 from flowtally.troubles import Troubles
+from flowtally.vocabulary import CRASHED
 from flowtally.vocabulary import Why
 
 NOW = 1000.0

@@ -295,3 +295,10 @@ def test_catalogue_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"[status]\n404 = '\xff'\n")
     with pytest.raises(CatalogueError, match="line 2: is not UTF-8"):
         read_catalogue(tmp_path / "binary.toml")
+
+
+def test_what_is_said_of_a_client_has_no_reason_that_blames_another() -> None:
+    said = {message.client for rows in vocabulary._MESSAGES.values() for message in rows}
+    said |= {alert.client for alert in vocabulary.TLS_ALERTS.values()}
+    for why in said & vocabulary.REASONS.keys():
+        assert vocabulary.side_of(why) == vocabulary.CAUSES[why.cause].side, why

@@ -36,8 +36,8 @@ from .classify import flow_kind
 from .classify import unanswered_query
 from .classify import unfinished
 from .connection_hooks import ConnectionHooks
-from .connection_hooks import P
 from .defects import Defects
+from .defects import P
 from .failures import Failure
 from .failures import Failures
 from .farewell import is_wanted
@@ -53,7 +53,7 @@ from .output import write
 from .recorder import Recorder
 from .session import SLICE
 from .session import Session
-from .surplus import Answers
+from .surplus import LastAnswers
 from .tagger import Tagger
 from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
@@ -88,7 +88,7 @@ class Flowtally(ConnectionHooks):
         """Ids of flows with an error that `response` recorded, and `error` may follow."""
         rules = settings.rules(self._values)
         self.tagger = Tagger(rules, self._values["flowtally_max_redirects"], self._defects)
-        answers = Answers(self._open.answered_by)
+        answers = LastAnswers(self._open.answered_by)
         self.failures = Failures(rules, self._open.clients, answers=answers)
         self.live = LivePage(
             self._running_session, lambda: self._open.in_flight(time.time()), self._defects

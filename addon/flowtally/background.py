@@ -16,6 +16,8 @@ from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
 
+from .peers import address_of
+from .peers import is_proxy
 from .vocabulary import BACKGROUND
 from .vocabulary import BackgroundHost
 
@@ -25,7 +27,7 @@ MAX_HOST = 255
 """Longer hosts are no names (RFC 1035 §2.3.4) and are not looked for, in characters."""
 
 
-class Found(NamedTuple):
+class Known(NamedTuple):
     """What is known of a host."""
 
     rows: tuple[BackgroundHost, ...] = ()
@@ -34,7 +36,7 @@ class Found(NamedTuple):
     """The user's pattern that it falls under, which is all that has to be known."""
 
 
-NOTHING = Found()
+NOTHING = Known()
 
 
 class Background:
@@ -67,10 +69,10 @@ class Background:
         if not isinstance(flow, http.HTTPFlow):
             return self.of_host(_other_host(flow))
         data = flow.request.data
-        # Of other modes the host may be an address, and the name stands in the Host header, which
-        # takes long to look up.
-        plain = flow.client_conn.proxy_mode.type_name in ("regular", "upstream", "reverse")
-        host = data.host if plain else flow.request.pretty_host
+        client = flow.client_conn
+        # In reverse mode the user names the server, and clients choose the Host header freely.
+        named = is_proxy(client) or client.proxy_mode.type_name == "reverse"
+        host = data.host if named else flow.request.pretty_host
         found = self._find(host) if len(host) <= MAX_HOST else NOTHING
         if found is NOTHING:
             return ""
@@ -87,15 +89,15 @@ class Background:
         """Who connects to a host on its own, or ""."""
         return _of_host(self._find(host)) if len(host) <= MAX_HOST else ""
 
-    def _search(self, host: str) -> Found:
+    def _search(self, host: str) -> Known:
         """What is known of a host. Whole labels are compared: `evil-mozilla.org` is none of
         `mozilla.org`."""
         rows: list[BackgroundHost] = []
         for domain in _domains(host.lower().rstrip(".")):
             if domain in self._patterns:
-                return Found(pattern=domain)
+                return Known(pattern=domain)
             rows += self._rows.get(domain, ())
-        return Found(tuple(rows)) if rows else NOTHING
+        return Known(tuple(rows)) if rows else NOTHING
 
 
 def _domains(host: str) -> Iterator[str]:
@@ -105,7 +107,7 @@ def _domains(host: str) -> Iterator[str]:
         host = host.partition(".")[2]
 
 
-def _of_host(found: Found) -> str:
+def _of_host(found: Known) -> str:
     return found.pattern or next((row.whose for row in found.rows if row.tunnel), "")
 
 
@@ -114,8 +116,7 @@ def _other_host(flow: mflow.Flow) -> str:
     if isinstance(flow, dns.DNSFlow):
         questions = flow.request.questions
         return questions[0].name if questions else ""
-    address = flow.server_conn.address
-    return flow.client_conn.sni or (str(address[0]) if address else "")
+    return flow.client_conn.sni or address_of(flow.server_conn)[0]
 
 
 def _is_a_pages(headers: http.Headers) -> bool:

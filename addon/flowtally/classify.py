@@ -22,7 +22,6 @@ from mitmproxy import tcp
 from mitmproxy import udp
 from mitmproxy.net.dns import response_codes
 
-from . import internals
 from . import redaction
 from . import texts
 from . import vocabulary
@@ -33,9 +32,9 @@ from .situation import http_situation
 from .situation import stream_situation
 from .vocabulary import CAUSES
 from .vocabulary import CLIENT_GAVE_UP
+from .vocabulary import CRASHED
 from .vocabulary import GAVE_UP
 from .vocabulary import NOBODY
-from .vocabulary import REASONS
 from .vocabulary import Message
 from .vocabulary import Tag
 from .vocabulary import Why
@@ -48,9 +47,6 @@ connects to the proxy, mitmproxy's when the first byte of the request is there."
 _FIRST_WORD = r"(Bad HTTP request line: )b['\"]([^\s'\"\\]{1,32})"
 _REQUEST_LINE = r"Bad HTTP request line: b['\"](\S+)\s+(\S+)\s+HTTP/\d\.\d['\"]$"
 
-# What mitmproxy says of a stream, whoever closed it, proxy/layers/http/_http2.py and _http3.py.
-_BY_CLIENT = ("stream reset by client", "stream closed by client")
-_CANCELS = ("(CANCEL)", "(H3_REQUEST_CANCELLED)")
 # Said of a connection to an upstream proxy, these mean that the proxy cannot be used (RFC 9209
 # §2.3.4).
 _NOT_REACHED = frozenset(
@@ -117,7 +113,7 @@ def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:
     if code == 101 and not rules.raw_tcp:
         return {
             **_head(response, rules),
-            **failure_tag("http_upgrade_failed", "no protocol is enabled to upgrade to"),
+            **failure_tag(Why("http_upgrade_failed"), "no protocol is enabled to upgrade to"),
         }
     ready = rules.statuses.get(code)
     return ready.copy() if ready is not None else vocabulary.status_tag(code)
@@ -156,7 +152,7 @@ def unfinished(flow: mflow.Flow, rules: Rules) -> Tag:
 
 def unanswered_query() -> Tag:
     """The tag of a DNS query whose client went away without an answer."""
-    return failure_tag("dns_timeout", "the name server did not answer")
+    return failure_tag(Why("dns_timeout"), "the name server did not answer")
 
 
 def exchange_failure(
@@ -177,46 +173,41 @@ def log_failure(row: Message, text: str, rules: Rules) -> Tag:
     A request line of three words that ends in an HTTP version is a request whose target is no URL;
     any other is no HTTP at all.
     """
-    why = row.client
     if request_line := re.match(_REQUEST_LINE, text[:8192]):
         method, target = request_line.groups()
         if rules.urls != "full" and method not in vocabulary.METHODS:
             method = redaction.NOT_KEPT
         target = redaction.redact(target, rules.urls)
         detail = redaction.printable(f"Bad HTTP request line: {method} {target}".rstrip())
-        return failure_tag("invalid_url", detail)
+        return failure_tag(Why("invalid_url"), detail)
     if rules.urls == "full" and (first := re.match(_FIRST_WORD, text)):
         detail = redaction.printable(f"{first.group(1)}{first.group(2)} (bytes not kept)")
-        return failure_tag(why.cause, detail, "", why.reason)
-    return failure_tag(why.cause, redaction.detail(text, rules.urls), "", why.reason)
+        return failure_tag(row.client, detail)
+    return failure_tag(row.client, redaction.detail(text, rules.urls))
 
 
 def task_failure(exception: BaseException, rules: Rules) -> Tag:
     """What it means that the task of a connection to a server died of an exception."""
     text = f"{type(exception).__name__}: {exception}"
     row = vocabulary.find_message(vocabulary.TASK_MESSAGES, text)
-    why = row.client if row is not None else Why("proxy_internal_error", "handler_crashed")
+    why = row.client if row is not None else CRASHED
     # What follows is a backtrace of mitmproxy_rs.
     detail = redaction.detail(str(exception).split("\n", 1)[0] or text, rules.urls)
-    return failure_tag(why.cause, detail, "", why.reason)
+    return failure_tag(why, detail)
 
 
 def noted_failure(note: Note, rules: Rules) -> Tag:
     """What a note means if no flow came of it."""
-    why = note.message.client
-    return failure_tag(why.cause, redaction.detail(note.text, rules.urls), "", why.reason)
+    return failure_tag(note.message.client, redaction.detail(note.text, rules.urls))
 
 
-def failure_tag(cause: str, detail: str, side: str = "", reason: str = "") -> Tag:
-    """The tag of an exchange that broke for this cause, or that its client cancelled.
+def failure_tag(why: Why, detail: str, side: str = "") -> Tag:
+    """The tag of an exchange that broke, or that its client cancelled.
 
-    `side`: where the evidence tells another than that of the cause and `reason`.
+    `side`: where the evidence tells another than that of the cause and reason.
     """
-    error = CAUSES[cause].error
-    return {
-        "outcome": "error" if error else "cancelled",
-        **_why_fields(cause, detail, side, reason),
-    }
+    outcome = "error" if CAUSES[why.cause].error else "cancelled"
+    return {"outcome": outcome, **_why_fields(why, detail, side)}
 
 
 def with_failure(tag: Tag, failure: Tag) -> Tag:
@@ -224,12 +215,12 @@ def with_failure(tag: Tag, failure: Tag) -> Tag:
     return {name: value for name, value in tag.items() if name not in _WHY} | failure
 
 
-def with_overlay(tag: Tag, cause: str, detail: str = "", side: str = "", reason: str = "") -> Tag:
+def with_overlay(tag: Tag, why: Why, detail: str = "", side: str = "") -> Tag:
     """The tag of a complete response that is a failure all the same: its status, and why.
 
     A status that is an error by itself keeps its code, -3.
     """
-    found = {**tag, **_why_fields(cause, detail, side, reason)}
+    found = {**tag, **_why_fields(why, detail, side)}
     if tag.get("error_code") is not None:
         found["error_code"], found["error_name"] = tag["error_code"], tag["error_name"]
     return found
@@ -239,11 +230,16 @@ _WHY = frozenset(("error_code", "error_name", "cause", "reason", "side", "detail
 """What `_why_fields` may fill in."""
 
 
-def _why_fields(cause: str, detail: str, side: str, reason: str) -> Tag:
-    fields = {**vocabulary.error_fields(cause), "cause": cause}
-    if reason:
-        fields["reason"] = reason
-    fields["side"] = side or vocabulary.side_of(Why(cause, reason))
+def with_reason(tag: Tag, reason: str) -> Tag:
+    """The tag of a failure for whose cause something else than its text gives the reason."""
+    return {**tag, "reason": reason}
+
+
+def _why_fields(why: Why, detail: str, side: str) -> Tag:
+    fields = {**vocabulary.error_fields(why.cause), "cause": why.cause}
+    if why.reason:
+        fields["reason"] = why.reason
+    fields["side"] = side or vocabulary.side_of(why)
     if detail:
         fields["detail"] = detail
     return fields
@@ -267,10 +263,11 @@ def _websocket(flow: http.HTTPFlow, rules: Rules, note: Note | None) -> Tag:
         if note is not None and _is_inactivity(note):
             tag |= _noted_timeout(note, Situation(head=True))
         elif websocket.closed_by_client:
-            tag |= failure_tag(vocabulary.CANCELLED, "WebSocket connection cut off by the client")
+            detail = "WebSocket connection cut off by the client"
+            tag |= failure_tag(Why(vocabulary.CANCELLED), detail)
         else:
             detail = "WebSocket connection cut off by the server"
-            tag |= failure_tag("connection_terminated", detail)
+            tag |= failure_tag(Why("connection_terminated"), detail)
     else:
         tag["outcome"] = "status"
     tag["close_code"] = code
@@ -288,7 +285,7 @@ def _dns(flow: dns.DNSFlow, rules: Rules) -> Tag:
     if code == response_codes.NOERROR:
         return {"outcome": "ok"}
     name = response_codes.to_str(code)
-    return failure_tag("dns_error", name, "", name.lower() if name.isalpha() else "")
+    return failure_tag(Why("dns_error", name.lower() if name.isalpha() else ""), name)
 
 
 def _head(response: http.Response, rules: Rules) -> Tag:
@@ -311,55 +308,65 @@ def _tag_failure(
     if situation.quic and (code := rules.quic_closes.get(message)) is not None:
         words, message = message, texts.quic_code(code)
     # Another addon's words: mitmproxy's own addon forbids one thing.
-    known = not situation.denied or message.startswith(internals.SELF_CONNECT)
+    known = not situation.denied or message.startswith(texts.SELF_CONNECT)
     row = read(message) if known else None
-    foreign = (
-        known and row is None and situation.quic and bool(message)
-    )  # aioquic's words, or a peer's
-    if foreign:
+    foreign = known and row is None and situation.quic and bool(message)
+    if foreign:  # aioquic's words, or a peer's
         with_client = read is texts.handshake
         in_handshake = with_client or situation.connecting
         row = texts.QUIC_HANDSHAKE_BROKEN if in_handshake else texts.QUIC_BROKEN
         if with_client:
             situation = situation._replace(side="client")
-    (cause, reason), by_client = _why(row, situation)
-    cancelled = message.startswith(_BY_CLIENT) and message.endswith(_CANCELS)
-    if cancelled and not by_client and situation.overdue:
-        cause = CLIENT_GAVE_UP  # both ends know the deadline, and either may be the first
-    if not known and message:
-        cause, reason = "http_request_denied", ""
-    elif situation.preface and cause == "http_request_denied":
-        cause, reason, by_client = "http_request_error", "h2c", True
-    elif cause == CLIENT_GAVE_UP:
-        cause, reason = _gave_up(situation, rules.timeout)
-        by_client = False  # the side of a timeout is the server's
-    elif not by_client:
-        cause, reason = _of_connection(Why(cause, reason), message, situation)
-    cause = cause or "unknown"
-    side = "client" if by_client else ""
-    if foreign:
-        detail = redaction.peer_text(message, rules.urls)
+    if known or not message:
+        why, side = _blamed(row, message, situation, rules.timeout)
     else:
-        by = "client" if situation.side == "client" else "server"
-        detail = redaction.detail(texts.made_true(message, by, rules.urls == "full"), rules.urls)
-    if words := redaction.peer_text(words, rules.urls):
-        detail = f"{detail}: {words}"
+        why, side = Why("http_request_denied"), ""
+    detail = _detail(message, words, foreign, situation, rules.urls)
     # Last, for a note explains a cause, not a message.
     if note is not None:
         noted = note.message.server_before_head
-        if noted.cause == vocabulary.TIMED_OUT and explains(noted.cause, cause):
+        if _is_inactivity(note) and explains(noted.cause, why.cause):
             return _noted_timeout(note, situation)
-        if explains(noted.cause, cause):
-            cause, reason = noted
+        if explains(noted.cause, why.cause):
+            why = noted
             detail = f"{detail} ({redaction.detail(note.text, rules.urls)})"
-    if (own := REASONS.get(Why(cause, reason))) and own.side != CAUSES[cause].side:
-        side = ""  # the reason knows better whose fault it is
     # A TLS error of the client's own handshake is not the server's.
-    return failure_tag(cause, redaction.printable(detail), side, reason)
+    return failure_tag(why, redaction.printable(detail), side)
+
+
+def _blamed(
+    row: Message | None, message: str, situation: Situation, timeout: float
+) -> tuple[Why, str]:
+    """What a row means in a situation, and `client` where the client is to blame whatever the
+    cause."""
+    why, by_client = _why(row, situation)
+    if situation.overdue and texts.cancels_stream(message):
+        why = Why(CLIENT_GAVE_UP)  # both ends know the deadline, and either may be the first
+    if situation.preface and why.cause == "http_request_denied":
+        return Why("http_request_error", "h2c"), ""
+    if why.cause == CLIENT_GAVE_UP:
+        return _gave_up(situation, timeout), ""  # the side of a timeout is the server's
+    if by_client:
+        return why, "client"
+    why = _of_connection(why, message, situation)
+    return (why if why.cause else Why("unknown")), ""
+
+
+def _detail(
+    message: str, words: str, foreign: bool, situation: Situation, urls: redaction.Urls
+) -> str:
+    """A message as it may be kept. `words`: what a QUIC peer said beside it. `foreign`: none of it
+    is mitmproxy's."""
+    if foreign:
+        return redaction.peer_text(message, urls)
+    side = "client" if situation.side == "client" else "server"
+    detail = redaction.detail(texts.made_true(message, side, urls == "full"), urls)
+    words = redaction.peer_text(words, urls)
+    return f"{detail}: {words}" if words else detail
 
 
 def _why(row: Message | None, situation: Situation) -> tuple[Why, bool]:
-    """What a row says in a situation, and whether it says it of the client."""
+    """What a row says in a situation, and whether it says so of the client."""
     if row is None:
         return NOBODY, False
     if row.client.cause and (
@@ -415,7 +422,7 @@ def _noted_timeout(note: Note, situation: Situation) -> Tag:
     reason = note.message.server_before_head.reason
     side = "client" if situation.uploading else ""  # it is its turn to send
     # What else stands in the line describes the connection.
-    return failure_tag(_timeout(situation), note.message.text, side, reason)
+    return failure_tag(Why(_timeout(situation), reason), note.message.text, side)
 
 
 @lru_cache(maxsize=256)

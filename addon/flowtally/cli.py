@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from collections.abc import Collection
@@ -37,9 +36,9 @@ from .redaction import printable
 from .report import budgets_text
 from .report import sessions_text
 from .report import text
-from .report.layout import WIDTH
 from .report.layout import indented
 from .report.layout import s
+from .report.layout import terminal_width
 from .report.paint import paint_for
 from .report.sessions_text import Listed
 from .vocabulary import CAPTURE_INCOMPLETE
@@ -49,6 +48,10 @@ DEFAULT_CONFDIR = "~/.mitmproxy"
 """mitmproxy's own default, mitmproxy/options.py CONF_DIR."""
 READ_IN_PART = (str(error_fields(CAPTURE_INCOMPLETE.cause)["error_code"]), *CAPTURE_INCOMPLETE)
 """The key of its cause, of a session whose flows came from a file that was not read to its end."""
+MAX_NOTE = 4096
+"""Characters of a line on standard error, in which a path may stand."""
+UNCLEAN = "did not end cleanly, or is still running"
+"""What is said of a session without a final checkpoint."""
 SHOW_PROGRESS = 32 * 1024 * 1024
 """From so many bytes on, progress is shown."""
 
@@ -109,9 +112,9 @@ def report(
         _note_unclean(found)
         _print(data.csv_text(tally), end="")
     else:
-        lines = [*text.report(tally, _width(), paint_for(sys.stdout)), ""]
+        lines = [*text.report(tally, terminal_width(), paint_for(sys.stdout)), ""]
         for line in _sessions(found):
-            lines += indented(line, text.columns(_width()), "")
+            lines += indented(line, text.columns(terminal_width()), "")
         _print("\n".join(lines))
 
 
@@ -119,7 +122,7 @@ def _sessions(found: Logs) -> list[str]:
     """A sentence on each session."""
     return [
         f"Session {session.id:.40}, begun {session.time}"
-        + ("" if session.final else "; it did not end cleanly, or is still running")
+        + ("" if session.final else f"; it {UNCLEAN}")
         for session in found.sessions.values()
     ]
 
@@ -173,7 +176,7 @@ def check(
     tally = found.merged()
     results = evaluate(_budgets(maxima, minima, status_codes(tally)), tally, found.unreadable)
     _note_unclean(found)
-    _print("\n".join(budgets_text.text(results, _width())))
+    _print("\n".join(budgets_text.text(results, terminal_width())))
     if junit is not None:
         from .report import junit as xml
 
@@ -191,7 +194,7 @@ def _budgets(
     try:
         return parse(maxima, minima, codes)
     except UnknownNameError as error:
-        _stop("\n".join([f"{error} There are", *budgets_text.known(_width())]))
+        _stop("\n".join([f"{error} There are", *budgets_text.known(terminal_width())]))
     except BudgetError as error:
         _stop(str(error))
 
@@ -228,7 +231,7 @@ def compare(before: str, after: str, html: Path | None, as_json: bool, force: bo
     elif as_json:
         _print(json.dumps(comparison.to_data(), indent=2))
     else:
-        _print("\n".join(comparison_text.text(comparison, _width())))
+        _print("\n".join(comparison_text.text(comparison, terminal_width())))
 
 
 @main.command()
@@ -268,7 +271,7 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         _print(json.dumps([listed.to_data() for listed in found], indent=2))
     else:
-        _print("\n".join(sessions_text.text(found, _width())))
+        _print("\n".join(sessions_text.text(found, terminal_width())))
     if unreadable:
         sys.exit(2)
 
@@ -282,7 +285,7 @@ def _logs_in(location: Path) -> list[Path]:
 
 
 def _skip(path: Path, reason: str) -> None:
-    click.echo(printable(f"{path}: {reason}; skipped", 4096), err=True)
+    _tell(f"{path}: {reason}; skipped")
 
 
 def _read(sources: Sequence[str]) -> Logs:
@@ -298,7 +301,7 @@ def _read(sources: Sequence[str]) -> Logs:
     except OSError as error:
         _stop(f"{error.filename}: {error.strerror or error}")
     for note in _notes(found):
-        click.echo(printable(note, 4096), err=True)
+        _tell(note)
     if not found.sessions:
         _stop(f"no flowtally session in {', '.join(sources)}")
     return found
@@ -310,7 +313,7 @@ def _once(sources: Sequence[str]) -> Iterator[str]:
     for source in sources:
         real = os.path.realpath(source) if source != "-" else source
         if real in seen:
-            click.echo(printable(f"{source}: given more than once; read once", 4096), err=True)
+            _tell(f"{source}: given more than once; read once")
         else:
             seen.add(real)
             yield source
@@ -335,8 +338,7 @@ def _progress(sources: Sequence[str]) -> Iterator[Callable[[int], None]]:
 def _note_unclean(logs: Logs) -> None:
     for session in logs.sessions.values():
         if not session.final:
-            note = f"Session {session.id:.40} did not end cleanly, or is still running"
-            click.echo(printable(note), err=True)
+            _tell(f"Session {session.id:.40} {UNCLEAN}")
 
 
 def _write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: bool) -> None:
@@ -349,10 +351,6 @@ def _write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: 
         _stop(str(error))
 
 
-def _width() -> int:
-    return shutil.get_terminal_size(fallback=(WIDTH, 24)).columns
-
-
 def _newest() -> str:
     """The newest log in the default folder."""
     folder = default_folder(DEFAULT_CONFDIR)
@@ -360,7 +358,7 @@ def _newest() -> str:
     logs = sorted(found, key=lambda path: path.stat().st_mtime)
     if not logs:
         _stop(f"no session log in {folder}; name one")
-    click.echo(printable(f"Reading {logs[-1]}", 4096), err=True)
+    _tell(f"Reading {logs[-1]}")
     return os.fspath(logs[-1])
 
 
@@ -374,7 +372,12 @@ def _print(text: str, end: str = "\n") -> None:
         _stop(f"standard output cannot be written: {error.strerror or error}")
 
 
+def _tell(text: str) -> None:
+    """Write a line to standard error."""
+    click.echo(printable(text, MAX_NOTE), err=True)
+
+
 def _stop(message: str) -> NoReturn:
     for line in f"flowtally: {message}".split("\n"):
-        click.echo(printable(line, 4096), err=True)
+        _tell(line)
     sys.exit(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec
 
 from mitmproxy import connection
 from mitmproxy import http
@@ -12,13 +11,12 @@ from mitmproxy.proxy import layer
 from mitmproxy.proxy import server_hooks
 
 from . import internals
+from .defects import P
 from .failures import Failure
 from .failures import Failures
 from .handshakes import HESITATION
 from .live import LivePage
 from .tagger import Tagger
-
-P = ParamSpec("P")
 
 
 class ConnectionHooks:

@@ -21,7 +21,7 @@ MAX_LIST = 8192
 _SAFELISTED_METHODS = frozenset(("GET", "HEAD", "POST"))
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 # Sent over plain HTTP to any other host, a request has no Sec-Fetch headers (Fetch Metadata §2).
-_TRUSTWORTHY = re.compile(r"localhost|.*\.localhost|127(\.\d+){3}|\[?::1\]?", re.IGNORECASE)
+_TRUSTWORTHY = r"localhost|.*\.localhost|127(\.\d+){3}|\[?::1\]?"
 
 
 def blocked(flow: http.HTTPFlow, origin: str) -> tuple[str, str]:
@@ -63,7 +63,7 @@ def _is_cross_origin(flow: http.HTTPFlow, origin: str, preflight: bool) -> bool:
     """Whether a request without Sec-Fetch headers comes from a page of another origin and may only
     be answered with permission."""
     request = flow.request
-    if request.scheme != "http" or _TRUSTWORTHY.fullmatch(request.pretty_host):
+    if request.scheme != "http" or re.fullmatch(_TRUSTWORTHY, request.pretty_host, re.IGNORECASE):
         return False  # browsers send those headers there
     if preflight:
         return True

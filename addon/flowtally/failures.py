@@ -35,18 +35,20 @@ from .classify import task_failure
 from .classify import with_failure
 from .handshakes import Handshakes
 from .handshakes import Silent
+from .peers import address_of
 from .situation import PREFACE_METHOD
 from .situation import Situation
 from .situation import handshake_situation
 from .situation import hanging_situation
 from .situation import server_situation
-from .surplus import Answers
+from .surplus import LastAnswers
 from .troubles import OUT_OF_FILES
 from .troubles import Troubles
 from .vocabulary import CANCELLED
 from .vocabulary import CAPTURE_INCOMPLETE
 from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
+from .vocabulary import Why
 
 MAX_FAILURES_OF_A_CLIENT = 100
 """How many unclaimed failures of one client are kept; the oldest becomes an event first."""
@@ -54,13 +56,6 @@ MAX_NOTES = 1000
 """How many clients' notes are kept."""
 MAX_SETTLED = 100
 """How many clients are remembered whose failures have become events."""
-
-SURPLUS = "Unexpected data from server: "
-"""proxy/layers/http/_http1.py, Http1Client.read_headers; the bytes follow."""
-INVALID_DNS = " sent an invalid message: "
-"""proxy/layers/dns.py, DNSLayer.state_query; before it stands the connection."""
-HUNG_UP = "The client disconnected during the handshake"
-"""proxy/layers/tls.py, ClientTLSLayer.on_handshake_error."""
 
 Client = Any
 """A client's address (`peername`). Connections of a replayed flow have no other common name."""
@@ -133,10 +128,10 @@ class Failures:
         rules: Rules,
         open_clients: Callable[[], Container[Client]],
         clock: Callable[[], float] = time.time,
-        answers: Answers | None = None,
+        answers: LastAnswers | None = None,
     ) -> None:
         self.rules = rules
-        self.answers = answers or Answers()
+        self.answers = answers or LastAnswers()
         self.handshakes = Handshakes()
         self._troubles = Troubles()
         self._open_clients = open_clients
@@ -200,7 +195,7 @@ class Failures:
         message, now = server.error or "", self._clock()
         situation, note = server_situation(client, server, now), self._notes.get(client.peername)
         tag = exchange_failure(message, situation, self.rules, note)
-        events = self._keep(Failure(message, now, tag, client.peername, *_address(server)))
+        events = self._keep(Failure(message, now, tag, client.peername, *address_of(server)))
         # After it is kept: nothing else will come of a client that is gone, to settle it later.
         if client.timestamp_end is not None:
             events += self.client_gone(client.peername)
@@ -215,7 +210,7 @@ class Failures:
         """mitmproxy's task for a connection to a server died, and no hook will tell."""
         self.connected(server)
         tag = task_failure(exception, self.rules)
-        address = _address(server)
+        address = address_of(server)
         return [Failure("", self._clock(), tag, client.peername, *address, server=server)]
 
     def client_refused(self, client: connection.Client) -> list[Failure]:
@@ -227,7 +222,7 @@ class Failures:
     def client_shook_hands(self, client: connection.Client, server: connection.Server) -> None:
         """The TLS handshake with a client is finished, who wants to reach `server`."""
         if client.transport_protocol == "tcp" and client.peername:
-            host, port = _address(server)
+            host, port = address_of(server)
             self.handshakes.finished(client.peername, client.sni or host, port, self._clock())
 
     def client_handshake_failed(
@@ -238,11 +233,11 @@ class Failures:
     ) -> list[Failure]:
         """The TLS handshake with a client failed, who had wanted to reach `server`."""
         known = client.peername in self._unclaimed or client.peername in self._settled
-        if message == "connection closed early" and known:
+        if message == texts.CLOSED_EARLY and known:
             return []  # it left because of a failure of the server's
         now = self._clock()
-        host, port = _address(server)
-        if message.startswith(HUNG_UP) and client.peername:
+        host, port = address_of(server)
+        if message.startswith(texts.HUNG_UP) and client.peername:
             # Without an alert: perhaps it did not need the connection any more.
             left = Silent(now, client.peername, client.sni or host, port, message)
             self.handshakes.suspect(left, now)
@@ -259,11 +254,11 @@ class Failures:
             # Without file descriptors mitmproxy crashes in many ways: that is said once.
             if self._troubles.starved(self._clock()):
                 return failures
-        if message.startswith(SURPLUS):
+        if message.startswith(texts.SURPLUS):
             return self._surplus(client, message)
-        if INVALID_DNS in message and (failures := self._invalid_dns(client, message)):
+        if texts.INVALID_DNS in message and (failures := self._invalid_dns(client, message)):
             return failures
-        row = texts.tls_log_line(message) if message.startswith("TLS Error:") else None
+        row = texts.tls_log_line(message)
         if row is None:
             row = vocabulary.find_message(vocabulary.NOTE_MESSAGES, message)
         if row is not None:
@@ -287,20 +282,20 @@ class Failures:
         if not self.answers.is_surplus(client, server, now):
             return []
         detail = redaction.detail(message, self.rules.urls)
-        tag = failure_tag("http_protocol_error", detail, reason="surplus_bytes")
-        return [Failure("", now, tag, client, *_address(server))]
+        tag = failure_tag(Why("http_protocol_error", "surplus_bytes"), detail)
+        return [Failure("", now, tag, client, *address_of(server))]
 
     def _invalid_dns(self, client: Client, message: str) -> list[Failure]:
         """A client or a name server sent a message that is no DNS."""
         peer = internals.speaking()
-        if peer is None or not message.startswith(f"{peer}{INVALID_DNS}"):
+        if peer is None or not message.startswith(f"{peer}{texts.INVALID_DNS}"):
             return []
         detail = redaction.detail(message, self.rules.urls)
         if isinstance(peer, connection.Client):
-            tag = failure_tag("http_request_error", detail, reason="malformed_dns")
+            tag = failure_tag(Why("http_request_error", "malformed_dns"), detail)
             return [Failure("", self._clock(), tag, client)]
-        tag = failure_tag("dns_error", detail, reason="malformed_answer")
-        return [Failure("", self._clock(), tag, client, *_address(peer), server=peer)]
+        tag = failure_tag(Why("dns_error", "malformed_answer"), detail)
+        return [Failure("", self._clock(), tag, client, *address_of(peer), server=peer)]
 
     def error_line(
         self, logger: str, message: str, exception: BaseException | None
@@ -316,7 +311,7 @@ class Failures:
             detail = redaction.detail(f"{type(exception).__name__}: {exception}", self.rules.urls)
         else:
             detail = redaction.detail(message.split("\n", 1)[0], self.rules.urls)
-        tag = failure_tag(why.cause, detail, reason=why.reason)
+        tag = failure_tag(why, detail)
         return [Failure("", now, tag, None)]
 
     def error_response(self, client: Client, message: str, method: bytes = b"") -> list[Failure]:
@@ -324,11 +319,11 @@ class Failures:
 
         All but one of these are told otherwise as well.
         """
-        if message != internals.NO_HOST:
+        if message != texts.NO_HOST:
             return []
         if method == PREFACE_METHOD:
             detail = "the client began with the preface of cleartext HTTP/2"
-            tag = failure_tag("http_request_error", detail, "", "h2c")
+            tag = failure_tag(Why("http_request_error", "h2c"), detail)
         else:
             tag = exchange_failure(message, Situation(), self.rules)
         return [Failure(message, self._clock(), tag, client)]
@@ -381,7 +376,7 @@ class Failures:
             tag = handshake_failure(silent.message, Situation(), self.rules)
             return Failure("", silent.since, tag, silent.client, silent.host, silent.port)
         detail = "the client left without a request right after the TLS handshake"
-        tag = failure_tag("client_tls_rejected", detail, reason="after_handshake")
+        tag = failure_tag(Why("client_tls_rejected", "after_handshake"), detail)
         return Failure("", silent.since, tag, silent.client, silent.host, silent.port)
 
     # --- what flows claim ---
@@ -403,8 +398,7 @@ class Failures:
             del self._notes[client]  # it explains this flow, or nothing
         if tag.get("cause") == CANCELLED and self._starved(flow):
             text = "the client left before mitmproxy had a file descriptor for it"
-            why = failure_tag(OUT_OF_FILES.cause, text, reason=OUT_OF_FILES.reason)
-            return with_failure(tag, why)
+            return with_failure(tag, failure_tag(OUT_OF_FILES, text))
         if "cause" not in tag or client not in self._unclaimed:
             return tag
         message = (flow.error.msg if flow.error else flow.server_conn.error) or ""
@@ -427,7 +421,7 @@ class Failures:
         addon's and says nothing.
         """
         # A connection that another addon forbade is told with a prefix on the flow.
-        message = message.removeprefix("Connection killed: ")
+        message = message.removeprefix(texts.KILLED)
         claimed: Failure | None = None
         left = []
         for failure in self._unclaimed.pop(client):
@@ -466,14 +460,9 @@ class Failures:
             else:
                 protocol = "TLS" if attempt.handshake else "TCP"
                 tag["detail"] = f"{protocol} connection to the server still not up"
-            failures.append(Failure("", now, tag, attempt.client, *_address(attempt.server)))
+            failures.append(Failure("", now, tag, attempt.client, *address_of(attempt.server)))
             self._told.add(attempt.server.id)
         return failures
-
-
-def _address(server: connection.Connection) -> tuple[str, int | None]:
-    address = getattr(server, "address", None)
-    return (str(address[0]), int(address[1])) if address else ("", None)
 
 
 def _destination(flow: mflow.Flow) -> tuple[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import shutil
 import sys
 from collections.abc import Sequence
 
@@ -27,11 +26,10 @@ def show_summary(session: Session, process_ends: bool) -> None:
     would be buried.
     """
     from .report import text  # what only a report needs is loaded for one
-    from .report.layout import WIDTH
+    from .report.layout import terminal_width
     from .report.paint import paint_for
 
-    width = shutil.get_terminal_size(fallback=(WIDTH, 24)).columns
-    summary = text.summary(session.tally, width, paint_for(sys.stderr))
+    summary = text.summary(session.tally, terminal_width(), paint_for(sys.stderr))
     lines = ["", *summary, "", f"Session log: {session.path}"]
     if process_ends:
         atexit.register(_print, lines)

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 from mitmproxy import http
 
+from . import texts
+from .classify import with_reason
+from .situation import is_multiplexed
 from .vocabulary import COLLATERAL
 from .vocabulary import REASONS
 from .vocabulary import Tag
@@ -23,17 +26,6 @@ MAX_CLOSES = 1000
 """How many QUIC peers' words are remembered, the latest."""
 MAX_WORDS = 4096
 """Longer words of a QUIC peer's are not remembered; a packet holds less."""
-
-# A stream that ends by itself says so; any other end is the whole connection's.
-_OF_ONE_STREAM = (
-    "stream reset ",
-    "stream closed ",
-    "HTTP/1 ",
-    "Received ",
-    "Response ",
-    "Request ",
-)
-_OF_CONNECTION = ("Received HTTP/2 data frame", "Received unexpected HTTP/2 response")
 
 
 class Faults:
@@ -70,9 +62,11 @@ class Faults:
         by_client = tag.get("side") == "client"
         if not (flow.request.is_http2 or flow.request.is_http3) and by_client:
             return tag  # HTTP/1 has no streams
-        if Why(cause, COLLATERAL) not in REASONS or not _ends_connection(message):
+        if Why(cause, COLLATERAL) not in REASONS or not texts.ends_connection(message):
             return tag
-        if not (by_client or _is_multiplexed(flow)):
+        # Of a server, only where its connection was up.
+        shared = flow.server_conn.timestamp_start is not None and is_multiplexed(flow.server_conn)
+        if not (by_client or shared):
             return tag
         connection = (flow.client_conn if by_client else flow.server_conn).id
         if tag.get("reason") == COLLATERAL:
@@ -80,14 +74,4 @@ class Faults:
         self.broke(connection, flow.id)
         if self._culprits.get(connection, flow.id) == flow.id:
             return tag
-        return {**tag, "reason": COLLATERAL}
-
-
-def _ends_connection(message: str) -> bool:
-    return message.startswith(_OF_CONNECTION) or not message.startswith(_OF_ONE_STREAM)
-
-
-def _is_multiplexed(flow: http.HTTPFlow) -> bool:
-    """Whether several streams may share the connection to the server, which was up."""
-    server = flow.server_conn
-    return server.timestamp_start is not None and server.alpn in (b"h2", b"h3")
+        return with_reason(tag, COLLATERAL)

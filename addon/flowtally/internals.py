@@ -9,16 +9,13 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
+from types import FrameType
 from typing import Any
 
 from mitmproxy import connection
 
 Undo = Callable[[], None]
-
-NO_HOST = "HTTP request has no host header, destination unknown."
-"""proxy/layers/http/__init__.py, HttpStream.state_wait_for_request_headers."""
-SELF_CONNECT = "Request destination unknown."
-"""addons/proxyserver.py, server_connect."""
 
 
 def refuse_options(options: Any, refuse: Callable[[str, Any], str]) -> list[str]:
@@ -39,6 +36,40 @@ def refuse_options(options: Any, refuse: Callable[[str, Any], str]) -> list[str]
     return reasons
 
 
+def _nothing() -> None:
+    """Undoes what could not be done."""
+
+
+def _replace(owner: Any, replacements: Mapping[str, Any]) -> Undo:
+    """Put other functions in the place of some of `owner`, a class or module."""
+    originals = {name: getattr(owner, name) for name in replacements}
+    for name, replacement in replacements.items():
+        setattr(owner, name, replacement)
+
+    def undo() -> None:
+        for name, replacement in replacements.items():
+            if getattr(owner, name, None) is replacement:  # else somebody replaced it after us
+                setattr(owner, name, originals[name])
+
+    return undo
+
+
+def _look_first(owner: Any, name: str, look: Callable[..., None]) -> Undo:
+    """Have each call of a function of `owner` looked at before it is made. `look` gets the caller's
+    frame and the arguments."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        try:
+            look(sys._getframe(1), *args, **kwargs)
+        except Exception:
+            logging.getLogger("flowtally").debug("looking at %s failed", name, exc_info=True)
+        return original(*args, **kwargs)
+
+    return _replace(owner, {name: replacement})
+
+
 def watch_error_responses(told: Callable[[Any, str, bytes], None]) -> Undo:
     """Call `told(client address, message, method)` when mitmproxy answers an HTTP/1 request with an
     error.
@@ -47,31 +78,18 @@ def watch_error_responses(told: Callable[[Any, str, bytes], None]) -> Undo:
     for it is the only trace. Making one is rare, so the watch costs the other flows nothing.
     `method`: of the request; empty where it could not be read.
     """
+
+    def look(caller: FrameType, _status: int, message: str = "", *_: Any, **__: Any) -> None:
+        request = getattr(caller.f_locals.get("self"), "request", None)  # Http1Server.send
+        method = getattr(getattr(request, "data", None), "method", b"")
+        told(getattr(asyncio.current_task(), "client", None), message, method)
+
     try:
         from mitmproxy.proxy.layers.http import _http1
 
-        original: Any = _http1.make_error_response
+        return _look_first(_http1, "make_error_response", look)
     except (ImportError, AttributeError):
-        return lambda: None
-
-    def make_error_response(*args: Any, **kwargs: Any) -> Any:
-        try:
-            message = kwargs.get("message", args[1] if len(args) > 1 else "")
-            caller = sys._getframe(1).f_locals.get("self")  # Http1Server.send
-            request = getattr(caller, "request", None)
-            method = getattr(getattr(request, "data", None), "method", b"")
-            told(getattr(asyncio.current_task(), "client", None), message, method)
-        except Exception:
-            logging.getLogger("flowtally").debug("watch_error_responses failed", exc_info=True)
-        return original(*args, **kwargs)
-
-    _http1.make_error_response = make_error_response
-
-    def undo() -> None:
-        if _http1.make_error_response is make_error_response:
-            _http1.make_error_response = original
-
-    return undo
+        return _nothing
 
 
 LAST_BYTE, BROKEN = "_flowtally_last_byte", "_flowtally_broken"
@@ -107,7 +125,7 @@ def watch_streams() -> Undo:
         stream: Any = http.HttpStream
         from_client: Any = http.RequestProtocolError  # type: ignore[attr-defined]
         handle_error: Any = stream.handle_protocol_error
-        originals = {
+        states = {
             name: getattr(stream, name)
             for name in (
                 "state_wait_for_response_headers",
@@ -116,7 +134,7 @@ def watch_streams() -> Undo:
             )
         }
     except (ImportError, AttributeError):
-        return lambda: None
+        return _nothing
 
     def noting_time(original: Any, clock: Callable[[], float] = time.time) -> Any:
         @functools.wraps(original)
@@ -139,18 +157,9 @@ def watch_streams() -> Undo:
             pass
         return handle_error(self, event)
 
-    replaced = {name: noting_time(original) for name, original in originals.items()}
-    originals["handle_protocol_error"] = handle_error
-    replaced["handle_protocol_error"] = handle_protocol_error
-    for name, replacement in replaced.items():
-        setattr(stream, name, replacement)
-
-    def undo() -> None:
-        for name, replacement in replaced.items():
-            if getattr(stream, name, None) is replacement:
-                setattr(stream, name, originals[name])
-
-    return undo
+    replacements = {name: noting_time(original) for name, original in states.items()}
+    replacements["handle_protocol_error"] = handle_protocol_error
+    return _replace(stream, replacements)
 
 
 def watch_faults(broke: Callable[[str, str], None], closed: Callable[[str, int], None]) -> Undo:
@@ -169,34 +178,22 @@ def watch_faults(broke: Callable[[str, str], None], closed: Callable[[str, int],
 
 
 def _watch_http2(broke: Callable[[str, str], None]) -> Undo:
+    def look(caller: FrameType, self: Any, *_: Any, **__: Any) -> None:
+        # Http2Connection.handle_h2_event: an event of h2's, or the exception it raised.
+        stream = _stream_of(caller.f_locals.get("event"))
+        # A server's streams have other numbers than the client's, by which flows are found.
+        stream = getattr(self, "their_stream_id", {}).get(stream, stream)
+        # The innermost HttpLayer: around it may be the one with the CONNECT.
+        layers = [at for at in self.context.layers if hasattr(at, "connections")]
+        if stream in layers[-1].streams:
+            broke(self.conn.id, layers[-1].streams[stream].flow.id)
+
     try:
         from mitmproxy.proxy.layers.http._http2 import Http2Connection
 
-        original: Any = Http2Connection.protocol_error
+        return _look_first(Http2Connection, "protocol_error", look)
     except (ImportError, AttributeError):
-        return lambda: None
-
-    def protocol_error(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            # Http2Connection.handle_h2_event: an event of h2's, or the exception it raised.
-            stream = _stream_of(sys._getframe(1).f_locals.get("event"))
-            # A server's streams have other numbers than the client's, by which flows are found.
-            stream = getattr(self, "their_stream_id", {}).get(stream, stream)
-            # The innermost HttpLayer: around it may be the one with the CONNECT.
-            layers = [at for at in self.context.layers if hasattr(at, "connections")]
-            if stream in layers[-1].streams:
-                broke(self.conn.id, layers[-1].streams[stream].flow.id)
-        except Exception:
-            logging.getLogger("flowtally").debug("watch_faults failed", exc_info=True)
-        return original(self, *args, **kwargs)
-
-    Http2Connection.protocol_error = protocol_error  # type: ignore[method-assign]
-
-    def undo() -> None:
-        if Http2Connection.protocol_error is protocol_error:
-            Http2Connection.protocol_error = original  # type: ignore[method-assign]
-
-    return undo
+        return _nothing
 
 
 def _stream_of(event: Any) -> int | None:
@@ -211,29 +208,16 @@ def _stream_of(event: Any) -> int | None:
 
 
 def _watch_quic(closed: Callable[[str, int], None]) -> Undo:
+    def look(_: FrameType, self: Any, is_initiator: bool, *__: Any, **___: Any) -> None:
+        if not is_initiator:
+            closed(self._close_event.reason_phrase, self._close_event.error_code)
+
     try:
         from aioquic.quic.connection import QuicConnection
 
-        original: Any = QuicConnection._close_begin
+        return _look_first(QuicConnection, "_close_begin", look)
     except (ImportError, AttributeError):
-        return lambda: None
-
-    def _close_begin(self: Any, is_initiator: bool, *args: Any, **kwargs: Any) -> Any:
-        try:
-            if not is_initiator:
-                event = self._close_event
-                closed(event.reason_phrase, event.error_code)
-        except Exception:
-            logging.getLogger("flowtally").debug("watch_faults failed", exc_info=True)
-        return original(self, is_initiator, *args, **kwargs)
-
-    QuicConnection._close_begin = _close_begin  # type: ignore[method-assign]
-
-    def undo() -> None:
-        if QuicConnection._close_begin is _close_begin:
-            QuicConnection._close_begin = original  # type: ignore[method-assign]
-
-    return undo
+        return _nothing
 
 
 def watch_log(told: Callable[[Any, str, BaseException | None], None]) -> Undo:

@@ -24,11 +24,13 @@ from .bodies import decoded
 from .classify import failure_tag
 from .classify import with_overlay
 from .encoding import decode
+from .headers import media_type_of
 from .headers import value_of
 from .redaction import Urls
 from .vocabulary import GRPC_STATUSES
 from .vocabulary import METHODS
 from .vocabulary import Tag
+from .vocabulary import Why
 from .vocabulary import close_name
 
 NO_FAILURE = frozenset((1000, 1001, 1005))
@@ -50,11 +52,10 @@ MAX_BATCH = 100
 """How many GraphQL queries of a batch are looked at."""
 
 
-class Found(NamedTuple):
+class Overlay(NamedTuple):
     """Why a complete response is a failure."""
 
-    cause: str
-    reason: str = ""
+    why: Why
     detail: str = ""
     side: str = ""
     """Empty: the side of the cause and reason."""
@@ -68,27 +69,22 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
     """
     if flow.websocket is not None:
         found = websocket_error(flow.websocket, urls)
-        return tag if found is None else with_overlay(tag, *_fields(found))
+        return tag if found is None else with_overlay(tag, *found)
     response = flow.response
     assert response is not None
     found = None
     # Calls of gRPC and queries of GraphQL are POSTs: of others, nobody need look at the answer.
     if flow.request.data.method == b"POST":
-        content_type = value_of(response.data.headers, b"content-type") or b""
-        kind = _kind(content_type[: redaction.MAX_TEXT])
+        kind = _kind(media_type_of(response))
         if kind == "json":
             found = graphql_error(flow.request, response, urls)
         elif kind:
             return _grpc(flow, tag, kind, urls)
     found = found or _cors_or_interim(flow, tag, urls)
-    return tag if found is None else with_overlay(tag, *_fields(found))
+    return tag if found is None else with_overlay(tag, *found)
 
 
-def _fields(found: Found) -> tuple[str, str, str, str]:
-    return found.cause, found.detail, found.side, found.reason
-
-
-def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Found | None:
+def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Overlay | None:
     origin = value_of(flow.request.data.headers, b"origin")
     if origin and (found := cors_blocked(flow, origin.decode("utf-8", "replace"), tag, urls)):
         return found
@@ -96,9 +92,8 @@ def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Found | None:
 
 
 @lru_cache(maxsize=256)
-def _kind(content_type: bytes) -> Any:
-    """What a Content-Type promises: a `grpc_status.Kind`, `json`, or None."""
-    media_type = content_type.decode("latin-1").partition(";")[0].strip().lower()
+def _kind(media_type: str) -> Any:
+    """What a media type promises: a `grpc_status.Kind`, `json`, or None."""
     protocol = re.fullmatch(r"application/(grpc(?:-web(?:-text)?)?)(?:\+.*)?", media_type)
     if protocol:
         return protocol.group(1)
@@ -121,28 +116,25 @@ def _grpc(flow: http.HTTPFlow, tag: Tag, kind: grpc_status.Kind, urls: Urls) -> 
         return {
             **tag,
             **failure_tag(
-                "http_response_incomplete",
+                Why("http_response_incomplete", "no_grpc_status"),
                 "the gRPC answer ended without a grpc-status",
-                reason="no_grpc_status",
             ),
         }
     else:
         found = None
     found = found or _cors_or_interim(flow, tag, urls)
-    return tag if found is None else with_overlay(tag, *_fields(found))
+    return tag if found is None else with_overlay(tag, *found)
 
 
-def grpc_error(status: grpc_status.Status, urls: Urls) -> Found | None:
+def grpc_error(status: grpc_status.Status, urls: Urls) -> Overlay | None:
     """A call that did not end with status 0 (gRPC, Status codes and their use in gRPC)."""
     number = status.number
     if number == 0:
         return None
     detail = redaction.peer_text(status.message, urls)
-    if number is None or number not in GRPC_STATUSES:
-        # Clients take what they do not know for `unknown`.
-        return Found("grpc_error", GRPC_STATUSES[2].name, detail, GRPC_STATUSES[2].side)
-    known = GRPC_STATUSES[number]
-    return Found("grpc_error", known.name, detail, known.side)
+    # Clients take what they do not know for `unknown`, 2.
+    known = GRPC_STATUSES.get(2 if number is None else number, GRPC_STATUSES[2])
+    return Overlay(Why("grpc_error", known.name), detail, known.side)
 
 
 def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
@@ -153,7 +145,6 @@ def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
     """
     return (
         tag["band"] == "Success"
-        and flow.request.method == "POST"
         and "answered_by" not in tag
         and flow.server_conn.timestamp_start is not None
     )
@@ -164,12 +155,10 @@ def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
 
 def graphql_error(
     request: http.Request, response: http.Response, urls: Urls = "redacted"
-) -> Found | None:
+) -> Overlay | None:
     """A query whose answer holds errors (GraphQL specification §7.1), or a batch of such."""
     question = request.data.content
-    if request.data.method != b"POST" or not question or b'"query"' not in question[:MAX_BODY]:
-        return None
-    if len(question) > MAX_BODY:
+    if not question or len(question) > MAX_BODY or b'"query"' not in question:
         return None
     answer = decoded(response.data.content, response.headers.get("content-encoding", ""))
     if answer is None or b'"errors"' not in answer:
@@ -182,7 +171,7 @@ def graphql_error(
         return None
     count = sum(errors for _, errors in failed)
     name = _operation(failed[0][0]) if urls != "origin" else ""  # the client chose it
-    return Found("graphql_error", name, f"{count} error{'s' if count > 1 else ''}")
+    return Overlay(Why("graphql_error", name), f"{count} error{'s' if count > 1 else ''}")
 
 
 def _failed(question: Any, answer: Any) -> Iterator[tuple[dict[str, Any], int]]:
@@ -214,7 +203,7 @@ def _operation(query: dict[str, Any]) -> str:
 # --- WebSocket ---
 
 
-def websocket_error(websocket: WebSocketData, urls: Urls) -> Found | None:
+def websocket_error(websocket: WebSocketData, urls: Urls) -> Overlay | None:
     """A WebSocket that was closed with an error.
 
     Where mitmproxy refuses a frame (wsproto's ParseFailed), it closes with 1002 or 1007 and notes
@@ -226,13 +215,13 @@ def websocket_error(websocket: WebSocketData, urls: Urls) -> Found | None:
     by = websocket.closed_by_client
     side = "" if by is None else "client" if by else "server"
     detail = redaction.peer_text(websocket.close_reason or "", urls)
-    return Found("websocket_error", close_name(code), detail, side)
+    return Overlay(Why("websocket_error", close_name(code)), detail, side)
 
 
 # --- HTTP ---
 
 
-def cors_blocked(flow: http.HTTPFlow, origin: str, tag: Tag, urls: Urls) -> Found | None:
+def cors_blocked(flow: http.HTTPFlow, origin: str, tag: Tag, urls: Urls) -> Overlay | None:
     """An answer that the browser keeps from the page (Fetch standard, CORS protocol)."""
     by_proxy = "answered_by" in tag
     if by_proxy and "error_code" in tag:
@@ -245,10 +234,10 @@ def cors_blocked(flow: http.HTTPFlow, origin: str, tag: Tag, urls: Urls) -> Foun
     if reason == "method_not_allowed" and what.upper() not in METHODS:
         what = redaction.method(what, urls)
     detail = redaction.printable(what, redaction.MAX_TOKEN) if urls != "origin" else ""
-    return Found("cors_blocked", reason, detail, "proxy" if by_proxy else "")
+    return Overlay(Why("cors_blocked", reason), detail, "proxy" if by_proxy else "")
 
 
-def interim_response(flow: http.HTTPFlow, tag: Tag) -> Found | None:
+def interim_response(flow: http.HTTPFlow, tag: Tag) -> Overlay | None:
     """A 1xx that mitmproxy passed on as if it were the final answer, which is lost (RFC 9110 §15.2;
     proxy/layers/http/_http1.py, Http1Client.read_headers knows no interim responses)."""
     response = flow.response
@@ -257,4 +246,4 @@ def interim_response(flow: http.HTTPFlow, tag: Tag) -> Found | None:
         return None
     if response.is_http2 or response.is_http3 or flow.server_conn.timestamp_start is None:
         return None  # from a HAR: it came to another client
-    return Found("interim_response")
+    return Overlay(Why("interim_response"))

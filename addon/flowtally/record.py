@@ -7,7 +7,6 @@ A record is a dictionary of plain data, as it stands in the session log
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from mitmproxy import connection
@@ -22,9 +21,10 @@ from mitmproxy.udp import UDPMessage
 from mitmproxy.websocket import WebSocketMessage
 
 from . import redaction
-from .headers import value_of
+from .headers import EVENT_STREAM
+from .headers import MAX_MEDIA_TYPE
+from .headers import media_type_of
 from .redaction import Urls
-from .situation import EVENT_STREAM
 from .times import milliseconds
 from .times import timestamp
 from .vocabulary import DEFAULT_PORTS
@@ -36,8 +36,6 @@ MAX_ID = 64
 """Longest flow id that is kept, in characters: mitmproxy's are UUIDs, a file's may be anything."""
 MAX_TARGET = 8192
 """How much of a request's target is looked at, in bytes: no more of it than MAX_URL is kept."""
-MAX_MEDIA_TYPE = 100
-"""Longest media type that is kept, in characters; registered ones are shorter (RFC 6838 §4.2)."""
 
 
 def flow_record(
@@ -163,21 +161,13 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
         record["request_bytes"] = size
 
     began, sent = data.timestamp_start, data.timestamp_end or data.timestamp_start
-    if error:
-        ended = error.timestamp
-    elif websocket is not None and websocket.timestamp_end is not None:
-        ended = websocket.timestamp_end
-    elif response is not None:
-        ended = response.data.timestamp_end or response.data.timestamp_start or sent
-    else:
-        ended = sent
+    ended = _end_of(flow, sent)
     # The answer to a CONNECT is mitmproxy's own word, in its own time.
     if response is not None and data.method != b"CONNECT":
         if websocket is None and (size := _body_size(response, error)) is not None:
             record["response_bytes"] = size
-        content_type = value_of(response.data.headers, b"content-type")
-        if content_type and (media_type := _media_type(content_type)):
-            record["media_type"] = media_type
+        if media_type := media_type_of(response):
+            record["media_type"] = redaction.printable(media_type, MAX_MEDIA_TYPE)
             if media_type == EVENT_STREAM:
                 record["stream"] = True
         # With a connection made for this request, the request was sent once that was up.
@@ -190,6 +180,18 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     if (duration := milliseconds(began, ended)) is not None:
         record["duration_ms"] = duration
     return ended
+
+
+def _end_of(flow: http.HTTPFlow, sent: float) -> float:
+    """When an HTTP flow ended. `sent`: when its request was complete."""
+    websocket, response = flow.websocket, flow.response
+    if flow.error:
+        return flow.error.timestamp
+    if websocket is not None and websocket.timestamp_end is not None:
+        return websocket.timestamp_end
+    if response is not None:
+        return response.data.timestamp_end or response.data.timestamp_start or sent
+    return sent
 
 
 _AUTHORITY = frozenset("/?#@\\ ")
@@ -222,13 +224,6 @@ def _url(data: http.RequestData, host: str, urls: Urls) -> str:
 
 def _scheme(data: bytes, urls: Urls) -> str:
     return redaction.scheme(data.decode("ascii", "replace"), urls) if data else ""
-
-
-@lru_cache(maxsize=256)
-def _media_type(content_type: bytes) -> str:
-    """The media type of a Content-Type header without parameters (RFC 9110 §8.3.1)."""
-    media_type = content_type.partition(b";")[0].strip().lower().decode("utf-8", "replace")
-    return redaction.printable(media_type, MAX_MEDIA_TYPE)
 
 
 def _body_size(message: http.Message, error: mflow.Error | None) -> int | None:

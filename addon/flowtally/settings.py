@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from typing import NamedTuple
 from typing import cast
+from typing import get_args
 
 from mitmproxy import flowfilter
 
@@ -26,7 +27,7 @@ from .vocabulary import Tag
 
 _TYPES = {str: "a text", int: "a whole number from 0", bool: "true or false"}
 
-URLS = ("full", "redacted", "origin")
+URLS: tuple[str, ...] = get_args(Urls)
 
 
 class Option(NamedTuple):

@@ -2,7 +2,7 @@
 
 mitmproxy leaves other traces of a failed request than of a refused CONNECT, a cut-off stream or a
 handshake, so each of these has a function of its own. What a text of mitmproxy's means in a
-situation is decided in `classify`; nothing here looks into `known/`.
+situation is decided in `classify`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 
 from . import internals
+from . import texts
+from .headers import EVENT_STREAM
+from .headers import media_type_of
 from .vocabulary import GAVE_UP
 from .vocabulary import METADATA_KEY
 from .vocabulary import Tag
 
 NO_WAIT = float("-inf")
 """The wait of a client that cannot be shown to have waited for the server."""
-EVENT_STREAM = "text/event-stream"
-"""The media type of a response that is endless by nature (HTML standard, server-sent events)."""
 
 # gRPC over HTTP/2, "Timeout": at most eight digits and a unit, in seconds.
 _GRPC_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 # Clients round the header up, and reset a little before the time is over.
 _DEADLINE_SHARE, _DEADLINE_SECONDS = 0.02, 0.03
 
-
 PREFACE_METHOD = b"PRI"
+"""The method of the preface of HTTP/2 (RFC 9113 §3.4), if it is read as a request of HTTP/1."""
 
 
 class Situation(NamedTuple):
@@ -76,29 +77,14 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
     if gone is not None and request.timestamp_start < gone < ended and not flow.is_replay:
         ended = gone  # the hook of some addon was slow to let go of the flow
     response = flow.response
-    endless = response is not None and _is_event_stream(response)
+    endless = response is not None and media_type_of(response) == EVENT_STREAM
     # mitmproxy never tells when a CONNECT is complete, which has no body.
     uploading = request.timestamp_end is None and request.method != "CONNECT"
     return Situation(
         head=response is not None,
         side=_side(flow, error.msg),
         waited=NO_WAIT if uploading else ended - _last_heard(flow),
-        connecting=(
-            # The text of a connection attempt that was cancelled, proxy/server.py.
-            error.msg in ("client disconnected", "connection cancelled")
-            or (
-                server.timestamp_start is not None
-                and server.timestamp_tcp_setup is None
-                and server.transport_protocol == "tcp"
-                # Of a connection through an upstream proxy, only the tunnel's start is noted.
-                and server.via is None
-            )
-            or (
-                server.timestamp_start is not None
-                and server.timestamp_tls_setup is None
-                and server.transport_protocol == "udp"
-            )
-        ),
+        connecting=_is_connecting(server, error.msg),
         upstream=server.via is not None,
         tunnelled=server.timestamp_start is not None,
         uploading=uploading,
@@ -113,6 +99,18 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
         preface=request.data.method == PREFACE_METHOD,
         quic=request.is_http3 or server.transport_protocol == "udp",
     )
+
+
+def _is_connecting(server: connection.Server, message: str) -> bool:
+    # The text of a connection attempt that was cancelled, proxy/server.py.
+    if message in ("client disconnected", "connection cancelled"):
+        return True
+    if server.timestamp_start is None:
+        return False  # nobody tried
+    if server.transport_protocol == "udp":
+        return server.timestamp_tls_setup is None
+    # Of a connection through an upstream proxy, only the tunnel's start is noted.
+    return server.timestamp_tcp_setup is None and server.via is None
 
 
 def connect_situation(flow: http.HTTPFlow) -> Situation:
@@ -197,11 +195,6 @@ def _is_overdue(request: http.Request, ended: float) -> bool:
     return ended - request.timestamp_start >= deadline - early
 
 
-def _is_event_stream(response: http.Response) -> bool:
-    content_type: str = response.headers.get("content-type", "")
-    return content_type.partition(";")[0].strip().lower() == EVENT_STREAM
-
-
 def _is_buffered(flow: http.HTTPFlow) -> bool:
     """Whether mitmproxy kept back what came of the response; a file does not tell."""
     if flow.live:
@@ -240,7 +233,7 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
     server_multiplexed = (
         flow.response.is_http2 or flow.response.is_http3
         if flow.response is not None
-        else server.alpn is not None and server.alpn.startswith(b"h") and server.alpn[:4] != b"http"
+        else is_multiplexed(server)
     )
     # First, as it names its protocol: of a mixed pair, it is the other side than below.
     if message.startswith("HTTP/1 protocol error"):
@@ -257,9 +250,8 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
         return "client" if client_multiplexed else "server"
     # Before the states: a stream is reset while both connections are open, or right before one
     # closes.
-    if message.startswith(("stream reset", "stream closed")):
-        # Only clients take a request back.
-        return "client" if "(CANCEL)" in message or "CANCELLED)" in message else "server"
+    if texts.ends_stream(message):
+        return "client" if texts.cancels_stream(message) else "server"
     if flow.live:
         client_open, server_open = _is_readable(flow.client_conn), _is_readable(server)
         if client_open != server_open:
@@ -267,6 +259,12 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
     elif _gave_up_live(flow):
         return "client"
     return _by_completeness(request)
+
+
+def is_multiplexed(server: connection.Connection) -> bool:
+    """Whether streams share a connection: it speaks HTTP/2 or HTTP/3, of which there were drafts
+    (`h3-29`)."""
+    return server.alpn is not None and server.alpn.startswith((b"h2", b"h3"))
 
 
 def _by_completeness(request: http.Request) -> str:

@@ -26,7 +26,7 @@ Answer = tuple[str, int, bytes, float]
 """Id of the connection, status, method of the request, time of the end."""
 
 
-class Answers:
+class LastAnswers:
     """Remembers the answers that came last, of all connections."""
 
     def __init__(

@@ -14,7 +14,7 @@ from mitmproxy import http
 
 from . import overlays
 from . import redaction
-from .answers import Challenges
+from .challenges import Challenges
 from .classify import Note
 from .classify import Rules
 from .classify import classify
@@ -23,14 +23,17 @@ from .classify import explains
 from .classify import failure_tag
 from .classify import with_failure
 from .classify import with_overlay
+from .classify import with_reason
 from .connections import Connections
 from .defects import Defects
 from .failures import Failure
 from .faults import Faults
+from .peers import client_of
+from .peers import requested_host
 from .redirects import Redirects
 from .situation import Situation
 from .situation import saved_tag
-from .vocabulary import CHALLENGES
+from .vocabulary import CHALLENGE_CODES
 from .vocabulary import COLLATERAL
 from .vocabulary import NOTE_MESSAGES
 from .vocabulary import REASONS
@@ -38,7 +41,6 @@ from .vocabulary import REDIRECT_CODES
 from .vocabulary import TIMED_OUT
 from .vocabulary import Tag
 from .vocabulary import Why
-from .vocabulary import side_of
 
 RACE = 1.0
 """Seconds after a request within which the end of a kept-alive connection, under way when the
@@ -94,7 +96,7 @@ class Tagger:
             if is_answer and isinstance(flow, http.HTTPFlow):
                 tag = overlays.explain(flow, tag, self.rules.urls)
             # Then, for what is another problem as well is no mere request for credentials.
-            if tag.get("status") in CHALLENGES or self._challenges:
+            if tag.get("status") in CHALLENGE_CODES or self._challenges:
                 tag |= self._challenges.take(flow, tag)
             if whose := self.rules.background.of(flow):
                 tag = self._of_background(flow, tag, whose)
@@ -107,7 +109,7 @@ class Tagger:
         sent = (
             bool(self._redirects)
             and isinstance(flow, http.HTTPFlow)
-            and self._redirects.expects(_client_of(flow), _requested_host(flow))
+            and self._redirects.expects(client_of(flow), requested_host(flow))
         )
         return tag if sent else {**tag, "background": whose}
 
@@ -134,7 +136,7 @@ class Tagger:
             and error.timestamp - (flow.request.timestamp_end or 0.0) <= RACE
             and self.connections.were_used(server)
         ):
-            tag = {**tag, **_why("connection_terminated", "reused_connection")}
+            tag = with_reason(tag, "reused_connection")
         return self.faults.with_collateral(flow, tag)
 
     def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
@@ -144,8 +146,8 @@ class Tagger:
         assert response is not None
         is_redirect = tag["status"] in REDIRECT_CODES
         location = response.headers.get("location", "") if is_redirect else ""
-        client = _client_of(flow)
-        if not location and not self._redirects.expects(client, _requested_host(flow)):
+        client = client_of(flow)
+        if not location and not self._redirects.expects(client, requested_host(flow)):
             return tag
         ended = response.timestamp_end or response.timestamp_start or 0.0
         url = flow.request.pretty_url
@@ -161,20 +163,7 @@ class Tagger:
             method=flow.request.method,
             status=response.status_code,
         )
-        return with_overlay(tag, cause) if cause else tag
-
-
-def _client_of(flow: mflow.Flow) -> str:
-    """The address of a flow's client without the port; "" where it is not known."""
-    return str(flow.client_conn.peername[0]) if flow.client_conn.peername else ""
-
-
-def _requested_host(flow: http.HTTPFlow) -> str:
-    """The host of a request as clients name it. Elsewhere than in these modes, that is only in the
-    Host header, which takes long to look up."""
-    if flow.client_conn.proxy_mode.type_name in ("regular", "upstream"):
-        return flow.request.data.host
-    return flow.request.pretty_host
+        return with_overlay(tag, Why(cause)) if cause else tag
 
 
 def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
@@ -189,9 +178,9 @@ def _as_seen_live(flow: mflow.Flow, tag: Tag) -> Tag:
     if explains(cause, tag["cause"]):
         reason = reason if Why(cause, reason) in REASONS else ""
         detail = redaction.printable(str(saved.get("detail", ""))) or tag.get("detail", "")
-        tag = with_failure(tag, failure_tag(cause, detail, "", reason))
-    elif cause == tag["cause"] and reason in _SEEN_LIVE:
-        tag |= _why(cause, reason)
+        return with_failure(tag, failure_tag(Why(cause, reason), detail))
+    if cause == tag["cause"] and reason in _SEEN_LIVE:
+        return with_reason(tag, reason)
     return tag
 
 
@@ -213,10 +202,6 @@ def _note_seen_live(flow: mflow.Flow) -> Note | None:
 
 _SEEN_LIVE = frozenset((COLLATERAL, "reused_connection"))
 """Reasons that only other flows of the session tell."""
-
-
-def _why(cause: str, reason: str) -> Tag:
-    return {"reason": reason, "side": side_of(Why(cause, reason))}
 
 
 def _answered_by_proxy(flow: mflow.Flow, tag: Tag) -> bool:

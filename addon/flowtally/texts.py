@@ -18,6 +18,29 @@ from .vocabulary import Alert
 from .vocabulary import Message
 from .vocabulary import Why
 
+# What the addon asks for by name, because more follows from it than a cause.
+NO_HOST = "HTTP request has no host header, destination unknown."
+"""proxy/layers/http/__init__.py, HttpStream.state_wait_for_request_headers."""
+SELF_CONNECT = "Request destination unknown."
+"""addons/proxyserver.py, server_connect."""
+KILLED = "Connection killed: "
+"""proxy/server.py, open_connection; what the addon said that forbade the connection follows."""
+SURPLUS = "Unexpected data from server: "
+"""proxy/layers/http/_http1.py, Http1Client.read_headers; the bytes follow."""
+INVALID_DNS = " sent an invalid message: "
+"""proxy/layers/dns.py, DNSLayer.state_query; before it stands the connection."""
+HUNG_UP = "The client disconnected during the handshake"
+"""proxy/layers/tls.py, ClientTLSLayer.on_handshake_error."""
+CLOSED_EARLY = "connection closed early"
+"""proxy/layers/tls.py, ClientTLSLayer.receive_client_hello."""
+_TLS_ERROR = "TLS Error: "
+# Said of a stream, whoever ended it, proxy/layers/http/_http2.py and _http3.py.
+_STREAM_ENDED = ("stream reset by client (", "stream closed by client (")
+_CANCELS = ("(CANCEL)", "(H3_REQUEST_CANCELLED)")
+# What is the end of one exchange alone, and what begins like it and is the whole connection's.
+_OF_EXCHANGE = ("HTTP/1 ", "Received ", "Response ", "Request ")
+_OF_CONNECTION = ("Received HTTP/2 data frame", "Received unexpected HTTP/2 response")
+
 # As text: they are compiled when the first failure needs them.
 _OS_ERROR = r"\[(Errno|WinError) (-?\d+)\]"
 # What mitmproxy_rs says, which opens UDP connections.
@@ -25,7 +48,7 @@ _RUST_OS_ERROR = r"[\w ,.'-]+ \(os error (\d+)\)"
 # A list of OpenSSL's errors as pyOpenSSL shows it; the last one is what happened.
 _OPENSSL = r"\[(?:\('[^']*', '[^']*', '[^']*'\), )*\('[^']*', '[^']*', '([^']*)'\)\]"
 _OPENSSL_ERROR = rf"OpenSSL Error\({_OPENSSL}\)"
-_TLS_LOG_LINE = rf"TLS Error: {_OPENSSL}"
+_TLS_LOG_LINE = rf"{_TLS_ERROR}{_OPENSSL}"
 # The name is one that mitmproxy found valid, or an address: there is no blank in it.
 _CLIENT_HANDSHAKE = (
     r"The client (?:does not|may not) trust the proxy's certificate for (?:\S+|<no address>) "
@@ -115,6 +138,8 @@ def tls_log_line(text: str) -> Message | None:
     An alert after the handshake may come from either side. Only of a client that distrusts
     mitmproxy can it be all there is to tell.
     """
+    if not text.startswith(_TLS_ERROR):
+        return None  # before the pattern, which nearly no session needs
     if not (found := re.fullmatch(_TLS_LOG_LINE, text[:4096])):
         return None
     alert = _openssl_alert(found.group(1))
@@ -122,6 +147,23 @@ def tls_log_line(text: str) -> Message | None:
         return None
     by_client = alert.client if alert.client.reason in _DISTRUST else NOBODY
     return Message("is", text, alert.server, alert.server, by_client)
+
+
+def ends_stream(text: str) -> bool:
+    """Whether a text says that one stream was ended, by whichever side."""
+    return text.startswith(_STREAM_ENDED)
+
+
+def cancels_stream(text: str) -> bool:
+    """Whether it says so with the code by which clients take a request back."""
+    return ends_stream(text) and text.endswith(_CANCELS)
+
+
+def ends_connection(text: str) -> bool:
+    """Whether what a text says ended a whole connection: one exchange that ends alone says so."""
+    if text.startswith(_OF_CONNECTION):
+        return True
+    return not (ends_stream(text) or text.startswith(_OF_EXCHANGE))
 
 
 def quic_alert(code: int) -> Alert | None:
@@ -141,9 +183,8 @@ def made_true(text: str, side: str, debug_data: bool = False) -> str:
 
     `debug_data`: with what the peer said in a GOAWAY.
     """
-    for verb in ("reset", "closed"):
-        if text.startswith(f"stream {verb} by client ("):
-            return f"stream {verb} by the {side} {text[text.index('(') :]}"
+    if ends_stream(text):
+        return text.replace("client", f"the {side}", 1)
     if found := re.fullmatch(_GOAWAY, text):
         code = found.group(1)
         name = PROTOCOL_CODES.get(("http2", int(code)), code) if code.isdecimal() else code
@@ -260,10 +301,13 @@ def _code(text: str) -> Message | None:
     return None
 
 
-def _ended(text: str, reason: str) -> Message:
-    before = Why("http_protocol_error", reason)
-    after = Why("http_response_incomplete", reason)
-    return Message("is", text, before, after, Why(CLIENT_GAVE_UP))
+def _ended(text: str, reason: str) -> Message | None:
+    """What the row for a text says, with the code for a reason where the server gave it."""
+    row = vocabulary.find_message(vocabulary.EXCHANGE_MESSAGES, text)
+    return row and row._replace(
+        server_before_head=Why(row.server_before_head.cause, reason),
+        server_after_head=Why(row.server_after_head.cause, reason),
+    )
 
 
 def _reason(name: str) -> str:

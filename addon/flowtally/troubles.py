@@ -11,6 +11,7 @@ import errno
 from types import TracebackType
 
 from . import vocabulary
+from .vocabulary import CRASHED
 from .vocabulary import Why
 
 RETRY = 2.0
@@ -22,7 +23,6 @@ MAX_TOLD = 100
 """How many lines of a kind are told."""
 
 OUT_OF_FILES = vocabulary.OS_ERRORS["Errno", errno.EMFILE]
-CRASHED = Why("proxy_internal_error", "handler_crashed")
 
 _OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE))
 

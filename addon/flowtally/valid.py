@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from .vocabulary import CHALLENGE_CODES
 from .vocabulary import ERRORS
 from .vocabulary import KINDS
 from .vocabulary import OUTCOMES
@@ -57,19 +58,33 @@ def check(record: Any) -> str:
         return _check_checkpoint(record)
     if kind == "session_start":
         return ""
+    return _check_fields(record) or (_check_flow if kind == "flow" else _check_event)(record)
+
+
+def _check_fields(record: dict[str, Any]) -> str:
+    """What flows and events have in common."""
     for name in _TEXTS:
         if name in record and not isinstance(record[name], str):
             return f"{name} is {record[name]!r:.40}, not text"
     for name in _NUMBERS:
         if name in record and (type(record[name]) is not int or not 0 <= record[name] < 2**16):
             return f"{name} is {record[name]!r:.40}, not a number"
-    error_code = get("error_code")
+    error_code = record.get("error_code")
     if error_code is not None and (type(error_code) is not int or error_code not in ERRORS):
         return f"unknown error code {error_code!r:.40}"
     if "status" in record and type(record["status"]) is not int:
         return f"status is {record['status']!r:.40}, not a number"
-    if kind == "event":
-        return "" if error_code is not None and get("cause") else "an event without a cause"
+    return ""
+
+
+def _check_event(record: dict[str, Any]) -> str:
+    fails = record.get("error_code") is not None and record.get("cause")
+    return "" if fails else "an event without a cause"
+
+
+def _check_flow(record: dict[str, Any]) -> str:
+    get = record.get
+    error_code = get("error_code")
     if get("outcome") not in OUTCOMES:
         return f"unknown outcome {get('outcome')!r:.40}"
     if get("kind") not in KINDS:
@@ -87,7 +102,7 @@ def check(record: Any) -> str:
         return "a cause without an error code"
     if get("stream", True) is not True:
         return f"stream is {record['stream']!r:.40}, not true"
-    if type(get("challenge", 401)) is not int or get("challenge", 401) not in (401, 407):
+    if type(get("challenge", 401)) is not int or get("challenge", 401) not in CHALLENGE_CODES:
         return f"challenge is {record['challenge']!r:.40}, not 401 or 407"
     for name in _COUNTS:
         if name in record and not _is_count(record[name]):

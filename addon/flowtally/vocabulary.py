@@ -28,8 +28,6 @@ ERROR_BANDS = BANDS[3:]
 
 UNSUCCESSFUL = -3
 """The error code of a complete response with a status of 400 and up."""
-TOO_MANY_REDIRECTS = -5
-"""The error code of a redirect that broke a limit."""
 
 OUTCOMES = ("status", "error", "cancelled", "ok", "unfinished")
 """What can become of a flow."""
@@ -42,7 +40,7 @@ DEFAULT_PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 REDIRECT_CODES = frozenset((301, 302, 303, 307, 308))
 """The codes a client follows (RFC 9110 §15.4; the Fetch standard's "redirect status")."""
 
-CHALLENGES = frozenset((401, 407))
+CHALLENGE_CODES = frozenset((401, 407))
 """The codes that ask a client for credentials (RFC 9110 §11.3 and §11.7.1)."""
 
 MAX_DESCRIPTION = 120
@@ -51,8 +49,8 @@ MAX_DESCRIPTION = 120
 Tag = dict[str, Any]
 """What a flow is tagged with, as plain data: `outcome`, and as far as they have a value `status`,
 `band`, `description`, `error_code`, `error_name`, `cause`, `reason`, `side`, `detail`,
-`close_code`, `close_reason`, `answered_by`, `answers`, `challenge`, `background`. These are fields
-of its record, too."""
+`close_code`, `close_reason`, `grpc_status`, `answered_by`, `answers`, `challenge`, `background`.
+These are fields of its record, too."""
 METADATA_KEY = "flowtally"
 """Where the tag stands in `flow.metadata`."""
 
@@ -138,6 +136,8 @@ GAVE_UP = frozenset(
 """The causes of an exchange that ended because its client had left."""
 CAPTURE_INCOMPLETE = Why("proxy_internal_error", "capture_incomplete")
 """Why flows are missing of a file that mitmproxy did not read to its end."""
+CRASHED = Why("proxy_internal_error", "handler_crashed")
+"""Why something failed where what mitmproxy runs for a connection died of an exception."""
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:
@@ -169,14 +169,14 @@ REASONS: Mapping[Why, Reason] = {
 """What each reason of a cause means."""
 
 
-def _why(cell: str) -> Why:
+def _read_why(cell: str) -> Why:
     """What a cell of a data file says: `cause` or `cause:reason`."""
     cause, _, reason = cell.partition(":")
     return Why(cause, reason)
 
 
 OS_ERRORS: Mapping[tuple[str, int], Why] = {
-    (row["family"], int(row["number"])): _why(row["cause"]) for row in _rows("os_errors.csv")
+    (row["family"], int(row["number"])): _read_why(row["cause"]) for row in _rows("os_errors.csv")
 }
 """(`Errno` or `WinError`, number) → why, for every platform: a saved flow may come from any."""
 
@@ -224,13 +224,16 @@ class Alert(NamedTuple):
 
 
 TLS_ALERTS: Mapping[str, Alert] = {
-    row["name"]: Alert(_why(row["server"]), _why(row["client"])) for row in _rows("tls_alerts.csv")
+    row["name"]: Alert(_read_why(row["server"]), _read_why(row["client"]))
+    for row in _rows("tls_alerts.csv")
 }
 """An alert's registered name → what it means."""
 TLS_ALERT_NAMES: Mapping[int, str] = {
     int(row["number"]): row["name"] for row in _rows("tls_alerts.csv")
 }
-TLS_ERRORS: Mapping[str, Why] = {row["text"]: _why(row["cause"]) for row in _rows("tls_errors.csv")}
+TLS_ERRORS: Mapping[str, Why] = {
+    row["text"]: _read_why(row["cause"]) for row in _rows("tls_errors.csv")
+}
 """What OpenSSL or aioquic says of a handshake or a certificate → why."""
 METHODS = frozenset(row["method"] for row in _rows("methods.csv"))
 """The registered HTTP methods."""
@@ -243,7 +246,7 @@ PROTOCOL_CODES: Mapping[tuple[str, int], str] = {
 def _messages() -> dict[str, list[Message]]:
     found: dict[str, list[Message]] = {}
     for row in _rows("messages.csv"):
-        sides = (_why(row[s]) for s in ("server_before_head", "server_after_head", "client"))
+        sides = (_read_why(row[s]) for s in ("server_before_head", "server_after_head", "client"))
         # The tests check the words of the file.
         message = Message(row["match"], row["text"], *sides)  # type: ignore[arg-type]
         found.setdefault(row["where"], []).append(message)
@@ -392,19 +395,7 @@ def read_catalogue(path: Path) -> dict[int, Tag]:
 
     Raises: CatalogueError, naming the line and what is allowed.
     """
-    import tomllib  # few have a catalogue
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = tomllib.loads(text)
-    except OSError as error:
-        raise CatalogueError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise CatalogueError(f"{path}, line {line}: is not UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise CatalogueError(f"{path}: is not TOML: {error}") from error
-
+    text, data = _read_toml(path)
     for name in data:
         if name != "status":
             raise CatalogueError(
@@ -428,6 +419,22 @@ def read_catalogue(path: Path) -> dict[int, Tag]:
             )
         tags[int(key)] = status_tag(int(key), description.strip())
     return tags
+
+
+def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a TOML file, and what it says. Raises: CatalogueError."""
+    import tomllib  # few have a catalogue
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except OSError as error:
+        raise CatalogueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CatalogueError(f"{path}, line {line}: is not UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogueError(f"{path}: is not TOML: {error}") from error
 
 
 def _line_of(text: str, key: str) -> int:

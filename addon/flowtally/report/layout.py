@@ -5,6 +5,7 @@ Everything that comes from a log passes through `printable` here.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -26,6 +27,11 @@ LEAST = 20
 
 Cells = tuple[str, ...]
 """What stands in a row."""
+
+
+def terminal_width() -> int:
+    """The columns that the terminal has, or WIDTH where there is none."""
+    return shutil.get_terminal_size(fallback=(WIDTH, 24)).columns
 
 
 def columns(width: int, narrowest: int = NARROWEST) -> int:

@@ -17,8 +17,10 @@ from mitmproxy import http
 
 from . import redaction
 from .headers import value_of
+from .peers import client_of
+from .peers import is_proxy
 from .record import MAX_ID
-from .vocabulary import CHALLENGES
+from .vocabulary import CHALLENGE_CODES
 from .vocabulary import Tag
 
 MAX_AGE = 300.0
@@ -74,14 +76,14 @@ class Challenges:
         if status is None or response is None:
             return None
         answered = None
-        client = _client(flow)
+        client = client_of(flow)
         ended = response.timestamp_end or response.timestamp_start or 0.0
         # Of all but a few flows, the client waits for nothing. Credentials are accepted when the
         # head of the answer says so, also of a download that its client cancels then.
-        if client in self._clients and (status < 400 or status in CHALLENGES):
+        if client in self._clients and (status < 400 or status in CHALLENGE_CODES):
             answered = self._answered(_key(client, flow), flow, ended)
         # With a cause it is another problem as well, which no credentials would mend.
-        if status in CHALLENGES and tag["outcome"] == "status" and "cause" not in tag:
+        if status in CHALLENGE_CODES and tag["outcome"] == "status" and "cause" not in tag:
             challenge = Challenge(redaction.printable(flow.id, MAX_ID), status, ended)
             self._keep(_key(client, flow), challenge)
         return answered
@@ -89,7 +91,7 @@ class Challenges:
     def tunnel(self, flow: http.HTTPFlow) -> None:
         """Take in a CONNECT that opened a tunnel. Such a flow is recorded nowhere: if it answers a
         challenge, the first flow on the same connection tells."""
-        client = _client(flow)
+        client = client_of(flow)
         if client not in self._clients:
             return
         challenge = self._answered(_key(client, flow), flow, flow.request.timestamp_start)
@@ -138,11 +140,6 @@ class Challenges:
             del self._clients[client]
 
 
-def _client(flow: http.HTTPFlow) -> str:
-    peername = flow.client_conn.peername
-    return str(peername[0]) if peername else ""
-
-
 def _key(client: str, flow: http.HTTPFlow) -> Key:
     data = flow.request.data
     return client, hash((data.method, data.scheme, data.host, data.port, data.path))
@@ -155,5 +152,4 @@ def _has_credentials(flow: http.HTTPFlow, status: int) -> bool:
         return True
     # mitmproxy's own login (option proxyauth) takes the header away, and leaves this mark; it asks
     # with a 401 where it is no proxy to its clients (addons/proxyauth.py, is_http_proxy).
-    proxied = flow.client_conn.proxy_mode.type_name in ("regular", "upstream")
-    return "proxyauth" in flow.metadata and proxied == (status == 407)
+    return "proxyauth" in flow.metadata and is_proxy(flow.client_conn) == (status == 407)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flowtally import answers
-from flowtally.answers import Challenges
+from flowtally.challenges import MAX_AGE
+from flowtally.challenges import MAX_CHALLENGES
+from flowtally.challenges import MAX_OF_A_REQUEST
+from flowtally.challenges import Challenges
 from flowtally.vocabulary import STATUS_TAGS
 from flowtally.vocabulary import Tag
 from mitmproxy import flow as mflow
@@ -214,6 +216,7 @@ def test_a_tunnel_that_answers_nothing(opened: http.HTTPFlow) -> None:
     challenges.tunnel(opened)
     inside = flow("c", 200)
     inside.client_conn.id = opened.client_conn.id
+    assert not challenges._tunnels
     assert take(challenges, inside) == ""
 
 
@@ -224,14 +227,14 @@ def test_a_tunnel_that_answers_nothing(opened: http.HTTPFlow) -> None:
 def test_how_long_an_answer_may_take(later: float, answered: str) -> None:
     challenges = Challenges()
     take(challenges, flow("a", 401))
-    late = flow("b", 200, time=NOW + answers.MAX_AGE + later, **BASIC)
+    late = flow("b", 200, time=NOW + MAX_AGE + later, **BASIC)
     assert take(challenges, late) == answered
 
 
 def test_old_challenges_are_forgotten_when_new_ones_come() -> None:
     challenges = Challenges()
     take(challenges, flow("a", 401, "/old"))
-    take(challenges, flow("b", 401, "/new", time=NOW + answers.MAX_AGE + 1))
+    take(challenges, flow("b", 401, "/new", time=NOW + MAX_AGE + 1))
     assert len(challenges._waiting) == 1
     assert take(challenges, flow("c", 200, "/old", **BASIC)) == ""
     assert take(challenges, flow("d", 200, "/new", **BASIC)) == "b"
@@ -241,28 +244,66 @@ def test_old_challenges_are_forgotten_when_new_ones_come() -> None:
 
 def test_bounded() -> None:
     challenges = Challenges()
-    for number in range(answers.MAX_CHALLENGES + 1):
+    for number in range(MAX_CHALLENGES + 1):
         path, client = f"/{number}", f"client {number}"
         take(challenges, flow(f"{number}", 401, path, client=client))
-    assert len(challenges._waiting) == len(challenges._clients) == answers.MAX_CHALLENGES
+    assert len(challenges._waiting) == len(challenges._clients) == MAX_CHALLENGES
     assert take(challenges, flow("b", 200, "/0", client="client 0", **BASIC)) == ""
     assert take(challenges, flow("b", 200, "/1", client="client 1", **BASIC)) == "1"
     # One request, again and again.
-    for number in range(answers.MAX_OF_A_REQUEST + 1):
+    for number in range(MAX_OF_A_REQUEST + 1):
         take(challenges, flow(f"{number}", 401, "/same"))
     found = [
-        take(challenges, flow("b", 200, "/same", **BASIC))
-        for _ in range(answers.MAX_OF_A_REQUEST + 1)
+        take(challenges, flow("b", 200, "/same", **BASIC)) for _ in range(MAX_OF_A_REQUEST + 1)
     ]
-    assert found == [*(f"{number}" for number in range(answers.MAX_OF_A_REQUEST, 0, -1)), ""]
+    assert found == [*(f"{number}" for number in range(MAX_OF_A_REQUEST, 0, -1)), ""]
 
 
 def test_tunnels_without_a_flow_are_bounded() -> None:
     challenges = Challenges()
-    for number in range(answers.MAX_CHALLENGES + 1):
-        take(challenges, connect("a", 407, "1"))
+    for number in range(MAX_CHALLENGES + 1):
+        take(challenges, connect("a", 407, "asked"))
         challenges.tunnel(connect("b", 200, f"{number}", **PROXY))
-    assert len(challenges._tunnels) == answers.MAX_CHALLENGES
+    assert len(challenges._tunnels) == MAX_CHALLENGES
+    assert "0" not in challenges._tunnels
+    assert challenges  # while there is a tunnel
+
+
+def test_a_request_that_was_challenged_again_is_kept_longer_than_older_ones() -> None:
+    challenges = Challenges()
+    for number in range(MAX_CHALLENGES):
+        take(challenges, flow(f"{number}", 401, f"/{number}"))
+    take(challenges, flow("again", 401, "/0"))
+    take(challenges, flow("one more", 401, "/more"))
+    assert take(challenges, flow("b", 200, "/0", **BASIC)) == "again"
+    assert take(challenges, flow("b", 200, "/1", **BASIC)) == ""
+
+
+@pytest.mark.parametrize(("status", "answered"), [(304, "a"), (400, ""), (401, "a"), (403, "")])
+def test_with_which_status_credentials_are_accepted(status: int, answered: str) -> None:
+    challenges = Challenges()
+    assert not challenges
+    take(challenges, flow("a", 401))
+    assert challenges
+    assert take(challenges, flow("b", status, **BASIC)) == answered
+
+
+def test_what_has_no_answer_or_broke_is_no_challenge() -> None:
+    challenges = Challenges()
+    broken, none = flow("a", 401), flow("b", 401)
+    none.response = None
+    assert challenges.take(broken, {"outcome": "error", "status": 401}) == {}
+    assert challenges.take(none, {"outcome": "unfinished"}) == {}
+    assert not challenges
+
+
+def test_an_answer_whose_end_nobody_saw_counts_from_its_beginning() -> None:
+    challenges = Challenges()
+    first = flow("a", 401)
+    assert first.response
+    first.response.timestamp_end, first.response.timestamp_start = None, NOW
+    take(challenges, first)
+    assert take(challenges, flow("b", 200, **BASIC)) == "a"
 
 
 def test_nothing_of_a_url_is_kept() -> None:
