@@ -558,6 +558,10 @@ ENDLESS = Situation(head=True, endless=True, waited=3600)
             OVERDUE._replace(head=True, endless=True),
             ("connection_read_timeout", "deadline_exceeded"),
         ),
+        # the handshake with the server, while nothing has come of it
+        (Situation(securing=True), ("http_response_timeout", "tls_handshake")),
+        (Situation(securing=True, waited=NO_WAIT), ("client_cancelled", None)),
+        (HEAD._replace(securing=True), ("connection_read_timeout", None)),
         # an event stream that has begun is left some time, whatever came
         (ENDLESS, ("client_cancelled", None)),
         (ENDLESS._replace(buffered=True), ("client_cancelled", "buffered")),

@@ -557,7 +557,9 @@ CASES = [
                   lambda authority: authority.demands_client_certificate(TLSVersion.TLSv1_3)),
          get_tls_or_leave_late, ALERT, proxy="impatient"),
     case("silence in the TLS handshake, lazy, client leaves late", in_handshake(servers.SILENT),
-         get_tls_or_leave_late, NO_ANSWER, proxy="impatient and lazy"),
+         get_tls_or_leave_late,
+         failure(-6, "http_response_timeout", "server", reason="tls_handshake"),
+         proxy="impatient and lazy"),
     case("silence in the TLS handshake, lazy, client leaves early",
          in_handshake(servers.SILENT), leave_tls_early, CLIENT_LEFT, proxy="lazy"),
     # With the eager strategy mitmproxy notices that the client has left only when the server

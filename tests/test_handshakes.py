@@ -101,6 +101,7 @@ def test_what_a_browser_closes_when_it_is_closed_is_none(
 
 def test_what_one_client_closes_says_nothing_of_another() -> None:
     handshakes = Handshakes()
+    use(handshakes, OTHER, "elsewhere")
     leave(handshakes)
     handshakes.closed(OTHER, NOW)
     leave(handshakes, OTHER)  # together with what it closed
@@ -108,16 +109,18 @@ def test_what_one_client_closes_says_nothing_of_another() -> None:
 
 
 def test_those_that_were_used_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_NAMES", 2)
     first, second, third = [(f"10.0.0.{number}", 1) for number in range(3)]
-    handshakes = Handshakes()
+    handshakes, others = Handshakes(), Handshakes()
+    for client in (first, second, third):
+        use(others, client, "elsewhere")
+    monkeypatch.setattr(module, "MAX_NAMES", 2)
     for client in (first, second, first, third):
         use(handshakes, client)
         handshakes.closed(client, NOW - HESITATION)
     for client in (first, second, third):
         leave(handshakes, client)
     assert [silent.client for silent in handshakes.at_end()] == [second]
-    handshakes = Handshakes()
+    handshakes = others
     for client in (first, second, first, third):
         handshakes.closed(client, NOW)
     for client in (first, second, third):

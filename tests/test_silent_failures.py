@@ -297,6 +297,7 @@ CASES = [
 
     case("more bytes than Content-Length", answer_with(servers.OK.data + b"rest"), get,
          OK, SURPLUS),
+    case("an empty line behind the answer", answer_with(servers.OK.data + b"\r\n"), get, OK),
     case("more bytes, a moment later", lambda _: LateServer(b"rest", 0.2), get, OK, SURPLUS),
     case("more bytes, much later", lambda _: LateServer(b"HTTP/1.1 408 Request Timeout\r\n\r\n", 2),
          get, OK),

@@ -139,6 +139,13 @@ SAVED_STALL = {"live": False, "metadata": {"flowtally": {"cause": "connection_re
             {"server_conn__timestamp_tcp_setup": None, "server_conn__timestamp_start": None},
             {"tunnelled": False},
         ),
+        # TCP is up, TLS is not
+        (
+            "x",
+            {"request__scheme": "https", "server_conn__timestamp_tls_setup": None},
+            {"securing": True},
+        ),
+        ("x", {"request__scheme": "https", "server_conn__timestamp_tls_setup": 99.8}, {}),
         ("x", {"server_conn__timestamp_start": None}, {"tunnelled": False}),
         (
             "x",
@@ -482,13 +489,13 @@ def test_stream(make: Any, changes: Changes, expected: Situation) -> None:
 @pytest.mark.parametrize(
     ("of_client", "of_server", "expected"),
     [
-        ({}, {}, Situation(waited=4.0)),
+        ({}, {}, Situation(waited=4.0, securing=True)),
         # who left
-        ({"timestamp_end": 105.0}, {}, Situation(side="client", waited=4.0)),
-        ({"state": CLOSED}, {}, Situation(side="client", waited=4.0)),
-        ({"state": WRITABLE}, {}, Situation(side="client", waited=4.0)),
-        ({"state": READABLE}, {}, Situation(waited=4.0)),
-        ({}, {"state": CLOSED}, Situation(waited=4.0)),
+        ({"timestamp_end": 105.0}, {}, Situation(side="client", waited=4.0, securing=True)),
+        ({"state": CLOSED}, {}, Situation(side="client", waited=4.0, securing=True)),
+        ({"state": WRITABLE}, {}, Situation(side="client", waited=4.0, securing=True)),
+        ({"state": READABLE}, {}, Situation(waited=4.0, securing=True)),
+        ({}, {"state": CLOSED}, Situation(waited=4.0, securing=True)),
         # since when: TCP, else the attempt
         ({}, {"timestamp_tcp_setup": None}, Situation(waited=7.0, connecting=True)),
         (
@@ -496,8 +503,8 @@ def test_stream(make: Any, changes: Changes, expected: Situation) -> None:
             {"timestamp_tcp_setup": None, "timestamp_start": None},
             Situation(waited=0.0, connecting=True, denied=True),
         ),
-        ({}, {"timestamp_start": None}, Situation(waited=4.0)),
-        ({}, {"transport_protocol": "udp"}, Situation(waited=4.0, quic=True)),
+        ({}, {"timestamp_start": None}, Situation(waited=4.0, securing=True)),
+        ({}, {"transport_protocol": "udp"}, Situation(waited=4.0, securing=True, quic=True)),
         # the way to the server
         (
             {},
@@ -512,12 +519,12 @@ def test_stream(make: Any, changes: Changes, expected: Situation) -> None:
         (
             {"proxy_mode": mode_specs.ProxyMode.parse("upstream:http://proxy")},
             {},
-            Situation(waited=4.0, upstream=True),
+            Situation(waited=4.0, securing=True, upstream=True),
         ),
         (
             {"proxy_mode": mode_specs.ProxyMode.parse("reverse:http://server")},
             {},
-            Situation(waited=4.0),
+            Situation(waited=4.0, securing=True),
         ),
     ],
 )

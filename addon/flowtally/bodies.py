@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-MAX_BODY = 1_000_000
+MAX_BODY = 256_000
 """Bodies that are larger, as sent or as decoded, are not looked into, in bytes."""
 
 _WINDOW_LOG = 23

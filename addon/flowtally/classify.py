@@ -403,6 +403,8 @@ def _gave_up(situation: Situation, timeout: float) -> Why:
         return Why(vocabulary.CANCELLED, "buffered" if situation.buffered else "")
     if situation.waited < timeout - TIMEOUT_TOLERANCE:
         return Why(vocabulary.CANCELLED)
+    if situation.securing and not situation.head:
+        return Why("http_response_timeout", "tls_handshake")
     return Why(_timeout(situation))
 
 

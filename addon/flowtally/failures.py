@@ -255,6 +255,8 @@ class Failures:
             if self._troubles.starved(self._clock()):
                 return failures
         if message.startswith(texts.SURPLUS):
+            if message == texts.EMPTY_LINE:
+                return []
             return self._surplus(client, message)
         if texts.INVALID_DNS in message and (failures := self._invalid_dns(client, message)):
             return failures

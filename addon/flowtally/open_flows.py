@@ -64,12 +64,15 @@ class OpenFlows(dict[str, mflow.Flow]):
         """
         found = []
         for flow in self.values():
-            if flow.intercepted or flow.timestamp_created < created:
-                continue
-            end, left = _end(flow), flow.client_conn.timestamp_end
-            over = end is not None and end <= ended
-            if left is not None and left <= gone:
-                over |= end is not None or not flow.live or is_unanswered_query(flow)
+            try:
+                if flow.intercepted or flow.timestamp_created < created:
+                    continue
+                end, left = _end(flow), flow.client_conn.timestamp_end
+                over = end is not None and end <= ended
+                if left is not None and left <= gone:
+                    over |= end is not None or not flow.live or is_unanswered_query(flow)
+            except (TypeError, AttributeError):
+                continue  # another script has put something odd there: that flow alone suffers
             if over:
                 found.append(flow)
         return found

@@ -46,6 +46,8 @@ class Situation(NamedTuple):
     the last byte of the response; of other connections, since they began. NO_WAIT: not known."""
     connecting: bool = False
     """The TCP connection to the server was not up yet."""
+    securing: bool = False
+    """TCP was up, and the TLS handshake with the server was not over."""
     upstream: bool = False
     """The server is reached through an upstream proxy."""
     tunnelled: bool = False
@@ -85,6 +87,11 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
         side=_side(flow, error.msg),
         waited=NO_WAIT if uploading else ended - _last_heard(flow),
         connecting=_is_connecting(server, error.msg),
+        securing=(
+            request.scheme == "https"
+            and server.timestamp_tcp_setup is not None
+            and server.timestamp_tls_setup is None
+        ),
         upstream=server.via is not None,
         tunnelled=server.timestamp_start is not None,
         uploading=uploading,
@@ -148,6 +155,7 @@ def server_situation(
         side="client" if client.timestamp_end is not None or not _is_readable(client) else "",
         waited=now - (began or server.timestamp_start or now),
         connecting=began is None and not tunnelled,
+        securing=began is not None,
         upstream=client.proxy_mode.type_name == "upstream",
         tunnelled=tunnelled,
         # mitmproxy takes this time when the hook that may forbid the connection is over.

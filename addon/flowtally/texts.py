@@ -27,6 +27,8 @@ KILLED = "Connection killed: "
 """proxy/server.py, open_connection; what the addon said that forbade the connection follows."""
 SURPLUS = "Unexpected data from server: "
 """proxy/layers/http/_http1.py, Http1Client.read_headers; the bytes follow."""
+EMPTY_LINE = SURPLUS + repr(b"\r\n")
+"""Nothing but an empty line, which clients pass over."""
 INVALID_DNS = " sent an invalid message: "
 """proxy/layers/dns.py, DNSLayer.state_query; before it stands the connection."""
 HUNG_UP = "The client disconnected during the handshake"
