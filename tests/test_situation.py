@@ -146,6 +146,8 @@ SAVED_STALL = {"live": False, "metadata": {"flowtally": {"cause": "connection_re
             {"securing": True},
         ),
         ("x", {"request__scheme": "https", "server_conn__timestamp_tls_setup": 99.8}, {}),
+        ("connection closed", {"request__scheme": "https"}, {"securing": True}),
+        ("connection closed", {"request__scheme": "http"}, {}),
         ("x", {"server_conn__timestamp_start": None}, {"tunnelled": False}),
         (
             "x",

@@ -87,11 +87,7 @@ def http_situation(flow: http.HTTPFlow) -> Situation:
         side=_side(flow, error.msg),
         waited=NO_WAIT if uploading else ended - _last_heard(flow),
         connecting=_is_connecting(server, error.msg),
-        securing=(
-            request.scheme == "https"
-            and server.timestamp_tcp_setup is not None
-            and server.timestamp_tls_setup is None
-        ),
+        securing=request.scheme == "https" and _is_securing(server, error.msg),
         upstream=server.via is not None,
         tunnelled=server.timestamp_start is not None,
         uploading=uploading,
@@ -118,6 +114,14 @@ def _is_connecting(server: connection.Server, message: str) -> bool:
         return server.timestamp_tls_setup is None
     # Of a connection through an upstream proxy, only the tunnel's start is noted.
     return server.timestamp_tcp_setup is None and server.via is None
+
+
+def _is_securing(server: connection.Server, message: str) -> bool:
+    # The text of a handshake that is cut off, proxy/tunnel.py; with the lazy strategy the flow
+    # knows nothing of the connection that was being made.
+    if message == "connection closed":
+        return server.via is None
+    return server.timestamp_tcp_setup is not None and server.timestamp_tls_setup is None
 
 
 def connect_situation(flow: http.HTTPFlow) -> Situation:
