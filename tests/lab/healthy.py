@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
-from types import TracebackType
 from typing import Self
 
 from .servers import WAIT_TIMEOUT
@@ -67,12 +66,7 @@ class HealthySite:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.closing.set()
         self._server.shutdown()
         self._thread.join(timeout=WAIT_TIMEOUT)

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from typing import Self
 from typing import TypeVar
@@ -86,13 +85,8 @@ class Laboratory:
         self.babbler = self._open(Babbler())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._resources.__exit__(kind, error, trace)
+    def __exit__(self, *failure: Any) -> None:
+        self._resources.__exit__(*failure)
 
     def _open(self, resource: AbstractContextManager[Resource]) -> Resource:
         return self._resources.enter_context(resource)

@@ -6,7 +6,6 @@ import socket
 import ssl
 import threading
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from websockets.exceptions import ConnectionClosed
@@ -35,12 +34,7 @@ class WebSocketServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._thread.join(timeout=WAIT_TIMEOUT)
 
