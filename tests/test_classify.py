@@ -783,6 +783,16 @@ def http_flow(error: str = "", **changes: Any) -> http.HTTPFlow:
     return flow
 
 
+@pytest.mark.parametrize("status", [0, -1])
+def test_a_har_entry_without_an_answer_is_no_response(status: int) -> None:
+    flow = tflow.tflow(resp=http.Response.make(status))
+    assert classify(flow, RULES)["description"] == "Invalid status code"  # live, somebody sent it
+    flow.live = False
+    tag = classify(flow, RULES)
+    assert (tag["outcome"], tag["error_code"], tag["cause"]) == ("error", -1, "unknown")
+    assert "band" not in tag
+
+
 def test_a_complete_response_is_its_status() -> None:
     flow = http_flow(response__status_code=404)
     assert classify(flow, RULES) == vocabulary.STATUS_TAGS[404]

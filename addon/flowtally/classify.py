@@ -110,6 +110,9 @@ def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:
     if flow.request.data.method == b"CONNECT" and (problem := flow.server_conn.error):
         return exchange_failure(problem, connect_situation(flow), rules, note)
     code = response.status_code
+    # What browsers write into a HAR for a request that got no answer; mitmproxy's reader drops why.
+    if code <= 0 and not flow.live:
+        return failure_tag(Why("unknown"), "the file has no status: no answer came")
     if code == 101 and not rules.raw_tcp:
         return {
             **_head(response, rules),
