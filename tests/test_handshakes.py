@@ -179,6 +179,41 @@ def test_who_never_speaks_tls_well_closes_for_that_reason(first: bool) -> None:
     assert len(handshakes.due(NOW + PATIENCE)) == 1
 
 
+@pytest.mark.parametrize(
+    ("suites", "is_browser"),
+    [
+        ([0x0A0A, 0x1301], True),
+        ([0xFAFA, 0x1301], True),
+        ([0x1301, 0x0A0A], False),  # a reserved value stands first
+        ([0x1302], False),
+        ([], False),
+    ],
+)
+def test_a_browser_takes_back_what_it_had_not_sent(suites: list[int], is_browser: bool) -> None:
+    handshakes = Handshakes()
+    found = []
+    for _ in range(EXCUSES + 1):
+        handshakes.hello(CLIENT, suites)
+        leave(handshakes)
+        found.append(len(handshakes.due(NOW + PATIENCE)))
+    assert found == ([0] * EXCUSES + [1] if is_browser else [1] * (EXCUSES + 1))
+
+
+def test_a_client_is_a_browser_until_it_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SILENT", 2)
+    handshakes = Handshakes()
+    handshakes.hello(CLIENT, [0x0A0A])
+    use(handshakes, CLIENT, "elsewhere")
+    leave(handshakes)  # another client at the address and port that it had
+    assert len(handshakes.at_end()) == 1
+    clients = [(f"10.0.1.{number}", 1) for number in range(3)]
+    for client in clients:
+        handshakes.hello(client, [0x0A0A])
+    for client in clients:
+        leave(handshakes, client)
+    assert [silent.client for silent in handshakes.at_end()] == clients[:1]
+
+
 def test_a_coincidence_does_not_come_again_and_again() -> None:
     handshakes = Handshakes()
     use(handshakes, SAME, "elsewhere")

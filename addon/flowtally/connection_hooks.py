@@ -87,6 +87,8 @@ class ConnectionHooks:
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         self.live.keep_from_server(data)
+        client = data.context.client.peername
+        self.failures.handshakes.hello(client, data.client_hello.cipher_suites)
 
     def tls_start_server(self, data: tls.TlsData) -> None:
         self.failures.connecting(data.context.client, data.conn, handshake=True)

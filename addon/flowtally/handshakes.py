@@ -6,11 +6,13 @@ handshake, without an alert, shows hardly more.
 
 A browser that closes a connection which it did not need looks alike. But it keeps such a connection
 for a while, or it uses another one to the same name, or it closes all that it has, because a window
-or the browser itself is closed, and cancels what it had begun. Times are Unix times.
+or the browser itself is closed, and cancels what it had begun; or it takes back a request before it
+was sent. Times are Unix times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -22,8 +24,8 @@ PATIENCE = 3.0
 TOGETHER = 0.5
 """Seconds between two connections that a client closes at once."""
 EXCUSES = 2
-"""How often a pair of client and name may leave together with something else: three windows that
-are closed just then are none."""
+"""How often a pair of client and name may leave for what may be another reason: three times is no
+coincidence."""
 MAX_SILENT = 10_000
 """How many connections are watched at once, the newest ones."""
 MAX_NAMES = 4096
@@ -71,13 +73,24 @@ class Handshakes:
         self._closed: dict[str, float] = {}
         """Client without its port → when it closed something for reasons of its own."""
         self._excused: dict[Pair, int] = {}
-        """Pair → how often it left together with something else."""
+        """Pair → how often it left for what may be another reason."""
+        self._browsers: dict[Any, None] = {}
+        """Addresses of clients with a ClientHello like a browser's that said nothing yet."""
 
     def __bool__(self) -> bool:
         return bool(self._silent)
 
     def __contains__(self, client: Any) -> bool:
         return client in self._silent
+
+    def hello(self, client: Any, cipher_suites: Sequence[int]) -> None:
+        """A client begins a handshake. Browsers put a reserved value first (GREASE, RFC 8701 §3.1),
+        and they look at certificates within the handshake."""
+        first = cipher_suites[0] if cipher_suites else 0
+        if first & 0x0F0F == 0x0A0A:
+            self._browsers[client] = None
+            if len(self._browsers) > MAX_SILENT:
+                del self._browsers[next(iter(self._browsers))]
 
     def finished(self, client: Any, host: str, port: int | None, now: float) -> None:
         """A client has finished the handshake of a connection to a server."""
@@ -90,6 +103,7 @@ class Handshakes:
         silent = self._silent.pop(client, None)
         if silent is None:
             return
+        self._browsers.pop(client, None)
         pair = silent.pair
         self._well.pop(pair, None)
         self._well[pair] = None
@@ -118,16 +132,19 @@ class Handshakes:
 
     def suspect(self, silent: Silent, now: float) -> None:
         """Nothing else explains why a client left."""
+        is_browser = silent.client in self._browsers
+        self._browsers.pop(silent.client, None)
         if now - silent.since > HESITATION or silent.pair in self._well:
             return
         together = now - self._closed.get(silent.pair[0], float("-inf")) <= TOGETHER
-        if not together or not self._excuse(silent.pair):
+        # A browser takes back what it had not sent yet; it does not do so again and again.
+        if not (is_browser or together) or not self._excuse(silent.pair, is_browser):
             self._left.append((now, silent))
 
-    def _excuse(self, pair: Pair) -> bool:
-        """Whether a client that closes something else just then may close this for that reason: it
-        trusts the proxy elsewhere, and it does not happen again and again."""
-        if not any(client == pair[0] for client, _, _ in self._well):
+    def _excuse(self, pair: Pair, is_browser: bool = False) -> bool:
+        """Whether a client may leave for another reason: it is a browser, or closes something else
+        just then and trusts the proxy elsewhere; and it does not happen again and again."""
+        if not is_browser and not any(client == pair[0] for client, _, _ in self._well):
             return False
         times = self._excused.get(pair, 0) + 1
         if len(self._excused) >= MAX_NAMES:
