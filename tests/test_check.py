@@ -190,13 +190,13 @@ def test_a_budget_shows_what_it_counts() -> None:
         ((f"401: {get}/login",), ()),
         (
             (f"connection_terminated: {get}/cart/17",),
-            (f"connection_terminated: collateral: {collateral}",),
+            (f"connection_terminated (collateral): {collateral}",),
         ),
         (
             (f"{get}/closed", f"{get}/cart/17"),
             (
-                f"connection_terminated: closed: {closed}",
-                f"connection_terminated: reset: {reset}",
+                f"connection_terminated (closed): {closed}",
+                f"connection_terminated (reset): {reset}",
             ),
         ),
         ((), ()),
@@ -214,7 +214,7 @@ def test_reasons_without_advice_of_their_own_share_that_of_their_cause() -> None
     )
     (result,) = judged(f"{cause}=0", of=found)
     reset = advice(Why(cause, "reset"))
-    assert result.advice == (CAUSES[cause].advice, f"{cause}: reset: {reset}")
+    assert result.advice == (CAUSES[cause].advice, f"{cause} (reset): {reset}")
 
 
 def test_reasons_under_other_are_counted_of_their_cause(monkeypatch: pytest.MonkeyPatch) -> None:

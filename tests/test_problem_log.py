@@ -39,7 +39,7 @@ REQUEST = {"type": "flow", "kind": "http", "method": "GET", "url": "http://h/", 
         (
             REFUSED | {"reason": "reset"},
             REQUEST,
-            "-2 ConnectionErr: connection_refused, reset (server): GET http://h/",
+            "-2 ConnectionErr: connection_refused (reset, server): GET http://h/",
         ),
         (
             REFUSED | {"status": 200, "band": "Success", "description": "OK", "detail": "why"},

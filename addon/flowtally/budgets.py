@@ -308,6 +308,6 @@ def _advice(name: str, rows: list[_RowOfCause]) -> tuple[str, ...]:
             explained = why if why in REASONS else Why(why.cause)
             counts[explained] = counts.get(explained, 0) + count
     return tuple(
-        advice(why) if why == Why(name) else f"{': '.join(filter(None, why))}: {advice(why)}"
+        advice(why) if why == Why(name) else f"{why}: {advice(why)}"
         for why in sorted(counts, key=lambda why: (-counts[why], why))[:ADVICES]
     )

@@ -443,7 +443,7 @@ def status_of(tag: Mapping[str, Any]) -> str:
     if "status" in tag:
         parts.append(_status_line(tag["status"], tag["band"], tag["description"]))
     if "cause" in tag:
-        why = f"{tag['cause']} ({tag['reason']})" if "reason" in tag else tag["cause"]
+        why = Why(tag["cause"], tag.get("reason", ""))
         code = f" {tag['error_code']} {tag['error_name']}" if "error_code" in tag else ""
         parts.insert(0, f"{why}{code}")
     if not parts or tag["outcome"] == "unfinished":

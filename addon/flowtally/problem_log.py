@@ -48,8 +48,8 @@ class ProblemLog:
             return
         message = f"{tag['error_code']} {tag['error_name']}: "
         if "cause" in tag:
-            why = f"{tag['cause']}, {tag['reason']}" if "reason" in tag else tag["cause"]
-            message += f"{why} ({tag['side']}): "
+            more = ", ".join(tag[name] for name in ("reason", "side") if name in tag)
+            message += f"{tag['cause']} ({more}): "
         if "status" in tag:
             message += f"{tag['status']} {tag['band']}, {tag['description']}: "
         message += _subject(entry)

@@ -102,6 +102,10 @@ class Why(NamedTuple):
     cause: str
     reason: str = ""
 
+    def __str__(self) -> str:
+        """As people read it: `dns_error (nxdomain)`."""
+        return f"{self.cause} ({self.reason})" if self.reason else self.cause
+
 
 NOBODY = Why("")
 """Stands where a message cannot come from a side."""
