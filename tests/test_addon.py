@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from typing import cast
 
@@ -959,7 +960,8 @@ def test_no_server_is_looked_for(tmp_path: Path, host: str | None, tls_wanted: b
         context = Context(tflow.tclient_conn(), addon_options())
         context.server.address = (host, 443) if host else None
         context.server.tls = True
-        addon.tls_clienthello(tls.ClientHelloData(context, cast(Any, None)))
+        hello: Any = SimpleNamespace(cipher_suites=[0x1301])
+        addon.tls_clienthello(tls.ClientHelloData(context, hello))
         assert context.server.tls == tls_wanted
 
 
