@@ -59,8 +59,6 @@ class Background:
             and self._patterns == other._patterns
         )
 
-    __hash__ = None  # type: ignore[assignment]
-
     def of(self, flow: mflow.Flow) -> str:
         """Whose request a flow is, or "".
 

@@ -13,8 +13,6 @@ _WINDOW_LOG = 23
 """The window that a decoder of zstd has to have: 8 MB (RFC 9659 §3)."""
 _BROTLI_STEP = 16
 """Bytes that Brotli is given at a time: they hold no more than a block or two, of at most 16 MB."""
-_BROTLI_MAX = 250_000
-"""Larger bodies would take too many steps, in bytes."""
 
 
 def decoded(body: bytes | None, coding: str) -> bytes | None:
@@ -57,8 +55,6 @@ def _brotli(body: bytes) -> bytes:
         bounded: bytes = decompressor.process(body, output_buffer_limit=MAX_BODY + 1)
         return bounded
     plain = bytearray()
-    if len(body) > _BROTLI_MAX:
-        raise ValueError("too large")
     # The library of mitmproxy 11 cannot bound what comes out, so what goes in is.
     for at in range(0, len(body), _BROTLI_STEP):
         plain += decompressor.process(body[at : at + _BROTLI_STEP])

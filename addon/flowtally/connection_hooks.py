@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC
+from abc import abstractmethod
 from collections.abc import Callable
 
 from mitmproxy import connection
@@ -19,18 +21,18 @@ from .live import LivePage
 from .tagger import Tagger
 
 
-class ConnectionHooks:
+class ConnectionHooks(ABC):
     """A part of the addon: passes what happens to connections on to `Failures`."""
 
     failures: Failures
     live: LivePage
     tagger: Tagger
 
+    @abstractmethod
     def _record_events(
         self, happened: Callable[P, list[Failure]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Record what a method of `Failures` makes of something that happened."""
-        raise NotImplementedError
 
     def _watch_internals(self) -> list[internals.Undo]:
         """Listen to what no hook tells; returns how to stop."""
