@@ -1,0 +1,129 @@
+"""mitmdump with the addon, in a process that lives no longer than the one that started it.
+
+    python -m flowtally.launch.process FOLDER [mitmdump arguments]
+
+Standard output gets a line of JSON once the proxy answers (`Ready` in proxy.py), and one for each
+line of JSON on standard input (`ask` there). When standard input ends, mitmdump ends as after
+Ctrl+C: a starter that is killed, whatever by, closes it too. Such a one cannot remove FOLDER, its
+private one, so this process does; one that is alive says `END` first (proxy.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+from typing import Any
+
+from mitmproxy import ctx
+from mitmproxy.options import Options
+from mitmproxy.tools import cmdline
+from mitmproxy.tools import main as tools
+from mitmproxy.tools.dump import DumpMaster
+
+from ..addon import Flowtally
+from .proxy import END
+
+CA_CERTIFICATE = "mitmproxy-ca-cert.pem"
+"""The file in mitmproxy's confdir (mitmproxy/certs.py, `CertStore.create_store`)."""
+
+
+class Starter:
+    """The addon that speaks with the process that started this one."""
+
+    def __init__(self, flowtally: Flowtally, questions: IO[bytes], answers: IO[bytes]) -> None:
+        self.died = False
+        """The starter was killed."""
+        self._flowtally = flowtally
+        self._questions = questions
+        self._answers = answers
+        self._begun = False
+
+    def running(self) -> None:
+        # mitmproxy triggers this hook twice.
+        if self._begun:
+            return
+        self._begun = True
+        loop = asyncio.get_running_loop()
+        # Behind mitmproxy's last look for errors of the start (Master.run), which takes one turn of
+        # the loop and ends the process.
+        loop.call_soon(loop.call_soon, loop.call_soon, self._begin)
+
+    def _begin(self) -> None:
+        self._tell(self._ready())
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._listen, args=(loop,), daemon=True).start()
+
+    def _ready(self) -> dict[str, Any]:
+        session = self._flowtally.session
+        server = ctx.master.addons.get("proxyserver")
+        addresses = [address[:2] for address in server.listen_addrs()]
+        confdir = Path(ctx.options.confdir).expanduser()
+        return {
+            "addresses": addresses,
+            "session": session.id if session else "",
+            "log": str(session.path) if session else "",
+            "ca": str(confdir / CA_CERTIFICATE),
+        }
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread: nothing else can wait for a pipe on every system."""
+        line = b""
+        for line in self._questions:
+            if line != END:
+                loop.call_soon_threadsafe(self._answer, line)
+        self.died = line != END
+        ctx.master.shutdown()
+
+    def _answer(self, line: bytes) -> None:
+        question = json.loads(line)
+        self._tell({"answered": question})
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        try:
+            self._answers.write(json.dumps(said).encode() + b"\n")
+            self._answers.flush()
+        except OSError:
+            pass  # the starter is gone; its end of standard input tells so
+
+
+def run(arguments: list[str], questions: IO[bytes], answers: IO[bytes]) -> bool:
+    """Run mitmdump until its starter ends it; returns whether that one was killed.
+
+    Raises: SystemExit, where mitmdump cannot start.
+    """
+    starter: Starter | None = None
+
+    def master(options: Options) -> DumpMaster:
+        nonlocal starter
+        made = DumpMaster(options)
+        flowtally = Flowtally()
+        starter = Starter(flowtally, questions, answers)
+        # Behind the user's scripts, which mitmproxy's own script loader holds.
+        made.addons.add(flowtally, starter)
+        return made
+
+    tools.run(master, cmdline.mitmdump, arguments)  # type: ignore[arg-type]  # only called
+    assert starter is not None
+    return starter.died
+
+
+def main() -> None:
+    folder, *arguments = sys.argv[1:]
+    # Whatever else reads or prints in this process must not get between.
+    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    sys.argv[0] = "mitmdump"  # its errors begin with that
+    if run(arguments, questions, answers):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""The starter's side of a mitmdump process: starts it, waits until it answers, ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from typing import NamedTuple
+from typing import Self
+
+OUTPUT = "mitmdump.txt"
+"""The file in the private folder with what mitmdump printed."""
+END = b"end\n"
+"""What process.py is told before its standard input ends; without it, its starter was killed."""
+MAX_OUTPUT = 4000
+"""Bytes of mitmdump's output that an error quotes: the last ones."""
+
+
+class LaunchError(Exception):
+    """What was to be started cannot be; the message says what and why."""
+
+
+class Ready(NamedTuple):
+    """What mitmdump says once it answers."""
+
+    host: str
+    port: int
+    session: str
+    """The session's id."""
+    log: Path
+    """The session log."""
+    ca: Path
+    """The certificate with which mitmproxy signs those of servers, PEM."""
+
+    @property
+    def url(self) -> str:
+        """The proxy's address, as HTTP_PROXY wants it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+class Proxy:
+    """A mitmdump process with the addon. As a context manager it is gone afterwards.
+
+    `folder` is private to its user, and removed with the process, also where the user is killed.
+    """
+
+    def __init__(self) -> None:
+        """Make its folder."""
+        self.folder = Path(tempfile.mkdtemp(prefix="flowtally-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready: Ready | None = None
+
+    def start(self, arguments: Sequence[str], quiet: bool = True) -> None:
+        """Start it. `arguments`: mitmdump's. `quiet`: what it prints goes to the file `OUTPUT` in
+        the folder, and it prints no summary; else it goes to standard error.
+
+        It listens on a free port of 127.0.0.1, unless `arguments` say otherwise. Raises:
+        LaunchError.
+        """
+        try:
+            with (self.folder / OUTPUT).open("wb") as output:
+                self._process = subprocess.Popen(
+                    [*_command(self.folder, quiet), *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=output if quiet else None,
+                    # Ctrl+C is for what runs through the proxy, which outlives it.
+                    **_apart(),
+                )
+        except OSError as error:
+            raise LaunchError(f"mitmdump cannot be started: {error.strerror or error}") from error
+
+    @property
+    def ready(self) -> Ready:
+        """Waits until the proxy answers. Raises: LaunchError, where it ended instead."""
+        if self._ready is None:
+            said = self._read()
+            if said is None:
+                self.process.wait()
+                raise LaunchError("\n".join(["mitmdump did not start:", *self.last_words()]))
+            host, port = said["addresses"][0]
+            self._ready = Ready(host, port, said["session"], Path(said["log"]), Path(said["ca"]))
+        return self._ready
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "it was not started"
+        return self._process
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Ask mitmdump's process something, and wait for its answer. Raises: LaunchError, where it
+        has ended."""
+        pipe = self.process.stdin
+        assert pipe is not None
+        try:
+            pipe.write(json.dumps(question).encode() + b"\n")
+            pipe.flush()
+        except OSError:
+            pass  # then there is no answer either
+        answer = self._read()
+        if answer is None:
+            raise LaunchError("mitmdump has ended")
+        return answer
+
+    def _read(self) -> dict[str, Any] | None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        return json.loads(line) if line.endswith(b"\n") else None
+
+    def wait(self) -> int:
+        """Wait until mitmdump ends by itself; returns its exit status."""
+        return self.process.wait()
+
+    def stop(self) -> int:
+        """End mitmdump as Ctrl+C does, and wait for it; returns its exit status."""
+        pipe = self.process.stdin
+        assert pipe is not None
+        if not pipe.closed:
+            try:
+                pipe.write(END)
+                pipe.close()
+            except OSError:
+                pass  # it has ended
+        return self.process.wait()
+
+    def last_words(self) -> list[str]:
+        """The last lines of what mitmdump printed, oldest first."""
+        try:
+            with (self.folder / OUTPUT).open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_OUTPUT))
+                said = file.read().decode("utf-8", "replace")
+        except OSError:
+            return []
+        return [line for line in said.splitlines() if line.strip()]
+
+    def close(self) -> None:
+        """End it, if it runs, and remove what it left."""
+        if self._process is not None:
+            self.stop()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _command(folder: Path, quiet: bool) -> list[str]:
+    # -P: a file in the user's folder must not stand for a module.
+    command = [sys.executable, "-P", "-m", "flowtally.launch.process", str(folder)]
+    if quiet:
+        command.append("--quiet")
+    return [*command, "--listen-host", "127.0.0.1", "--listen-port", "0"]
+
+
+def _apart() -> dict[str, Any]:
+    """What makes a process one that the terminal's signals do not reach."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
