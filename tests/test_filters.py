@@ -17,6 +17,7 @@ from flowtally.record import flow_record
 from flowtally.tally import incident_of
 from flowtally.vocabulary import STATUS_TAGS
 from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
 from mitmproxy import flow as mflow
 from mitmproxy import flowfilter
@@ -268,6 +269,7 @@ def flows() -> list[mflow.Flow]:
     ]
 
 
+@settings(max_examples=20)  # mitmproxy takes long to read one
 @given(EXPRESSIONS)
 def test_it_means_what_it_means_to_mitmproxy(expressions: list[str]) -> None:
     expression = " ".join(expressions)
