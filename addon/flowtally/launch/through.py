@@ -49,3 +49,8 @@ def through(proxy: Proxy, environment: Mapping[str, str]) -> dict[str, str]:
     for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         changed[name] = str(ready.ca)
     return changed
+
+
+def why_nothing(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:  # noqa: ARG001
+    """Why nothing may have come through of what a command did, in sentences."""
+    return ["It made no requests, or it does not use the proxy that its environment names."]
