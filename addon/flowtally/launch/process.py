@@ -27,7 +27,10 @@ from mitmproxy.tools import main as tools
 from mitmproxy.tools.dump import DumpMaster
 
 from ..addon import Flowtally
+from .detour import Detour
 from .proxy import END
+from .proxy import UPSTREAM
+from .upstream import Upstream
 
 CA_CERTIFICATE = "mitmproxy-ca-cert.pem"
 """The file in mitmproxy's confdir (mitmproxy/certs.py, `CertStore.create_store`)."""
@@ -92,7 +95,7 @@ class Starter:
             pass  # the starter is gone; its end of standard input tells so
 
 
-def run(arguments: list[str], questions: IO[bytes], answers: IO[bytes]) -> bool:
+def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[bytes]) -> bool:
     """Run mitmdump until its starter ends it; returns whether that one was killed.
 
     Raises: SystemExit, where mitmdump cannot start.
@@ -105,12 +108,21 @@ def run(arguments: list[str], questions: IO[bytes], answers: IO[bytes]) -> bool:
         flowtally = Flowtally()
         starter = Starter(flowtally, questions, answers)
         # Behind the user's scripts, which mitmproxy's own script loader holds.
-        made.addons.add(flowtally, starter)
+        made.addons.add(*_detours(folder), flowtally, starter)
         return made
 
     tools.run(master, cmdline.mitmdump, arguments)  # type: ignore[arg-type]  # only called
     assert starter is not None
     return starter.died
+
+
+def _detours(folder: Path) -> list[Detour]:
+    """What sends connections through the user's own proxies, where there are any."""
+    try:
+        text = (folder / UPSTREAM).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [Detour(Upstream.from_json(text))]
 
 
 def main() -> None:
@@ -121,7 +133,7 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     sys.argv[0] = "mitmdump"  # its errors begin with that
-    if run(arguments, questions, answers):
+    if run(Path(folder), arguments, questions, answers):
         shutil.rmtree(folder, ignore_errors=True)
 
 
