@@ -117,9 +117,7 @@ def _written(name: str, environment: Mapping[str, str]) -> Iterator[str]:
         yield name
 
 
-def _write(
-    folder: Path, ready: Ready, roots: trust.Roots, environment: Mapping[str, str]
-) -> Path:
+def _write(folder: Path, ready: Ready, roots: trust.Roots, environment: Mapping[str, str]) -> Path:
     """Write the files that the variables name; returns their folder."""
     proxys = trust.certificates(ready.ca.read_bytes())
     # The proxy first: it is the one that is looked for.
