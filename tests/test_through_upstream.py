@@ -42,10 +42,10 @@ class Chain(NamedTuple):
     secure: Site
     plain: Site
 
-    def curl(self, curl: Path, url: str, *arguments: str) -> str:
-        """What curl printed, and behind it the status."""
+    def curl(self, curl: Path, *arguments: str) -> str:
+        """What curl printed, and behind each answer its status."""
         done = subprocess.run(
-            [curl, "--silent", "--write-out", "%{http_code}", *arguments, url],
+            [curl, "--silent", "--write-out", "%{http_code}", *arguments],
             capture_output=True,
             env=dict(self.environment),
             timeout=60,

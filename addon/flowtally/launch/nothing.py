@@ -37,14 +37,12 @@ def _reasons(command: Sequence[str], environment: Mapping[str, str]) -> Iterator
         yield said
     yield "Nothing may have been asked for, or it came from a cache."
     of_program = [client for client in HTTP_CLIENTS if program in client.programs]
-    for client in of_program:
-        yield f"{client.name} needs: {client.needs}."
     if of_program:
-        return
-    yield "What the command started may not go through by itself:"
-    for client in HTTP_CLIENTS:
-        if client.usual:
-            yield f"  {client.name} needs: {client.needs}."
+        yield f"What goes through of {printable(program)}, and what it needs:"
+    else:
+        yield "The command may have started what does not go through by itself:"
+    for client in of_program or filter(lambda client: client.usual, HTTP_CLIENTS):
+        yield f"  {client.name}: {client.needs}"
 
 
 def program_of(path: str) -> str:
