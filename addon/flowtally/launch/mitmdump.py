@@ -74,10 +74,14 @@ def certificate() -> Path:
 
 
 def run(
-    arguments: Sequence[str], companion: Callable[[Flowtally], Companion], port: int = 0
+    arguments: Sequence[str],
+    companion: Callable[[Flowtally], Companion],
+    port: int = 0,
+    before: Sequence[object] = (),
 ) -> None:
     """Run mitmdump until it ends. It listens on 127.0.0.1 and `port` (0: a free one), unless
-    `arguments`, those of its command line, say otherwise.
+    `arguments`, those of its command line, say otherwise. `before`: addons whose work flowtally is
+    to see.
 
     Raises: SystemExit, where it cannot start; then it has said why on standard error.
     """
@@ -86,7 +90,7 @@ def run(
         made = DumpMaster(options)
         flowtally = Flowtally()
         # Behind the user's scripts, which mitmproxy's own script loader holds.
-        made.addons.add(flowtally, companion(flowtally))
+        made.addons.add(*before, flowtally, companion(flowtally))
         return made
 
     sys.argv[0] = "mitmdump"  # its errors begin with that

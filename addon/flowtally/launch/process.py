@@ -24,7 +24,10 @@ from mitmproxy import ctx
 
 from ..addon import Flowtally
 from . import mitmdump
+from .detour import Detour
 from .proxy import END
+from .proxy import UPSTREAM
+from .upstream import Upstream
 
 
 class Starter(mitmdump.Companion):
@@ -71,7 +74,7 @@ class Starter(mitmdump.Companion):
             pass  # the starter is gone; its end of standard input tells so
 
 
-def run(arguments: list[str], questions: IO[bytes], answers: IO[bytes]) -> bool:
+def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[bytes]) -> bool:
     """Run mitmdump until its starter ends it; returns whether that one was killed.
 
     Raises: SystemExit, where mitmdump cannot start.
@@ -83,9 +86,18 @@ def run(arguments: list[str], questions: IO[bytes], answers: IO[bytes]) -> bool:
         starter = Starter(flowtally, questions, answers)
         return starter
 
-    mitmdump.run(arguments, companion)
+    mitmdump.run(arguments, companion, before=_detours(folder))
     assert starter is not None
     return starter.died
+
+
+def _detours(folder: Path) -> list[Detour]:
+    """What sends connections through the user's own proxies, where there are any."""
+    try:
+        text = (folder / UPSTREAM).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [Detour(Upstream.from_json(text))]
 
 
 def main() -> None:
@@ -95,7 +107,7 @@ def main() -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    if run(arguments, questions, answers):
+    if run(Path(folder), arguments, questions, answers):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -18,6 +18,8 @@ from typing import Self
 
 OUTPUT = "mitmdump.txt"
 """The file in the private folder with what mitmdump printed."""
+UPSTREAM = "upstream.json"
+"""The file there with the proxies that the user's environment names, where it names any."""
 END = b"end\n"
 """What process.py is told before its standard input ends; without it, its starter was killed."""
 _REFUSED = "mitmdump: "
