@@ -18,8 +18,11 @@ from typing import NamedTuple
 import pytest
 from flowtally.launch import nothing
 from flowtally.launch import through
+from flowtally.launch import trust
 from flowtally.launch.proxy import Proxy
 from flowtally.launch.through import Wanted
+from lab.rpc import SERVICE
+from lab.rpc import Service
 from lab.site import HELLO
 from lab.site import Site
 from lab.site import flows
@@ -220,6 +223,20 @@ def test_node_goes_through_where_its_version_can(world: World, tool: Tool, clien
     assert through.why_nothing([str(node), "x.js"], world.environment)[0] == said
 
 
+def test_grpc_goes_through_and_trusts(world: World, authority: Authority) -> None:
+    code = """
+import grpc, sys
+channel = grpc.secure_channel(sys.argv[1], grpc.ssl_channel_credentials())
+sys.stdout.buffer.write(channel.unary_unary(sys.argv[2])(b"hello", timeout=20))
+"""
+    with Service(authority.trusted) as service:
+        method = f"/{SERVICE}/Echo"
+        output = world.run(sys.executable, "-c", code, f"localhost:{service.port}", method)
+    assert output == "hello"
+    (call,) = world.flows(method, 1)
+    assert call["grpc_status"] == 0
+
+
 def test_java_goes_through_and_trusts(world: World, tool: Tool, tmp_path: Path) -> None:
     source = tmp_path / "Fetch.java"
     source.write_text(JAVA, encoding="utf-8")
@@ -234,6 +251,21 @@ def test_java_takes_every_certificate_of_the_trust_store(world: World, tool: Too
         tool("keytool"), "-list", "-keystore", store, "-storepass", "any", **world.environment
     )
     assert listed.count("trustedCertEntry") == bundle.count("BEGIN CERTIFICATE") > 1
+
+
+def test_the_users_trust_store_of_java_is_kept(
+    authority: Authority, tool: Tool, tmp_path: Path
+) -> None:
+    store, password = tmp_path / "theirs.jks", "of-their-own"
+    keytool = tool("keytool")
+    certificate = ("-noprompt", "-alias", "company", "-file", authority.bundle)
+    environment = bare(tmp_path)
+    created = ("-keystore", store, "-storepass", password, "-storetype", "JKS")
+    run(keytool, "-importcert", *certificate, *created, **environment)
+    options = "-Djavax.net.ssl.trustStore{}={}".format
+    environment["JAVA_TOOL_OPTIONS"] = f"{options('', store)} {options('Password', password)}"
+    theirs = authority.bundle.read_bytes()
+    assert trust.roots(environment).users == trust.certificates(theirs)
 
 
 def test_git_clones_through_the_proxy(world: World, tool: Tool, tmp_path: Path) -> None:

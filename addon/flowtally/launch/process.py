@@ -29,6 +29,7 @@ from mitmproxy.tools.dump import DumpMaster
 from ..addon import Flowtally
 from .detour import Detour
 from .proxy import END
+from .proxy import SERVERS
 from .proxy import UPSTREAM
 from .upstream import Upstream
 
@@ -104,11 +105,12 @@ def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[by
 
     def master(options: Options) -> DumpMaster:
         nonlocal starter
+        detours = _as_environment(folder, options)
         made = DumpMaster(options)
         flowtally = Flowtally()
         starter = Starter(flowtally, questions, answers)
         # Behind the user's scripts, which mitmproxy's own script loader holds.
-        made.addons.add(*_detours(folder), flowtally, starter)
+        made.addons.add(*detours, flowtally, starter)
         return made
 
     tools.run(master, cmdline.mitmdump, arguments)  # type: ignore[arg-type]  # only called
@@ -116,13 +118,19 @@ def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[by
     return starter.died
 
 
-def _detours(folder: Path) -> list[Detour]:
-    """What sends connections through the user's own proxies, where there are any."""
-    try:
-        text = (folder / UPSTREAM).read_text(encoding="utf-8")
-    except FileNotFoundError:
+def _as_environment(folder: Path, options: Options) -> list[Detour]:
+    """Go to servers as the user's environment says; returns what sends connections through the
+    user's own proxies.
+
+    Behind this, mitmproxy reads config.yaml and the arguments, so what they say counts.
+    """
+    if (folder / SERVERS).exists():
+        options.update(ssl_verify_upstream_trusted_ca=str(folder / SERVERS))
+    if not (folder / UPSTREAM).exists():
         return []
-    return [Detour(Upstream.from_json(text))]
+    detour = Detour(Upstream.from_json((folder / UPSTREAM).read_text(encoding="utf-8")))
+    options.update(mode=[detour.mode])
+    return [detour]
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ OUTPUT = "mitmdump.txt"
 """The file in the private folder with what mitmdump printed."""
 UPSTREAM = "upstream.json"
 """The file there with the proxies that the user's environment names, where it names any."""
+SERVERS = "servers.pem"
+"""The file there with the certificates that vouch for servers."""
 END = b"end\n"
 """What process.py is told before its standard input ends; without it, its starter was killed."""
 MAX_OUTPUT = 4000
