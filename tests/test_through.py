@@ -94,7 +94,13 @@ def world(
     tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority
 ) -> Iterator[World]:
     home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("site")
-    environment = bare(home)
+    # What would lead around the proxy, or to other certificates.
+    environment = {
+        **bare(home),
+        "NO_PROXY": "localhost,127.0.0.1",
+        "JAVA_TOOL_OPTIONS": "-Dhttp.nonProxyHosts=localhost -Djavax.net.ssl.trustStoreType=JCEKS",
+    }
+    (home / ".wgetrc").write_text("no_proxy = localhost,127.0.0.1", encoding="ascii")
     # Spaces, because Java takes its options apart at them.
     private = tmp_path_factory.mktemp("with spaces")
     wanted = Wanted(
