@@ -16,16 +16,19 @@ import os
 import shutil
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import IO
 from typing import Any
 
 from mitmproxy import ctx
+from mitmproxy.options import Options
 
 from ..addon import Flowtally
 from . import mitmdump
 from .detour import Detour
 from .proxy import END
+from .proxy import SERVERS
 from .proxy import UPSTREAM
 from .upstream import Upstream
 
@@ -86,18 +89,24 @@ def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[by
         starter = Starter(flowtally, questions, answers)
         return starter
 
-    mitmdump.run(arguments, companion, before=_detours(folder))
+    mitmdump.run(arguments, companion, before=partial(_as_environment, folder))
     assert starter is not None
     return starter.died
 
 
-def _detours(folder: Path) -> list[Detour]:
-    """What sends connections through the user's own proxies, where there are any."""
-    try:
-        text = (folder / UPSTREAM).read_text(encoding="utf-8")
-    except FileNotFoundError:
+def _as_environment(folder: Path, options: Options) -> list[Detour]:
+    """Go to servers as the user's environment says; returns what sends connections through the
+    user's own proxies.
+
+    Behind this, mitmproxy reads config.yaml and the arguments, so what they say counts.
+    """
+    if (folder / SERVERS).exists():
+        options.update(ssl_verify_upstream_trusted_ca=str(folder / SERVERS))
+    if not (folder / UPSTREAM).exists():
         return []
-    return [Detour(Upstream.from_json(text))]
+    detour = Detour(Upstream.from_json((folder / UPSTREAM).read_text(encoding="utf-8")))
+    options.update(mode=[detour.mode])
+    return [detour]
 
 
 def main() -> None:
