@@ -27,6 +27,7 @@ from .budgets import parse
 from .budgets import status_codes
 from .journal import SUFFIX
 from .journal import default_folder
+from .launch.browse import browse
 from .logs import Logs
 from .logs import read
 from .output import ForeignFileError
@@ -62,6 +63,9 @@ def main() -> None:
     """What became of every flow of a mitmproxy session."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # not all can be written in every encoding
+
+
+main.add_command(browse)
 
 
 @main.command()

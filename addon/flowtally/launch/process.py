@@ -5,7 +5,8 @@
 Standard output gets a line of JSON once the proxy answers (`Ready` in proxy.py), and one for each
 line of JSON on standard input (`ask` there). When standard input ends, mitmdump ends as after
 Ctrl+C: a starter that is killed, whatever by, closes it too. Such a one cannot remove FOLDER, its
-private one, so this process does; one that is alive says `END` first (proxy.py).
+private one, nor end what it had started beside mitmdump (leftovers.py), so this process does both;
+one that is alive says `END` first (proxy.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sys
 import threading
 from pathlib import Path
@@ -27,6 +27,8 @@ from mitmproxy.tools import main as tools
 from mitmproxy.tools.dump import DumpMaster
 
 from ..addon import Flowtally
+from .leftovers import end_companion
+from .leftovers import remove
 from .proxy import END
 
 CA_CERTIFICATE = "mitmproxy-ca-cert.pem"
@@ -69,6 +71,7 @@ class Starter:
             "session": session.id if session else "",
             "log": str(session.path) if session else "",
             "ca": str(confdir / CA_CERTIFICATE),
+            "live": ctx.options.flowtally_host,
         }
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -122,7 +125,8 @@ def main() -> None:
     os.dup2(2, 1)
     sys.argv[0] = "mitmdump"  # its errors begin with that
     if run(arguments, questions, answers):
-        shutil.rmtree(folder, ignore_errors=True)
+        end_companion(Path(folder))
+        remove(Path(folder))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,64 @@
+"""What all commands say, and how they end: lines on standard error, files.
+
+Nothing is imported here that takes a while: what a command needs is loaded when it needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+MAX_NOTE = 4096
+"""Characters of a line on standard error, in which a path may stand."""
+CANNOT_BE_TOLD = 2
+"""The exit status where a command could not do what it was asked for."""
+
+IsOurs = Callable[[bytes], bool]
+"""Whether a file that begins like this was written by flowtally."""
+
+
+def tell(text: str) -> None:
+    """Write a line to standard error."""
+    from .redaction import printable
+
+    with suppress(OSError):  # closed: nobody there to read it
+        click.echo(printable(text, MAX_NOTE), err=True)
+
+
+def complain(message: str) -> None:
+    """Say on standard error what is wrong."""
+    for line in f"flowtally: {message}".split("\n"):
+        tell(line)
+
+
+def stop(message: str) -> NoReturn:
+    """Say what is wrong, and end the program."""
+    complain(message)
+    sys.exit(CANNOT_BE_TOLD)
+
+
+def write_file(path: Path, content: bytes, is_ours: IsOurs, force: bool) -> bool:
+    """Write a file; where that fails, say so and return False."""
+    from .output import write
+
+    return _succeeds(lambda: write(path, content, is_ours, force))
+
+
+def _succeeds(write: Callable[[], None]) -> bool:
+    from .output import ForeignFileError
+    from .output import OutputError
+
+    try:
+        write()
+    except ForeignFileError as error:
+        complain(f"{error}; --force overwrites it")
+    except OutputError as error:
+        complain(str(error))
+    else:
+        return True
+    return False
