@@ -45,6 +45,9 @@ LAST_WORDS = 10
 """Lines of it that are shown where it failed."""
 MAX_OUTPUT = 4000
 """Bytes of it that are looked at for them."""
+MAX_TEMPORARY = 60
+"""Bytes of the path of a folder in which Chromium has room for a socket: the path of one has at
+most 107 (unix(7)), and it adds 46."""
 BY_SIGNAL = 128
 """Added to a signal's number: the exit status of what ended by it."""
 
@@ -139,7 +142,8 @@ def launched(asked: Asked, environment: Mapping[str, str]) -> int:
             through.start(proxy, asked.wanted, environment)
             with signals.may_end():
                 start = prepare(browser, proxy.folder, proxy.ready, asked.arguments)
-            pages = [page for page in (url, proxy.ready.live) if page]
+            # A new tab would ask for its news.
+            pages = [page for page in (url, proxy.ready.live) if page] or ["about:blank"]
             if browser.kind == "chromium" and _is_headless(asked.arguments):
                 del pages[1:]  # it refuses several there (chrome/app/chrome_main.cc)
             status = Session(browser, proxy, signals, environment).run(start, pages)
@@ -193,7 +197,9 @@ class Session:
             try:
                 process = subprocess.Popen(
                     [program, *self._arguments(start), *pages],
-                    env=browser_environment(self._environment, start.environment),
+                    env=browser_environment(
+                        self._environment, start.environment | self._temporary()
+                    ),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
@@ -214,6 +220,13 @@ class Session:
             )
             return ["--no-sandbox", *start.arguments]
         return start.arguments
+
+    def _temporary(self) -> dict[str, str]:
+        """What makes the browser leave nothing outside of the private folder."""
+        folder = str(self._proxy.folder)
+        if sys.platform in ("win32", "darwin") or len(os.fsencode(folder)) > MAX_TEMPORARY:
+            return {}
+        return {"TMPDIR": folder}
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
         terminal.tell(

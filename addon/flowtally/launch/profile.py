@@ -35,7 +35,7 @@ class Start(NamedTuple):
 
     arguments: Sequence[str]
     """All but the addresses to open."""
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     """Variables that it needs."""
 
 
