@@ -316,6 +316,14 @@ def test_a_signal_ends_browser_and_session(
         assert f"Session log: {run.log}" in run.stderr.text
 
 
+def test_ctrl_c_ends_what_has_only_begun(tmp_path: Path) -> None:
+    program = browser_that(tmp_path, "exec sleep 60")
+    with browsing(tmp_path, "--browser", program, "--", "--headless") as run:
+        run.wait_for(lambda: list(run.temporary.iterdir()))
+        assert run.interrupt() == 130
+        assert "Traceback" not in run.stderr.text
+
+
 @pytest.mark.parametrize("name", ["chromium", "firefox"])
 def test_nothing_is_left_of_a_session_that_was_killed(
     name: str, request: pytest.FixtureRequest, tmp_path: Path

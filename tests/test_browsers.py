@@ -1,16 +1,21 @@
-"""Which browser is started, where to, and with which settings: the rules of `flowtally browse`."""
+"""Which browser is started, where to, with which settings, and what must not outlive it: the rules
+of `flowtally browse`."""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 from flowtally.launch import browsers
+from flowtally.launch import leftovers
 from flowtally.launch import profile
 from flowtally.launch.address import AddressError
 from flowtally.launch.address import address
@@ -18,7 +23,6 @@ from flowtally.launch.browse import browser_environment
 from flowtally.launch.browsers import KNOWN
 from flowtally.launch.browsers import Browser
 from flowtally.launch.browsers import Machine
-from flowtally.launch.leftovers import remove
 from flowtally.launch.proxy import LaunchError
 from flowtally.launch.proxy import Ready
 from lab.tls import Authority
@@ -275,5 +279,30 @@ def test_a_folder_that_is_written_to_for_a_moment_is_removed(
             folder.rmdir()
 
     monkeypatch.setattr("flowtally.launch.leftovers.shutil.rmtree", fails_twice)
-    remove(folder)
+    leftovers.remove(folder)
     assert not folder.exists()
+
+
+def test_what_does_not_end_is_ended_with_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "PATIENCE", 0.1)
+    script = "trap '' TERM; sleep 60 & echo $!; wait; wait"
+    with subprocess.Popen(
+        ["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        child = psutil.Process(int(process.stdout.readline()))
+        leftovers.end(process.pid, lambda: process.poll() is not None)
+        assert process.wait(10) == -signal.SIGKILL
+    assert psutil.wait_procs([child], timeout=10)[1] == []
+
+
+def test_a_companion_is_ended_only_while_it_runs(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+        with leftovers.companion(tmp_path, process.pid):
+            pass
+        leftovers.end_companion(tmp_path)  # its number may be another's by now
+        assert process.poll() is None
+        with leftovers.companion(tmp_path, process.pid):
+            threading.Thread(target=process.wait, daemon=True).start()  # as init does
+            leftovers.end_companion(tmp_path)
+        assert process.wait(10) == -signal.SIGTERM

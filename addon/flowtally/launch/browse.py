@@ -146,7 +146,7 @@ def launched(asked: Asked, environment: Mapping[str, str]) -> int:
             pages = [page for page in (url, proxy.ready.live) if page] or ["about:blank"]
             if browser.kind == "chromium" and _is_headless(asked.arguments):
                 del pages[1:]  # it refuses several there (chrome/app/chrome_main.cc)
-            status = Session(browser, proxy, signals, environment).run(start, pages)
+            status = Running(browser, proxy, signals, environment).run(start, pages)
             told = finish(proxy, asked)
             return status or told
     except (AddressError, LaunchError) as error:
@@ -176,7 +176,7 @@ def _is_headless(arguments: Sequence[str]) -> bool:
 # --- the browser ---
 
 
-class Session:
+class Running:
     """A browser that runs through a proxy."""
 
     def __init__(
