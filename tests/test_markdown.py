@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from flowtally.budgets import evaluate
-from flowtally.budgets import parse
 from flowtally.report import markdown
+from flowtally.report.digest import digest
 from flowtally.tally import Tally
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,7 +57,7 @@ def hostile(text: str) -> Tally:
 def test_what_the_network_chose_stands_in_code_only(text: str) -> None:
     mark = f"zzq{text}"
     found = hostile(mark)
-    for line in [*markdown.report(found, [mark]), *markdown.digest(found)]:
+    for line in [*markdown.report(found, [mark]), *digest(found)]:
         assert line.isprintable()
         rest = outside_code(line)
         assert "zzq" not in rest, line
@@ -114,15 +113,6 @@ def test_it_is_bounded() -> None:
     found = markdown.report(many())
     assert len(found) < 500
     assert f"- and {198 - markdown.MAX_PROBLEMS} more kinds" in found
-
-
-def test_a_digest_has_at_most_so_many_lines() -> None:
-    found = many()
-    budgets = [f"{code}=0" for code in range(400, 450)]
-    broken = evaluate(parse(budgets, []), found)
-    for digest in (markdown.digest(found), markdown.digest(found, broken)):
-        assert markdown.MAX_DIGEST - 4 <= len(digest) <= markdown.MAX_DIGEST
-        assert re.fullmatch(r"- and \d+ more kinds", digest[-1])
 
 
 def test_a_log_as_markdown(tmp_path: Path) -> None:

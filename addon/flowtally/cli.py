@@ -22,6 +22,7 @@ from .inputs import Inputs
 from .inputs import named
 from .inputs import narrowed
 from .inputs import read
+from .launch.browse import browse
 from .launch.command import run
 from .terminal import CANNOT_BE_TOLD
 from .terminal import IsOurs
@@ -45,6 +46,7 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(browse)
 
 
 @main.command()

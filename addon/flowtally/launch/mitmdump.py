@@ -68,6 +68,11 @@ def log_of(flowtally: Flowtally) -> str:
     return str(flowtally.session.path.absolute()) if flowtally.session else ""
 
 
+def live_page(flowtally: Flowtally) -> str:
+    """Where the live page is; "" if there is none."""
+    return flowtally.live.url(ctx.options.mode)
+
+
 def certificate() -> Path:
     """The file with the certificate of its CA."""
     return Path(ctx.options.confdir).expanduser().absolute() / CA_CERTIFICATE

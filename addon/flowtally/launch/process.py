@@ -5,7 +5,8 @@
 Standard output gets a line of JSON once the proxy answers (`Ready` in proxy.py), and one for each
 line of JSON on standard input (`ask` there). When standard input ends, mitmdump ends as after
 Ctrl+C: a starter that is killed, whatever by, closes it too. Such a one cannot remove FOLDER, its
-private one, so this process does; one that is alive says `END` first (proxy.py).
+private one, nor end what it had started beside mitmdump (leftovers.py), so this process does both;
+one that is alive says `END` first (proxy.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sys
 import threading
 from functools import partial
@@ -27,6 +27,8 @@ from mitmproxy.options import Options
 from ..addon import Flowtally
 from . import mitmdump
 from .detour import Detour
+from .leftovers import end_companion
+from .leftovers import remove
 from .proxy import END
 from .proxy import SERVERS
 from .proxy import UPSTREAM
@@ -51,6 +53,7 @@ class Starter(mitmdump.Companion):
                 "session": session.id if session else "",
                 "log": mitmdump.log_of(self.flowtally),
                 "ca": str(mitmdump.certificate()),
+                "live": mitmdump.live_page(self.flowtally),
             }
         )
         loop = asyncio.get_running_loop()
@@ -117,7 +120,8 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     if run(Path(folder), arguments, questions, answers):
-        shutil.rmtree(folder, ignore_errors=True)
+        end_companion(Path(folder))
+        remove(Path(folder))
 
 
 if __name__ == "__main__":
