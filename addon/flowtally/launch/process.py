@@ -22,58 +22,38 @@ from typing import Any
 
 from mitmproxy import ctx
 from mitmproxy.options import Options
-from mitmproxy.tools import cmdline
-from mitmproxy.tools import main as tools
-from mitmproxy.tools.dump import DumpMaster
 
 from ..addon import Flowtally
+from . import mitmdump
 from .detour import Detour
 from .proxy import END
 from .proxy import SERVERS
 from .proxy import UPSTREAM
 from .upstream import Upstream
 
-CA_CERTIFICATE = "mitmproxy-ca-cert.pem"
-"""The file in mitmproxy's confdir (mitmproxy/certs.py, `CertStore.create_store`)."""
 
-
-class Starter:
+class Starter(mitmdump.Companion):
     """The addon that speaks with the process that started this one."""
 
     def __init__(self, flowtally: Flowtally, questions: IO[bytes], answers: IO[bytes]) -> None:
+        super().__init__(flowtally)
         self.died = False
         """The starter was killed."""
-        self._flowtally = flowtally
         self._questions = questions
         self._answers = answers
-        self._begun = False
 
-    def running(self) -> None:
-        # mitmproxy triggers this hook twice.
-        if self._begun:
-            return
-        self._begun = True
-        loop = asyncio.get_running_loop()
-        # Behind mitmproxy's last look for errors of the start (Master.run), which takes one turn of
-        # the loop and ends the process.
-        loop.call_soon(loop.call_soon, loop.call_soon, self._begin)
-
-    def _begin(self) -> None:
-        self._tell(self._ready())
+    def begin(self) -> None:
+        session = self.flowtally.session
+        self._tell(
+            {
+                "addresses": mitmdump.addresses(),
+                "session": session.id if session else "",
+                "log": mitmdump.log_of(self.flowtally),
+                "ca": str(mitmdump.certificate()),
+            }
+        )
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, args=(loop,), daemon=True).start()
-
-    def _ready(self) -> dict[str, Any]:
-        session = self._flowtally.session
-        server = ctx.master.addons.get("proxyserver")
-        addresses = [address[:2] for address in server.listen_addrs()]
-        confdir = Path(ctx.options.confdir).expanduser()
-        return {
-            "addresses": addresses,
-            "session": session.id if session else "",
-            "log": str(session.path) if session else "",
-            "ca": str(confdir / CA_CERTIFICATE),
-        }
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: nothing else can wait for a pipe on every system."""
@@ -103,17 +83,12 @@ def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[by
     """
     starter: Starter | None = None
 
-    def master(options: Options) -> DumpMaster:
+    def companion(flowtally: Flowtally) -> Starter:
         nonlocal starter
-        detours = _as_environment(folder, options)
-        made = DumpMaster(options)
-        flowtally = Flowtally()
         starter = Starter(flowtally, questions, answers)
-        # Behind the user's scripts, which mitmproxy's own script loader holds.
-        made.addons.add(*detours, flowtally, starter)
-        return made
+        return starter
 
-    tools.run(master, cmdline.mitmdump, arguments)  # type: ignore[arg-type]  # only called
+    mitmdump.run(arguments, companion, before=lambda options: _as_environment(folder, options))
     assert starter is not None
     return starter.died
 
@@ -140,7 +115,6 @@ def main() -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    sys.argv[0] = "mitmdump"  # its errors begin with that
     if run(Path(folder), arguments, questions, answers):
         shutil.rmtree(folder, ignore_errors=True)
 
