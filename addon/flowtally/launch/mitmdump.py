@@ -85,8 +85,9 @@ def run(
     before: Callable[[Options], Sequence[object]] = lambda _: (),
 ) -> None:
     """Run mitmdump until it ends. It listens on 127.0.0.1 and `port` (0: a free one), unless
-    `arguments`, those of its command line, say otherwise. `before` sets options before
-    mitmdump reads them, and returns addons whose work flowtally is to see.
+    `arguments`, those of its command line, say otherwise. `before`: what
+    sets the options to other values than mitmproxy's own, before config.yaml and `arguments` do,
+    and returns addons whose work flowtally is to see.
 
     Raises: SystemExit, where it cannot start; then it has said why on standard error.
     """

@@ -32,8 +32,8 @@ MAX_LINES = 60
 MAX_TOKENS = 800
 MAX_BUDGETS = 10
 """How many broken budgets are named."""
-MAX_OTHERS = 400
-"""Characters of what is no problem."""
+MAX_OTHERS = 6
+"""How many sentences on what is no problem there are."""
 _MORE = ["- and 100 more incidents"]
 
 
@@ -45,7 +45,8 @@ def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
         lines += ["", "## Broken budgets", "", *map(budget, broken[:MAX_BUDGETS])]
         lines += _more(len(broken) - MAX_BUDGETS, "budget")
     found = incidents(tally)
-    tail = _tail(found, [plain(sentence) for sentence in apart(shown, lambda *_: "")])
+    # A reason in them may be what a log says.
+    tail = _tail(found, [code(sentence) for sentence in apart(shown, lambda *_: "")])
     lines += ["", "## Look at this first", ""] if found else ["", "No problems"]
     said: set[str] = set()
     brief = False
@@ -62,7 +63,9 @@ def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
 
 
 def _tail(found: Sequence[Incident], others: Sequence[str]) -> list[str]:
-    lines = ["", f"Not among the problems: {'; '.join(others)}"[:MAX_OTHERS]] if others else []
+    shown = others[:MAX_OTHERS]
+    more = ["…"] if len(others) > MAX_OTHERS else []
+    lines = ["", f"Not among the problems: {'; '.join([*shown, *more])}"] if others else []
     if first := next((incident.id for incident in found if incident.id), ""):
         lines += ["", f"The requests of an incident: `flowtally flows --incident {first}`"]
     return lines
