@@ -378,7 +378,7 @@ def test_a_ci_shows_problems(place: Place, server: AnsweringServer) -> None:
             assert file.read_text() == "mine\n"
     text = file.read_text("utf-8")
     assert text.startswith("mine\n\n# flowtally: 1 flow, 1 unsuccessful, ")
-    assert "`-3 HTTPError: 404 Not found`" in text
+    assert "1. `404 Not found -3` at" in text
 
 
 def test_a_ci_shows_budgets_that_do_not_hold(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""What `flowtally run` says and writes once its command has ended."""
+"""What is said and written once the command or the browser has ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 from typing import NamedTuple
 
 from .. import terminal
@@ -31,12 +30,9 @@ from ..report.layout import terminal_width
 from ..report.paint import paint_for
 from ..tally import Tally
 from ..terminal import CANNOT_BE_TOLD
-from . import through
+from .outputs import Outputs
 from .proxy import Proxy
 from .proxy import Ready
-
-if TYPE_CHECKING:
-    from .command import Asked
 
 BROKEN = 1
 """The exit status where a budget does not hold."""
@@ -53,16 +49,23 @@ class File(NamedTuple):
     content: Callable[[], bytes]
 
 
-def can_write(asked: Asked) -> bool:
+def can_write(outputs: Outputs) -> bool:
     """Whether the files that are asked for can be written, as far as that can be told; says why
     not."""
-    wanted = _files(asked, Logs(), ())
-    return all(terminal.can_write_file(file.path, file.is_ours, asked.force) for file in wanted)
+    wanted = _files(outputs, Logs(), (), "")
+    return all(terminal.can_write_file(file.path, file.is_ours, outputs.force) for file in wanted)
 
 
-def tell(proxy: Proxy, asked: Asked, environment: Mapping[str, str]) -> int:
-    """End the proxy, say what became of the session, write what is asked for; returns the exit
-    status of a command that succeeded."""
+def tell(
+    proxy: Proxy,
+    outputs: Outputs,
+    what: str,
+    why_nothing: Callable[[], Sequence[str]],
+    environment: Mapping[str, str],
+) -> int:
+    """End the proxy, say what became of the session, write what is wanted; returns the exit status
+    where `what`, the command, succeeded. `why_nothing`: sentences for where nothing came through.
+    """
     ready = proxy.ready
     died = not proxy.running
     died |= proxy.stop() != 0
@@ -78,20 +81,20 @@ def tell(proxy: Proxy, asked: Asked, environment: Mapping[str, str]) -> int:
     if came_through(tally):
         _say(text.ending(tally, ready.log, width, paint_for(sys.stderr)), painted=True)
     else:
-        reasons = through.why_nothing(asked.command, environment)
-        _say(text.nothing(reasons, ready.log, width))
+        _say(text.nothing(why_nothing(), ready.log, width))
     found = Logs()
     found.sessions[session.id] = session
     for note in sessions_text.notes(found):
         terminal.tell(note)
-    results = evaluate(asked.budgets, tally)
+    results = evaluate(outputs.budgets, tally)
     if results:
         _say(["", *budgets_text.text(results, width)])
     _append_digest(tally, results, environment)
-    files = _files(asked, found, results)
+    files = _files(outputs, found, results, what)
     # A list: one that fails keeps none of the others from being written.
     written = [
-        terminal.write_file(file.path, file.content(), file.is_ours, asked.force) for file in files
+        terminal.write_file(file.path, file.content(), file.is_ours, outputs.force)
+        for file in files
     ]
     return status(results, whole=_is_whole(session, died), written=all(written))
 
@@ -137,9 +140,9 @@ def _is_whole(session: Session, died: bool) -> bool:
     return session.final and not session.missing and not died
 
 
-def _files(asked: Asked, found: Logs, results: Sequence[Result]) -> list[File]:
+def _files(outputs: Outputs, found: Logs, results: Sequence[Result], what: str) -> list[File]:
     files = []
-    if asked.html is not None:
+    if outputs.html is not None:
         from ..report import html  # Jinja2 takes a while to load
 
         def page() -> bytes:
@@ -150,21 +153,20 @@ def _files(asked: Asked, found: Logs, results: Sequence[Result]) -> list[File]:
             )
             return html.page(found.merged(), about).encode("utf-8", "replace")
 
-        files.append(File(asked.html, html.is_ours, page))
-    if asked.markdown is not None:
+        files.append(File(outputs.html, html.is_ours, page))
+    if outputs.markdown is not None:
 
         def report() -> bytes:
             lines = markdown.report(found.merged(), sessions_text.sentences(found))
             return "".join(f"{line}\n" for line in lines).encode()
 
-        files.append(File(asked.markdown, markdown.is_ours, report))
-    if asked.junit is not None:
-        command = " ".join(asked.command)
+        files.append(File(outputs.markdown, markdown.is_ours, report))
+    if outputs.junit is not None:
         files.append(
             File(
-                asked.junit,
+                outputs.junit,
                 junit.is_ours,
-                lambda: junit.junit(results, [command], found.sessions),
+                lambda: junit.junit(results, [what], found.sessions),
             )
         )
     return files

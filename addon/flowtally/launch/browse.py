@@ -4,20 +4,13 @@ became of it."""
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import contextmanager
-from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
 from typing import NamedTuple
-from typing import Self
 
 import click
 
@@ -31,16 +24,20 @@ from .browsers import Machine
 from .browsers import find
 from .leftovers import companion
 from .leftovers import end
+from .outputs import Outputs
 from .profile import Start
 from .profile import prepare
 from .proxy import LaunchError
 from .proxy import Proxy
-from .proxy import Ready
 from .proxy import apart
+from .signals import BY_SIGNAL
+from .signals import EndedError
+from .signals import Signals
 from .through import Wanted
 
 OUTPUT = "browser.txt"
 """The file in the private folder with what the browser printed."""
+NOTHING = "The browser was closed before it had loaded a page, or it went around the proxy."
 LAST_WORDS = 10
 """Lines of it that are shown where it failed."""
 MAX_OUTPUT = 4000
@@ -48,8 +45,6 @@ MAX_OUTPUT = 4000
 MAX_TEMPORARY = 60
 """Bytes of the path of a folder in which Chromium has room for a socket: the path of one has at
 most 107 (unix(7)), and it adds 46."""
-BY_SIGNAL = 128
-"""Added to a signal's number: the exit status of what ended by it."""
 
 
 class Asked(NamedTuple):
@@ -62,9 +57,7 @@ class Asked(NamedTuple):
     browser: str
     """A name or a path; "" for any."""
     wanted: Wanted
-    html: Path | None = None
-    force: bool = False
-    """Files are overwritten, whoever wrote them."""
+    outputs: Outputs = Outputs()
 
 
 @click.command()
@@ -119,7 +112,8 @@ def browse(
     """
     url, own = _split(arguments)
     wanted = Wanted(log, settings, insecure_upstream, trusted)
-    sys.exit(launched(Asked(url, own, browser, wanted, html, force), os.environ))
+    outputs = Outputs(html=html, force=force)
+    sys.exit(launched(Asked(url, own, browser, wanted, outputs), os.environ))
 
 
 def _split(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
@@ -134,6 +128,10 @@ def _split(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 def launched(asked: Asked, environment: Mapping[str, str]) -> int:
     """Do what is asked for; returns the exit status."""
+    from . import aftermath
+
+    if not aftermath.can_write(asked.outputs):
+        return CANNOT_BE_TOLD
     try:
         url = address(asked.url) if asked.url else ""
         browser = find(asked.browser, Machine(environment))
@@ -147,7 +145,7 @@ def launched(asked: Asked, environment: Mapping[str, str]) -> int:
             if browser.kind == "chromium" and _is_headless(asked.arguments):
                 del pages[1:]  # it refuses several there (chrome/app/chrome_main.cc)
             status = Running(browser, proxy, signals, environment).run(start, pages)
-            told = finish(proxy, asked)
+            told = aftermath.tell(proxy, asked.outputs, "", lambda: [NOTHING], environment)
             return status or told
     except (AddressError, LaunchError) as error:
         terminal.complain(str(error))
@@ -275,86 +273,3 @@ def browser_environment(given: Mapping[str, str], own: Mapping[str, str]) -> dic
 def _last_lines(file: Path) -> list[str]:
     said = file.read_bytes()[-MAX_OUTPUT:].decode("utf-8", "replace")
     return [line for line in said.splitlines() if line.strip()][-LAST_WORDS:]
-
-
-# --- signals ---
-
-
-class EndedError(Exception):
-    """A signal came that is to end what is under way."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.status = BY_SIGNAL + number
-        """The exit status of what ended by it."""
-
-
-class Signals:
-    """While this is in use, signals do not end this process: what was begun is ended in order."""
-
-    def __init__(self) -> None:
-        self.came: list[int] = []
-        self._before: dict[int, Any] = {}
-        self._raises = False
-
-    def __enter__(self) -> Self:
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)  # Windows lacks one
-            # One that is ignored, as by nohup, shall stay so.
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    @contextmanager
-    def may_end(self) -> Iterator[None]:
-        """Within this, a signal raises EndedError, also one that came before."""
-        self._raises = True
-        try:
-            if self.came:
-                raise EndedError(self.came[0])
-            yield
-        finally:
-            self._raises = False
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.came.append(number)
-        if self._raises:
-            self._raises = False  # a second one must not keep things from being ended in order
-            raise EndedError(number)
-
-
-# --- the end ---
-
-
-def finish(proxy: Proxy, asked: Asked) -> int:
-    """End the session, and say what became of it; returns the exit status that this asks for."""
-    ready = proxy.ready
-    proxy.stop()
-    from ..logs import read
-    from ..report import text
-    from ..report.layout import terminal_width
-    from ..report.paint import paint_for
-
-    try:
-        session = read([(str(ready.log), ready.log)]).sessions[ready.session]
-    except (OSError, KeyError):
-        terminal.complain(f"{ready.log}: the session log cannot be read")
-        return CANNOT_BE_TOLD
-    lines = text.summary(session.tally, terminal_width(), paint_for(sys.stderr))
-    with suppress(OSError, ValueError):  # closed: nobody there to read it
-        print("", *lines, "", f"Session log: {ready.log}", sep="\n", file=sys.stderr, flush=True)
-    if asked.html and not _write_html(asked.html, ready, session, asked):
-        return CANNOT_BE_TOLD
-    return 0
-
-
-def _write_html(path: Path, ready: Ready, session: Any, asked: Asked) -> bool:
-    from ..report import html
-
-    about = html.About([f"Session {ready.session}, begun {session.time}"])
-    content = html.page(session.tally, about).encode("utf-8", "replace")
-    return terminal.write_file(path, content, html.is_ours, asked.force)

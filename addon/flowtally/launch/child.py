@@ -11,30 +11,21 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import contextmanager
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any
-from typing import Self
+
+from .signals import BY_SIGNAL
+from .signals import Signals
 
 NOT_FOUND = 127
 """The exit status of a shell where there is no such command (POSIX, XCU 2.8.2)."""
 NOT_EXECUTABLE = 126
 """And of one that is there and cannot be run."""
-BY_SIGNAL = 128
-"""Added to a signal's number: the exit status of what ended by it."""
-INTERRUPTED = BY_SIGNAL + signal.SIGINT
-
-_NOTED = [
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
-    if hasattr(signal, name)  # Windows has two of them
+_OF_THE_KEYBOARD = [
+    getattr(signal, name) for name in ("SIGINT", "SIGQUIT") if hasattr(signal, name)
 ]
-_OF_THE_KEYBOARD = [number for number in _NOTED if number.name in ("SIGINT", "SIGQUIT")]
 
 
 class CommandError(Exception):
@@ -44,15 +35,6 @@ class CommandError(Exception):
         super().__init__(f"{command!r}: {reason}")
         self.status = status
         """The exit status of a shell in that case."""
-
-
-class EndedError(Exception):
-    """A signal came that is to end what is under way."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.status = BY_SIGNAL + number
-        """The exit status of what ended by it."""
 
 
 def find(command: str, environment: Mapping[str, str]) -> str:
@@ -70,48 +52,19 @@ def find(command: str, environment: Mapping[str, str]) -> str:
     raise CommandError(command, "there is no such command", NOT_FOUND)
 
 
-class Foreground:
+class Foreground(Signals):
     """While this is in use, signals do not end this process; the command gets them too."""
 
     def __init__(self) -> None:
-        self.came: list[int] = []
-        """The signals that came."""
+        super().__init__()
         self._command: subprocess.Popen[bytes] | None = None
-        self._before: dict[int, Any] = {}
-        self._raises = False
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl+C was pressed, or the like of it."""
-        return signal.SIGINT in self.came
-
-    def __enter__(self) -> Self:
-        for number in _NOTED:
-            # One that is ignored, as by nohup, shall stay so, also for the command.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    @contextmanager
-    def may_end(self) -> Iterator[None]:
-        """Within this, a signal raises EndedError, also one that came before."""
-        self._raises = True
-        try:
-            self._raise()
-            yield
-        finally:
-            self._raises = False
 
     def run(self, file: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Run a command and wait for its end; returns its exit status, as a shell says it.
 
         `file`: what `find` found. Raises: CommandError; EndedError, where a signal came before.
         """
-        self._raise()
+        self.end_if_came()
         try:
             self._command = subprocess.Popen(command, executable=file, env=environment)
         except OSError as error:
@@ -123,14 +76,7 @@ class Foreground:
         status = self._command.wait()
         return status if status >= 0 else BY_SIGNAL - status
 
-    def _raise(self) -> None:
-        if self.came:
-            raise EndedError(self.came[0])
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.came.append(number)
-        if self._raises:
-            self._raise()
+    def noted(self, number: int) -> None:
         if not _came_from_the_terminal(number):
             self._pass_on(number)
 

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from typing import NamedTuple
 
 import click
@@ -15,17 +15,15 @@ import click
 from .. import terminal
 from ..terminal import CANNOT_BE_TOLD
 from . import through
-from .child import INTERRUPTED
 from .child import CommandError
-from .child import EndedError
 from .child import Foreground
 from .child import find
+from .outputs import Outputs
 from .proxy import LaunchError
 from .proxy import Proxy
+from .signals import INTERRUPTED
+from .signals import EndedError
 from .through import Wanted
-
-if TYPE_CHECKING:
-    from ..budgets import Budget
 
 
 class Asked(NamedTuple):
@@ -33,12 +31,7 @@ class Asked(NamedTuple):
 
     command: Sequence[str]
     wanted: Wanted
-    budgets: Sequence[Budget] = ()
-    junit: Path | None = None
-    html: Path | None = None
-    markdown: Path | None = None
-    force: bool = False
-    """Files are overwritten, whoever wrote them."""
+    outputs: Outputs = Outputs()
 
 
 @click.command(
@@ -112,16 +105,16 @@ def run(
     # No session is there yet that could have a code of its own.
     budgets = terminal.budgets(maxima, minima, codes=()) if maxima or minima else ()
     wanted = Wanted(log, settings, insecure_upstream, trusted)
-    asked = Asked(command, wanted, budgets, junit, html, markdown, force)
+    asked = Asked(command, wanted, Outputs(budgets, junit, html, markdown, force))
     sys.exit(launched(asked, os.environ))
 
 
 def launched(asked: Asked, environment: Mapping[str, str]) -> int:
     """Do what is asked for; returns the exit status."""
-    if asked.junit or asked.html or asked.markdown:
+    if asked.outputs.files:
         from . import aftermath
 
-        if not aftermath.can_write(asked):
+        if not aftermath.can_write(asked.outputs):
             return CANNOT_BE_TOLD
     try:
         return _launched(asked, environment)
@@ -144,7 +137,9 @@ def _launched(asked: Asked, environment: Mapping[str, str]) -> int:
         with foreground.may_end():
             changed = through.through(proxy, environment)
         status = foreground.run(file, asked.command, changed)
-        told = aftermath.tell(proxy, asked, environment)
+        why_nothing = partial(through.why_nothing, asked.command, environment)
+        what = " ".join(asked.command)
+        told = aftermath.tell(proxy, asked.outputs, what, why_nothing, environment)
         return exit_status(status, foreground.interrupted, told)
 
 
