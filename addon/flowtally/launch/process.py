@@ -27,6 +27,8 @@ from mitmproxy.tools import main as tools
 from mitmproxy.tools.dump import DumpMaster
 
 from ..addon import Flowtally
+from ..current_test import name_of
+from .attribution import Attribution
 from .proxy import END
 
 CA_CERTIFICATE = "mitmproxy-ca-cert.pem"
@@ -43,6 +45,8 @@ class Starter:
         self._questions = questions
         self._answers = answers
         self._begun = False
+        self._attribution: Attribution | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def running(self) -> None:
         # mitmproxy triggers this hook twice.
@@ -75,14 +79,33 @@ class Starter:
         """In a thread: nothing else can wait for a pipe on every system."""
         line = b""
         for line in self._questions:
-            if line != END:
-                loop.call_soon_threadsafe(self._answer, line)
+            # Not the end of the pipe: a process that the starter forked may hold it open.
+            if line == END:
+                break
+            loop.call_soon_threadsafe(self._answer, line)
         self.died = line != END
         ctx.master.shutdown()
 
     def _answer(self, line: bytes) -> None:
+        """Answer a test run (testing/run.py): `test` says which test runs from `time` on, "" for
+        none; `settle` wants to know when the flows of a test have ended."""
         question = json.loads(line)
-        self._tell({"answered": question})
+        if "settle" in question:
+            self._task = asyncio.get_running_loop().create_task(self._settle(question["settle"]))
+            return
+        self._of_tests().tests.change(name_of(question["test"]), question["time"])
+        self._tell({})
+
+    async def _settle(self, node: str) -> None:
+        self._tell({"open": await self._of_tests().settle(name_of(node))})
+
+    def _of_tests(self) -> Attribution:
+        """Made when a test run asks for the first time: nobody else's flows are looked at."""
+        if self._attribution is None:
+            self._attribution = Attribution(self._flowtally.open_flows)
+            self._flowtally.recorder.test_of = self._attribution.tests.at
+            ctx.master.addons.add(self._attribution)
+        return self._attribution
 
     def _tell(self, said: dict[str, Any]) -> None:
         try:
