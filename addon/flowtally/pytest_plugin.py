@@ -106,6 +106,8 @@ class Hooks:
         """Session → its log, of this process and of xdist's workers."""
         self._troubles: dict[str, None] = {}
         """What went wrong with proxies, each once, in order."""
+        self._lines: list[str] = []
+        """What the terminal is told at the end."""
 
     @property
     def tests(self) -> Tests:
@@ -171,17 +173,28 @@ class Hooks:
         if "trouble" in told:
             self._troubles[told["trouble"]] = None
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(trylast=True)  # fixtures may use the proxy until they are torn down
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self._tests is None:
+        if self._tests is not None:
+            run = self._tests.run
+            run.close()
+            if run.session:
+                self._sessions[run.session] = str(run.log)
+        told = self._sessions or self._troubles
+        if not told or hasattr(self._config, "workerinput"):
             return
-        run = self._tests.run
-        if run.session:
-            self._sessions[run.session] = str(run.log)
-        run.close()
+        from .testing.ending import ending
+
+        end = ending(self._sessions, self.tests.options.html, self._troubles)
+        self._lines = end.lines
+        if end.failed and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        pass
+        if self._lines:
+            terminalreporter.write_sep("=", "flowtally")
+            for line in self._lines:
+                terminalreporter.write_line(line)
 
     def pytest_unconfigure(self) -> None:
         if self._tests is not None:

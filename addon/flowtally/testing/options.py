@@ -79,9 +79,7 @@ def _below(folder: Path, path: str) -> str:
 # --- budgets ---
 
 
-def marked(
-    markers: Iterable[pytest.Mark], defaults: tuple[Budget, ...]
-) -> tuple[Budget, ...]:
+def marked(markers: Iterable[pytest.Mark], defaults: tuple[Budget, ...]) -> tuple[Budget, ...]:
     """The budgets of a test. `markers`: the nearest first; each budget replaces one of the same
     name and bound that is farther away, as do all those of `defaults`. Raises: BudgetError."""
     budgets = defaults
