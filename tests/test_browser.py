@@ -197,7 +197,7 @@ def check_problems(problems: Data, data: Data) -> None:
         assert problems[key]["examples"] == len(distinct), key
         named = [
             host["host"]
-            for host in data["hosts_of_causes"]
+            for host in data["incidents"]
             if all(host[part] == row[part] for part in ("error_code", "cause", "reason"))
             and host["host"]
             and problems_of(host)

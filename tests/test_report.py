@@ -857,7 +857,7 @@ def test_a_row_that_may_be_larger_says_so_everywhere(monkeypatch: pytest.MonkeyP
 
 
 def test_a_problem_that_may_have_been_more_often_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowtally.tally.TABLES", limited(1, "causes", "hosts_of_causes"))
+    monkeypatch.setattr("flowtally.tally.TABLES", limited(1, "causes", "incidents"))
     found = tally(failed("dns_error", reason="servfail", host="new"), cancelled(reason="new"))
     found.merge(
         tally(
@@ -1043,7 +1043,7 @@ def test_csv(tmp_path: Path) -> None:
         ("causes", "-2", "connection_refused"),
         ("causes", "-3", "404"),
         ("causes", "unfinished"),
-        ("hosts_of_causes", "-2", "connection_refused", "127.0.0.1:9"),
+        ("incidents", "-2", "connection_refused", "127.0.0.1:9"),
         ("hosts", "shop.example"),
         ("hosts", "127.0.0.1:9"),
         ("hosts", "api.example:8443"),
@@ -1234,8 +1234,10 @@ def hostile_log(tmp_path: Path) -> Path:
         {"table": "causes", "key": ["-3", f"(other) {HOSTILE}", HOSTILE], "unsuccessful": 1},
         {"table": "causes", "key": ["-3", "503", "(other)"], "unsuccessful": 1},
         {"table": "causes", "key": ["", HOSTILE, HOSTILE]},
-        {"table": "hosts_of_causes", "key": ["-3", f"(other) {HOSTILE}", HOSTILE, HOSTILE]},
-        {"table": "hosts_of_causes", "key": ["(other)", "(other)", "(other)", "(other)"]},
+        {"table": "incidents", "key": ["-3", f"(other) {HOSTILE}", HOSTILE, HOSTILE, HOSTILE]},
+        {"table": "incidents", "key": ["(other)"] * 5},
+        {"table": "endpoints_of_incidents", "key": [HOSTILE, HOSTILE]},
+        {"table": "clients_of_incidents", "key": [HOSTILE, HOSTILE]},
         {"table": "background", "key": [HOSTILE]},
         {"table": "protocols", "key": ["tcp", HOSTILE]},
         {"table": "timeline", "key": ["1", "0", "(other)"]},

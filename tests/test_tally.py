@@ -216,7 +216,7 @@ def assert_sums(tally: Tally, records: list[Record]) -> None:
     collateral = sum(
         record["outcome"] == "error" and record.get("reason") == "collateral" for record in flows
     )
-    for name in ("causes", "hosts_of_causes"):
+    for name in ("causes", "incidents"):
         of = tally[name].items()
         if not any(key[0] == OTHER for key, _ in of):
             assert sum(row.count for key, row in of if key[0]) == len(wrong)
@@ -282,6 +282,10 @@ def test_rows_have_one_shape(records: list[Record]) -> None:
             "description",
             "wait",
             "duration",
+            "first",
+            "last",
+            "seconds",
+            "points",
             "examples",
         }
 
@@ -313,11 +317,11 @@ def test_the_tables() -> None:
         ("-3", "404", ""): 1,
         ("-5", "redirect_loop", ""): 1,
     }
-    assert {key: row.count for key, row in tally["hosts_of_causes"].items()} == {
-        ("-2", "connection_refused", "", "host"): 1,
-        ("-2", "client_tls_rejected", "", "pinned:8443"): 1,
-        ("-3", "404", "", "host"): 1,
-        ("-5", "redirect_loop", "", "host"): 1,
+    assert {key: row.count for key, row in tally["incidents"].items()} == {
+        ("-2", "connection_refused", "", "server", "host"): 1,
+        ("-2", "client_tls_rejected", "", "client", "pinned:8443"): 1,
+        ("-3", "404", "", "", "host"): 1,
+        ("-5", "redirect_loop", "", "", "host"): 1,
     }
     assert {key: (row.flows, row.events) for key, row in tally["hosts"].items()} == {
         ("host:8080",): (1, 0),
@@ -347,7 +351,7 @@ def test_protocols_and_unfinished() -> None:
     assert tally["protocols"]["websocket", "1006"].failures == 1
     assert tally["causes"][UNFINISHED].flows == 1
     assert [kept["flow"] for kept in tally["causes"][UNFINISHED].examples] == ["3"]
-    assert tally["hosts_of_causes"][*UNFINISHED, "slow:8000"].flows == 1
+    assert tally["incidents"][*UNFINISHED, "", "slow:8000"].flows == 1
     assert tally.totals().problems == 1
 
 
@@ -369,7 +373,8 @@ def test_what_a_client_cancelled_is_no_failure() -> None:
         ("", "client_cancelled", "left_upload"): (1, 0),
         ("-2", "connection_refused", ""): (0, 1),
     }
-    assert tally["hosts_of_causes"]["", "client_cancelled", "left_upload", "host"].cancelled == 1
+    left = tally["incidents"]["", "client_cancelled", "left_upload", "client", "host"]
+    assert left.cancelled == 1
     assert {name: row.flows for (_, name), row in tally["timeline"].items()} == {
         "cancelled": 1,
         "error": 1,
@@ -418,7 +423,7 @@ def test_a_challenge_that_was_answered_is_no_problem() -> None:
     totals = tally.totals()
     assert (totals.unsuccessful, totals.challenges, totals.problems) == (2, 1, 1)
     assert problems_of(tally, "causes") == {("-3", "401", ""): 1}
-    assert problems_of(tally, "hosts_of_causes") == {("-3", "401", "", "host"): 1}
+    assert problems_of(tally, "incidents") == {("-3", "401", "", "", "host"): 1}
     assert problems_of(tally, "hosts") == {("host",): 1}
     assert problems_of(tally, "endpoints") == {("GET http://host/login",): 1}
     # It was another response than the one that its answer got.
@@ -433,7 +438,7 @@ def test_each_challenge_of_a_chain_is_taken_out_once() -> None:
     chain = [asked(1), asked(2, answers="1", challenge=401), flow(3, **last)]
     tally = fold([*chain, asked(4)])
     assert tally.totals().challenges == 2
-    for name in ("causes", "hosts_of_causes", "hosts", "endpoints", "codes"):
+    for name in ("causes", "incidents", "hosts", "endpoints", "codes"):
         assert list(problems_of(tally, name).values()) == [1], name
 
 
@@ -723,9 +728,9 @@ def test_a_group_does_not_take_the_room_of_another(monkeypatch: pytest.MonkeyPat
     tiny(monkeypatch)
     records = [failed("dns_error", number=number, host=f"no{number}") for number in range(9)]
     tally = fold([*records, failed(host="shop"), *records])
-    rows = tally["hosts_of_causes"]
-    assert rows["-2", "connection_refused", "", "shop"].flows == 1
-    assert rows["-2", "dns_error", "", OTHER].flows == 14
+    rows = tally["incidents"]
+    assert rows["-2", "connection_refused", "", "server", "shop"].flows == 1
+    assert rows["-2", "dns_error", "", "network", OTHER].flows == 14
 
 
 def test_reasons_without_end_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ TALLIES = st.lists(records(), max_size=60).map(lambda found: tally(*found))
 def small() -> Iterator[None]:
     """Tables that overflow."""
     with pytest.MonkeyPatch.context() as patch:
-        names = ("hosts", "endpoints", "codes", "hosts_of_causes")
+        names = ("hosts", "endpoints", "codes", "incidents")
         patch.setattr(tally_module, "TABLES", limited(4, *names))
         yield
 

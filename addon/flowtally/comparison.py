@@ -341,7 +341,7 @@ def _is_called(change: Change, old: Row, before: Tally, after: Tally) -> bool:
     if endpoints:
         return (OTHER,) in after["endpoints"] or not endpoints.isdisjoint(after["endpoints"])
     cause = str(change.error_code), change.name, change.reason
-    hosts = {key[-1:] for key in before["hosts_of_causes"] if key[:-1] == cause}
+    hosts = {key[-1:] for key in before["incidents"] if key[:3] == cause}
     hosts = hosts or {(OTHER,)}  # the table was full
     return not hosts.isdisjoint({(OTHER,), *after["hosts"]})
 

@@ -6,6 +6,7 @@ The text is as the log has it: whoever shows it makes it printable.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from .tally import place
@@ -22,3 +23,11 @@ def describe(example: Mapping[str, Any]) -> str:
     """An example in one line: its subject and the detail; "" of one that has neither."""
     what, detail = subject(example), str(example.get("detail", ""))
     return f"{what} ({detail})" if what and detail else what or detail
+
+
+def distinct(examples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that do not say the same again at another time."""
+    said: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for each in examples:
+        said.setdefault((describe(each), place(each)), each)
+    return list(said.values())

@@ -10,13 +10,14 @@ import re
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from datetime import datetime
-from math import floor
 from operator import itemgetter
 from typing import Any
 from typing import NamedTuple
 
 from .histogram import Histogram
+from .moments import WIDTHS
+from .moments import Moments
+from .moments import unix_second
 from .redaction import printable
 from .vocabulary import BANDS
 
@@ -34,9 +35,6 @@ SERIES = (*BANDS, "error", "cancelled", "ok", "unfinished", EVENT)
 
 MAX_BUCKETS = 240
 """How many points of time the timeline holds; it gets coarser when there are more."""
-WIDTHS = (1, 2, 10, 30, 60, 300, 900, 3600, 10800, 43200, 86400, 604800, 6048000, 604800000)
-"""Seconds that a point of the timeline may span. Each is a multiple of the one before, so that any
-two timelines can be merged."""
 MOST_GROUPS = 20
 """A table has at most so many times the rows that it may have of one group."""
 MAX_EXAMPLE_URL = 512
@@ -102,6 +100,8 @@ class Table(NamedTuple):
     """It knows how `wait_ms` is distributed."""
     durations: bool = False
     """It knows how `duration_ms` is distributed."""
+    moments: bool = False
+    """It knows when its flows and events were."""
     description: str = ""
     """The field of the first record of a row that says what the key means."""
     examples: int = 0
@@ -112,12 +112,13 @@ class Table(NamedTuple):
 
 _NOTHING = Histogram()
 """Stands in rows for the distribution that their table does not know; is never added to."""
+_NEVER = Moments()
 
 
 class Row:
     """What is counted under a key."""
 
-    __slots__ = (*COUNTS, "_examples", "description", "duration", "wait")
+    __slots__ = (*COUNTS, "_examples", "description", "duration", "moments", "wait")
 
     flows: int
     failures: int
@@ -135,6 +136,7 @@ class Row:
         self.description = description
         self.wait = Histogram() if table.waits else _NOTHING
         self.duration = Histogram() if table.durations else _NOTHING
+        self.moments = Moments() if table.moments else _NEVER
         self._examples: list[tuple[tuple[Any, ...], Example]] = []
         """Each with its place in the table's order, ascending."""
 
@@ -178,6 +180,8 @@ class Row:
             theirs: Histogram = getattr(other, name)
             if theirs:
                 getattr(self, name).merge(theirs)
+        if other.moments:
+            self.moments.merge(other.moments)
         for kept in other.examples:
             self.keep(kept, table)
 
@@ -190,6 +194,8 @@ class Row:
             data["wait"] = self.wait.to_data()
         if self.duration:
             data["duration"] = self.duration.to_data()
+        if self.moments:
+            data |= self.moments.to_data()
         if self._examples:
             data["examples"] = self.examples
         return data
@@ -204,6 +210,8 @@ class Row:
             self.wait = Histogram.from_data(data["wait"])
         if table.durations and "duration" in data:
             self.duration = Histogram.from_data(data["duration"])
+        if table.moments:
+            self.moments = Moments.from_data(data)
         kept = data.get("examples", [])
         if not isinstance(kept, list) or len(kept) > table.examples:
             raise ValueError(f"{table.name} has at most {table.examples} examples")
@@ -308,7 +316,7 @@ class Timeline(Rows):
     def _key(self, record: Record) -> Key:
         second = record["time"][:19]
         if second != self._second:
-            self._start = self._start_of(floor(datetime.fromisoformat(f"{second}Z").timestamp()))
+            self._start = self._start_of(unix_second(second))
             self._second = second
         return self._start, series(record)
 

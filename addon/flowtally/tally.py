@@ -8,7 +8,9 @@ bounded: what overflows a table is counted under `(other)`, so that every sum st
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -20,11 +22,11 @@ from typing import NamedTuple
 from .equal_waits import wait_of
 from .histogram import Histogram
 from .histogram import count_time
+from .moments import WIDTHS
 from .rows import COUNTS
 from .rows import MAX_BUCKETS
 from .rows import OTHER
 from .rows import SERIES
-from .rows import WIDTHS
 from .rows import Key
 from .rows import Record
 from .rows import Row
@@ -122,9 +124,33 @@ def _cause(record: Record) -> Key | None:
     return code, cause or str(record["status"]), record.get("reason", "")
 
 
-def _host_of_cause(record: Record) -> Key | None:
+def _incident(record: Record) -> Key | None:
     cause = _cause(record)
-    return cause and (*cause, place(record))
+    return cause and (*cause, record.get("side", ""), place(record))
+
+
+@lru_cache(maxsize=4096)
+def incident_id(why: str, reason: str, side: str, host: str) -> str:
+    """What is found by it belongs together, and has the same name in every session. `why`: the
+    cause, or the status code; `host`: with its port unless that is usual."""
+    said = "\0".join((why, reason, side, host)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(said).hexdigest()[:8]
+
+
+def incident_of(record: Record) -> str:
+    """The id of the incident that a record belongs to; "" where it is no problem."""
+    key = _incident(record)
+    return incident_id(*key[1:]) if key and key[0] else ""
+
+
+def _endpoint_of_incident(record: Record) -> Key | None:
+    id = incident_of(record)
+    return (id, endpoint(record)) if id and "kind" in record else None
+
+
+def _client_of_incident(record: Record) -> Key | None:
+    id = incident_of(record)
+    return (id, record["client"]) if id and "client" in record else None
 
 
 def _protocol(record: Record) -> Key | None:
@@ -170,10 +196,29 @@ TABLES = (
     ),
     Table("causes", ("error_code", "cause", "reason"), _cause, 100, True, examples=5),
     Table(
-        "hosts_of_causes",
-        ("error_code", "cause", "reason", "host"),
-        _host_of_cause,
+        "incidents",
+        ("error_code", "cause", "reason", "side", "host"),
+        _incident,
         100,
+        events=True,
+        common=False,
+        problems=True,
+        moments=True,
+        examples=2,
+    ),
+    Table(
+        "endpoints_of_incidents",
+        ("incident", "endpoint"),
+        _endpoint_of_incident,
+        20,
+        common=False,
+        problems=True,
+    ),
+    Table(
+        "clients_of_incidents",
+        ("incident", "client"),
+        _client_of_incident,
+        20,
         events=True,
         common=False,
         problems=True,
@@ -283,6 +328,17 @@ class Places(NamedTuple):
     """Their times are counted."""
 
 
+class Apart(NamedTuple):
+    """A table in which a record's row depends on more than its COMMON fields."""
+
+    rows: Rows
+    key: Callable[[Record], Key | None]
+    waits: bool
+    durations: bool
+    examples: bool
+    moments: bool
+
+
 class Tally:
     """The statistics of one session or several."""
 
@@ -296,20 +352,19 @@ class Tally:
         """Name → rows of TABLES, of the timeline and the background."""
         self.tables[TIMELINE.name] = Timeline(TIMELINE)
         self.tables[BACKGROUND.name] = Rows(BACKGROUND)
-        self._apart = [
-            (
-                rows,
-                rows.key,
-                rows.table.problems,
-                rows.table.waits,
-                rows.table.durations,
-                bool(rows.table.examples),
-            )
-            for rows in self.tables.values()
-            if not rows.table.common and rows.table is not BACKGROUND
-        ]
-        """The tables in which a record's row depends on more than its COMMON fields: rows, how a
-        key is made, and what the rows have."""
+        self._apart: list[Apart] = []
+        """The tables in which a plain flow is looked up by a key of its own."""
+        self._apart_of_problems: list[Apart] = []
+        """Those of any other flow."""
+        for rows in self.tables.values():
+            table = rows.table
+            if table.common or table is BACKGROUND:
+                continue
+            has = table.waits, table.durations, bool(table.examples), table.moments
+            apart = Apart(rows, rows.key, *has)
+            self._apart_of_problems.append(apart)
+            if not table.problems:
+                self._apart.append(apart)
         self._places: dict[tuple[Any, ...], Places] = {}
         """COMMON fields → rows, so that a flow need not look each of them up by a key."""
 
@@ -340,9 +395,8 @@ class Tally:
         rows, waits, durations = [*places.rows], [*places.waits], [*places.durations]
         # What has an error code, was cancelled or is unfinished.
         special = "cause" in record or "error_code" in record or record["outcome"] == "unfinished"
-        for apart, key_of, of_problems, has_waits, has_durations, has_examples in self._apart:
-            if of_problems and not special:
-                continue
+        tables = self._apart_of_problems if special else self._apart
+        for apart, key_of, has_waits, has_durations, has_examples, has_moments in tables:
             key = key_of(record)
             if key is None:
                 continue
@@ -356,6 +410,8 @@ class Tally:
                 durations.append(row.duration)
             if has_examples:
                 row.keep(record, apart.table)
+            if has_moments:
+                row.moments.add(record["time"])
         sent, received = get("request_bytes", 0), get("response_bytes", 0)
         for row in rows:
             row.flows += 1
@@ -397,7 +453,7 @@ class Tally:
         client had asked for the tunnel, of which the first flow in it tells.
         """
         status = record.get("challenge", 401)
-        asked = {"time", "method", "url", "host", "port"} & record.keys()
+        asked = {"time", "client", "method", "url", "host", "port"} & record.keys()
         challenge = {"kind": "http"} | {name: record[name] for name in asked}
         if status == 407 and not record.get("url", "").startswith("http://"):
             address = f"{record.get('host', '')}:{record.get('port')}"
@@ -455,6 +511,8 @@ class Tally:
                 row.events += 1
                 if rows.table.examples:
                     row.keep(record, rows.table)
+                if rows.table.moments:
+                    row.moments.add(record["time"])
         self._span(record["time"])
 
     def _span(self, time: str) -> None:

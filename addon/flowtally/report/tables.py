@@ -33,6 +33,7 @@ from ..rows import Table
 from ..rows import Timeline
 from ..tally import TIMELINE
 from ..tally import Tally
+from ..tally import incident_id
 from ..times import timestamp
 from ..vocabulary import CLIENTS
 from ..vocabulary import ERRORS
@@ -419,6 +420,14 @@ def _known(name: Callable[[Why], str]) -> Callable[[Entry], Value]:
     return lambda entry: name(Why(entry.key[1], entry.key[2])) or None
 
 
+def _id(entry: Entry) -> Value:
+    return None if OTHER in entry.key else incident_id(*entry.key[1:])
+
+
+def _moment(which: str) -> Callable[[Entry], Value]:
+    return lambda entry: getattr(entry.row.moments, which) or None
+
+
 _ERROR_CODES = frozenset(map(str, ERRORS))
 _EXPLAINED: Mapping[str, Sequence[Column]] = {
     "causes": (
@@ -428,12 +437,18 @@ _EXPLAINED: Mapping[str, Sequence[Column]] = {
         Column("advice", "Advice", "text", _known(advice)),
         *(Column(client, client, "text", _known(partial(words_of, client))) for client in CLIENTS),
     ),
+    "incidents": (
+        Column("id", "Id", "word", _id),
+        Column("error_name", "Error", "word", _error_name),
+        Column("advice", "Advice", "text", _known(advice)),
+    ),
 }
 """Name of a table → what the vocabulary knows of its keys; `description`: of a status code that
 takes the cause's place. A client's column has what it would have said without the proxy."""
 _DESCRIPTION = Column(
     "description", "Description", "text", lambda entry: entry.row.description or None
 )
+_MOMENTS = tuple(Column(of, of, "time", _moment(of)) for of in ("first", "last"))
 _OTHER = Column("other", "Other", "word", lambda entry: OTHER in entry.key)
 _AT_LEAST = Column("at_least", "At least", "word", attrgetter("at_least"))
 
@@ -452,6 +467,7 @@ def columns_of(table: Table) -> tuple[Column, ...]:
         *((_DESCRIPTION,) if table.description else ()),
         *_EXPLAINED.get(table.name, ()),
         *COUNTED.values(),
+        *(_MOMENTS if table.moments else ()),
         _AT_LEAST,
         _OTHER,
         *(TIMED[name] for name, (of, _) in TIMES.items() if getattr(table, f"{of}s")),

@@ -17,13 +17,13 @@ from typing import NamedTuple
 from ..equal_waits import EqualWait
 from ..equal_waits import Wait
 from ..equal_waits import equal_waits
-from ..examples import describe
+from ..examples import distinct
 from ..histogram import FIRST
 from ..histogram import GROWTH
+from ..moments import WIDTHS
 from ..rows import MAX_BUCKETS
 from ..rows import OTHER
 from ..rows import SERIES
-from ..rows import WIDTHS
 from ..rows import Key
 from ..rows import Row
 from ..rows import Timeline
@@ -31,7 +31,6 @@ from ..tally import UNFINISHED
 from ..tally import InFlight
 from ..tally import Tally
 from ..tally import Totals
-from ..tally import place
 from ..vocabulary import ERRORS
 from ..vocabulary import REASONS
 from ..vocabulary import UNSUCCESSFUL
@@ -47,7 +46,6 @@ from .tables import TABLES
 from .tables import Entry
 from .tables import ReportTable
 from .tables import Value
-from .tables import largest
 
 BUCKETS_OF_A_BAR = 6
 """How many buckets of a histogram make a bar of the distribution: each bar is 27 % wider than the
@@ -210,10 +208,7 @@ _STILL_OPEN = "Still open when the session ended: the answer, or its end, had no
 def _problems(tally: Tally) -> list[Problem]:
     """Failures first, then unsuccessful responses, then what is no problem; the most frequent
     first."""
-    hosts: dict[Key, list[tuple[Key, Row]]] = {}
-    for key, row in largest(tally["hosts_of_causes"], lambda row: row.problems or row.count):
-        if row.problems or not key[0]:
-            hosts.setdefault(key[:-1], []).append((key, row))
+    hosts = _hosts_of_causes(tally)
     found = [_problem(key, row, hosts.get(key, ()), tally) for key, row in tally["causes"].items()]
     found.sort(
         key=lambda p: (p.apart, p.code == UNSUCCESSFUL, -p.count, -p.code, p.cause, p.reason)
@@ -221,17 +216,30 @@ def _problems(tally: Tally) -> list[Problem]:
     return [problem for problem in found if problem.count]
 
 
-def _problem(key: Key, row: Row, hosts: Sequence[tuple[Key, Row]], tally: Tally) -> Problem:
+def _hosts_of_causes(tally: Tally) -> dict[Key, list[HostCount]]:
+    """Key among the causes → hosts, the largest first. Whatever side is to blame: a person who
+    looks for the host looks for one line."""
+    rows = tally["incidents"]
+    found: dict[Key, dict[str, HostCount]] = {}
+    for key, row in rows.items():
+        times = row.problems if key[0] else row.count
+        if times:
+            hosts = found.setdefault(key[:3], {})
+            before = hosts.get(key[-1], HostCount(key[-1], 0, False))
+            at_least = before.at_least or key in rows.at_least
+            hosts[key[-1]] = HostCount(key[-1], before.times + times, at_least)
+    return {
+        cause: sorted(hosts.values(), key=lambda of: (of.host == OTHER, -of.times, of.host))
+        for cause, hosts in found.items()
+    }
+
+
+def _problem(key: Key, row: Row, hosts: Sequence[HostCount], tally: Tally) -> Problem:
     code, cause, reason = key
     error = ERRORS.get(int(code)) if code not in ("", OTHER) else None
     why = Why(cause, reason)
     band = band_of(cause)
-    at_least = tally["hosts_of_causes"].at_least
-    named = [
-        HostCount(of[-1], counted.problems if code else counted.count, of in at_least)
-        for of, counted in hosts[:HOSTS_OF_A_PROBLEM]
-        if of[-1] not in ("", OTHER)
-    ]
+    named = [of for of in hosts[:HOSTS_OF_A_PROBLEM] if of.host not in ("", OTHER)]
     return Problem(
         code=error.code if error else 0,
         name=error.name if error else "",
@@ -245,8 +253,8 @@ def _problem(key: Key, row: Row, hosts: Sequence[tuple[Key, Row]], tally: Tally)
         count=row.problems if code else row.count,
         at_least=key in tally["causes"].at_least,
         hosts=named,
-        more_hosts=sum(of[-1] != "" for of, _ in hosts) - len(named),
-        examples=_distinct(row.examples[::-1]),
+        more_hosts=sum(of.host != "" for of in hosts) - len(named),
+        examples=distinct(row.examples[::-1]),
         apart=not code,
     )
 
@@ -291,14 +299,6 @@ def in_words(wait: EqualWait) -> str:
     """An equal wait in a sentence."""
     often = f"{wait.times} of {wait.of} after {wait.seconds:.1f} s: the client's own timeout"
     return f"{wait.endpoint}: {wait.client} left {often}"
-
-
-def _distinct(examples: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those that do not say the same again at another time."""
-    said: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for example in examples:
-        said.setdefault((describe(example), place(example)), example)
-    return list(said.values())
 
 
 # --- tables ---

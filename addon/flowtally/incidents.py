@@ -1,0 +1,186 @@
+"""Incidents: problems that belong together, in the order of what to look at first.
+
+An incident is what has the same cause and reason, or status code, the same side and the same host.
+Its id says so too, and is equal in every session, so that a report, a comparison and a test's
+failure name the same thing alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from typing import NamedTuple
+
+from .examples import distinct
+from .rows import OTHER
+from .rows import Key
+from .rows import Row
+from .rows import Rows
+from .tally import Tally
+from .tally import incident_id
+from .vocabulary import ERRORS
+from .vocabulary import Why
+from .vocabulary import advice
+from .vocabulary import band_of
+from .vocabulary import client_words
+from .vocabulary import side_of
+
+LONG = 60.0
+"""Seconds that a session lasts before anything in it can be new."""
+BEGINNING = 1 / 3
+"""What part of a session is its beginning: what is new began later."""
+OF_THE_CLIENT = 0.5
+STOPPED = NEW = 2.0
+
+
+class Counted(NamedTuple):
+    """An endpoint or a client, and how often it had an incident."""
+
+    name: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Problems that belong together."""
+
+    id: str
+    """Eight hexadecimal digits; "" of what a full table counts together."""
+    code: int
+    """The error code; 0 of what a full table holds no code of."""
+    error_name: str
+    cause: str
+    """The cause, or the status code."""
+    reason: str
+    description: str
+    """Of a status code."""
+    band: str
+    """Of a status code."""
+    side: str
+    """Where to look."""
+    host: str
+    """With its port unless that is usual; "" of one that is not known."""
+    count: int
+    at_least: bool
+    """There may be more, see `Rows.at_least`."""
+    of: int
+    """How many flows, and failures without one, the host has."""
+    stopped: bool
+    """Nothing of the host's was right."""
+    new: bool
+    """It began when the session had been going well."""
+    first: str
+    """RFC 3339."""
+    last: str
+    seconds: int
+    """How long a point of time is."""
+    points: Mapping[int, int]
+    """Where a point of time begins, Unix time → how often it happened in it."""
+    endpoints: Sequence[Counted]
+    """The most frequent first."""
+    more_endpoints: bool
+    clients: Sequence[Counted]
+    more_clients: bool
+    examples: Sequence[Mapping[str, Any]]
+    """The latest, newest first: fields of records."""
+
+    @property
+    def why(self) -> Why:
+        return Why(self.cause, self.reason)
+
+    @property
+    def advice(self) -> str:
+        """What to do; "" of nothing that is known."""
+        return advice(self.why)
+
+    @property
+    def client_words(self) -> str:
+        """What clients would have said without the proxy, as a sentence; "" where nothing."""
+        return client_words(self.why)
+
+    @property
+    def share(self) -> float:
+        """Of what was asked of the host, 0 to 1."""
+        return min(1.0, self.count / self.of) if self.of else 1.0
+
+
+def weight(incident: Incident) -> float:
+    """How much an incident matters; the one that weighs most is looked at first.
+
+    Each flow that failed is one that the page or the app had to do without, so the count is what
+    everything else is measured in. It counts twice where nothing of the host was right, for what
+    depends on that host is not hampered but stopped; and twice where it is new, for what was right
+    before was changed by somebody. It counts half where the client is to blame: a server, a proxy
+    or a network fails everybody.
+    """
+    weighs = float(incident.count)
+    if incident.stopped:
+        weighs *= STOPPED
+    if incident.new:
+        weighs *= NEW
+    if incident.side == "client":
+        weighs *= OF_THE_CLIENT
+    return weighs
+
+
+def incidents(tally: Tally) -> list[Incident]:
+    """The incidents of a session or several, what to look at first first."""
+    rows = tally["incidents"]
+    found = [_incident(key, row, tally) for key, row in rows.items() if key[0] and row.problems > 0]
+    found.sort(key=lambda each: (each.host == OTHER, -weight(each), each.first, each.id))
+    return found
+
+
+def _incident(key: Key, row: Row, tally: Tally) -> Incident:
+    code, cause, reason, side, host = key
+    why, band = Why(cause, reason), band_of(cause)
+    error = ERRORS.get(int(code)) if code != OTHER else None
+    id = "" if OTHER in key else incident_id(cause, reason, side, host)
+    of = tally["hosts"].get((host,))
+    endpoints, more_endpoints = _counted(tally["endpoints_of_incidents"], id)
+    clients, more_clients = _counted(tally["clients_of_incidents"], id)
+    return Incident(
+        id=id,
+        code=error.code if error else 0,
+        error_name=error.name if error else "",
+        cause=cause,
+        reason=reason,
+        description=tally.description(cause) if band else "",
+        band=band,
+        side=side or side_of(why),
+        host=host,
+        count=row.problems,
+        at_least=key in tally["incidents"].at_least,
+        of=of.count if of else 0,
+        stopped=of is not None and of.problems + of.cancelled >= of.count,
+        new=_is_new(row.moments.first, tally),
+        first=row.moments.first,
+        last=row.moments.last,
+        seconds=row.moments.seconds,
+        points=dict(sorted(row.moments.points.items())),
+        endpoints=endpoints,
+        more_endpoints=more_endpoints,
+        clients=clients,
+        more_clients=more_clients,
+        examples=distinct(row.examples[::-1]),
+    )
+
+
+def _counted(rows: Rows, id: str) -> tuple[list[Counted], bool]:
+    """What belongs to an incident, the most frequent first, and whether there is more."""
+    mine = [(key[1], row.problems) for key, row in rows.items() if key[0] == id]
+    named = [Counted(name, times) for name, times in mine if name != OTHER and times]
+    named.sort(key=lambda each: (-each.times, each.name))
+    return named, len(named) < len(mine) or (OTHER, OTHER) in rows
+
+
+def _is_new(first: str, tally: Tally) -> bool:
+    try:
+        begun, began, ended = map(datetime.fromisoformat, (tally.first, first, tally.last))
+        lasted = (ended - begun).total_seconds()
+        return lasted >= LONG and (began - begun).total_seconds() > BEGINNING * lasted
+    except (ValueError, TypeError):  # a log may say anything
+        return False
