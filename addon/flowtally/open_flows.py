@@ -80,9 +80,9 @@ class OpenFlows(dict[str, mflow.Flow]):
 
 def began(flow: mflow.Flow) -> float:
     """When a flow began, Unix time: of HTTP, with the first byte of its request."""
-    return (
-        flow.request.timestamp_start if isinstance(flow, http.HTTPFlow) else flow.timestamp_created
-    )
+    if isinstance(flow, http.HTTPFlow):
+        return flow.request.timestamp_start
+    return flow.timestamp_created
 
 
 def _end(flow: mflow.Flow) -> float | None:

@@ -93,7 +93,8 @@ def _of_marker(marker: pytest.Mark) -> tuple[Budget, ...]:
     if marker.args or unknown:
         wrong = ", ".join([*map(repr, marker.args), *(f"{name}=…" for name in sorted(unknown))])
         raise BudgetError(f"{wrong}: allowed are max={{NAME: NUMBER}} and min={{NAME: NUMBER}}")
-    return parse(*(_texts(bound, marker.kwargs.get(bound, {})) for bound in ("max", "min")), ())
+    given = marker.kwargs
+    return parse(_texts("max", given.get("max", {})), _texts("min", given.get("min", {})), ())
 
 
 def _texts(bound: str, given: Any) -> list[str]:

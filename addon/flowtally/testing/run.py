@@ -1,4 +1,4 @@
-"""A proxy for a run of tests: started at its first use, told which test runs, ended with the run."""
+"""A proxy for a run of tests: started at its first use, told which test runs, ended with it."""
 
 from __future__ import annotations
 

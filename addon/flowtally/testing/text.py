@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 
 from ..budgets import Result
+from ..budgets import number
 from ..examples import describe
 from ..incidents import Incident
 from ..redaction import printable
@@ -35,7 +36,7 @@ def verdict(results: Sequence[Result], incidents: Sequence[Incident], still_open
     broken = [result for result in results if not result.holds]
     said = [
         f"{result.budget.name} {budgets_text.BOUNDS[result.budget.bound]} "
-        f"{budgets_text.number(result.budget.limit)}, {budgets_text.actual(result)}"
+        f"{number(result.budget.limit)}, {budgets_text.actual(result)}"
         for result in broken
     ]
     lines = [f"flowtally: {'; '.join(said)}", "", *budgets_text.text(broken)]
