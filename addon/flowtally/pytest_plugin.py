@@ -134,11 +134,11 @@ class Hooks:
                 raise pytest.UsageError(f"flowtally: {error}") from None
             # xdist's controller would hear of a crash; each test says it instead.
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        # No wrapper, and not the first: what pytest's own wrappers prepare must be there if this
+        # fails, and a test that is skipped needs no proxy. The fixtures come later.
         if self.all or _asks(item):
             self.tests.begin(item)
-        yield
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..budgets import Budget
 from ..journal import MAX_LINE
 from ..launch import through
 from ..launch.proxy import LaunchError
@@ -101,14 +100,14 @@ class Run:
 
     # --- tests ---
 
-    def begin(self, node: str, budgets: tuple[Budget, ...]) -> Watch:
+    def begin(self, node: str) -> Watch:
         """A test begins. Raises: LaunchError, where there is no proxy."""
         self.start()
         self.look()  # what is left of the tests before is none of this one's
         self._ask({"test": node, "time": time.time()})
         if self.trouble:
             raise LaunchError(self.trouble)
-        self.current = Watch(self, node, budgets)
+        self.current = Watch(self, node)
         return self.current
 
     def end(self, watch: Watch) -> int:

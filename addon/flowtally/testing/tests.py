@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from ..budgets import Budget
 from ..budgets import BudgetError
 from ..budgets import evaluate
 from ..launch.proxy import LaunchError
 from ..redaction import printable
+from ..report.layout import s
 from .options import marked
 from .options import options
 from .options import said
@@ -20,11 +23,22 @@ from .watch import Watch
 
 MARKER = "flowtally"
 MAX_TROUBLE = 4000
-_WATCH = pytest.StashKey[Watch]()
-_BUDGETS = pytest.StashKey[bool]()
-"""Whether a test has budgets; only of those that go through the proxy."""
-_BROKEN = pytest.StashKey[bool]()
-"""Whether its budgets made it fail."""
+
+
+@dataclass
+class _Test:
+    """What is known of a test that goes through the proxy."""
+
+    budgets: tuple[Budget, ...]
+    watch: Watch | None = None
+    """None: the proxy had ended before."""
+    passed: bool = False
+    """It ran, and nothing of it failed."""
+    broken: bool = False
+    """Its budgets made it fail."""
+
+
+_TEST = pytest.StashKey[_Test]()
 
 
 class Tests:
@@ -46,72 +60,75 @@ class Tests:
 
     def begin(self, item: pytest.Item) -> None:
         """A test begins, which is to go through the proxy."""
-        for key in (_WATCH, _BUDGETS, _BROKEN):
-            item.stash._storage.pop(key, None)  # it may run again
+        if _TEST in item.stash:
+            del item.stash[_TEST]  # it runs again
+        wrong = ""
         try:
             budgets = marked(item.iter_markers(MARKER), self.options.budgets)
+            item.stash[_TEST] = test = _Test(budgets)
+            test.watch = self.run.begin(item.nodeid)
         except BudgetError as error:
-            pytest.fail(f"@pytest.mark.flowtally: {said(error)}", pytrace=False)
-        item.stash[_BUDGETS] = bool(budgets)
-        try:
-            item.stash[_WATCH] = self.run.begin(item.nodeid, budgets)
+            wrong = f"@pytest.mark.flowtally: {said(error)}"
         except LaunchError:
-            if not self.run.died:
-                pytest.fail(self._trouble(), pytrace=False)
-            return  # said at the end; the test goes on without
+            if self.run.died:
+                return  # said at the end; the test goes on without it
+            wrong = self._trouble()
+        if wrong:
+            pytest.fail(wrong, pytrace=False)
         if not self._all:
             self.run.enter()
 
     def watch(self, item: pytest.Item) -> Watch:
         """What the fixture gives to a test."""
-        if _WATCH not in item.stash and _BUDGETS not in item.stash:
+        if _TEST not in item.stash:
             self.begin(item)
-        if _WATCH not in item.stash:
+        if (watch := item.stash[_TEST].watch) is None:
             pytest.fail(self._trouble(), pytrace=False)
-        return item.stash[_WATCH]
+        return watch
 
     def report(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Put into a report what whoever shows it needs, in this process or that of xdist."""
-        if _BUDGETS not in item.stash:
+        test = item.stash.get(_TEST, None)
+        if test is None:
             return
-        told: dict[str, Any] = {"broken": item.stash.get(_BROKEN, False)}
+        if report.when == "call":
+            test.passed = report.passed
+            if report.failed and test.watch is not None:
+                test.watch.settle()
+                if lines := details(test.watch.incidents):
+                    report.sections.append(("flowtally: incidents of this test", "\n".join(lines)))
+        told: dict[str, Any] = {"broken": test.broken}
         if self.run.session:
             told |= {"session": self.run.session, "log": str(self.run.log)}
-        watch = item.stash.get(_WATCH, None)
-        if watch is not None and report.when == "call":
-            watch.passed = report.passed
-            if report.failed:
-                watch.settle()
-                if lines := details(watch.incidents):
-                    report.sections.append(("flowtally: incidents of this test", "\n".join(lines)))
         if self.run.died:
             told["trouble"] = self._trouble()
         report.flowtally = told  # type: ignore[attr-defined]
 
     def end(self, item: pytest.Item, judge: bool) -> None:
         """A test has ended. `judge`: hold it against its budgets, if it passed."""
-        watch = item.stash.get(_WATCH, None)
-        if watch is None or watch.over:
-            if self.run.died and judge and item.stash.get(_BUDGETS, False):
-                self._fail(item, _cannot_tell(self._trouble()))
+        test = item.stash.get(_TEST, None)
+        if test is None:
             return
-        still_open = self.run.end(watch)
+        still_open = self.run.end(test.watch) if test.watch is not None else 0
         if not self._all:
             self.run.leave()
-        if not (judge and watch.passed and watch.budgets):
-            return
-        tally = watch.tally
-        if self.run.died:
-            self._fail(item, _cannot_tell(self._trouble()))
-        if tally.dropped:
-            self._fail(item, _cannot_tell(f"{tally.dropped} records could not be written"))
-        results = evaluate(watch.budgets, tally)
-        if not all(result.holds for result in results):
-            self._fail(item, verdict(results, watch.incidents, still_open))
+        if judge and test.passed and test.budgets and (why := self._why(test, still_open)):
+            test.broken = True
+            pytest.fail(why, pytrace=False)
 
-    def _fail(self, item: pytest.Item, why: str) -> None:
-        item.stash[_BROKEN] = True
-        pytest.fail(why, pytrace=False)
+    def _why(self, test: _Test, still_open: int) -> str:
+        """Why a test's budgets make it fail; "" if they do not."""
+        if self.run.died or test.watch is None:
+            return _cannot_tell(self._trouble())  # a gate that cannot tell does not open
+        tally = test.watch.tally
+        if tally.dropped:
+            return _cannot_tell(
+                f"flowtally: {tally.dropped} record{s(tally.dropped)} could not be written"
+            )
+        results = evaluate(test.budgets, tally)
+        if all(result.holds for result in results):
+            return ""
+        return verdict(results, test.watch.incidents, still_open)
 
     def _trouble(self) -> str:
         return "flowtally: " + "\n".join(

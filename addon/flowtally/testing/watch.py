@@ -6,7 +6,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 from typing import Any
 
-from ..budgets import Budget
 from ..current_test import name_of
 from ..incidents import Incident
 from ..incidents import incidents
@@ -22,14 +21,10 @@ MAX_RECORDS = 10_000
 class Watch:
     """A test's own flows so far. Each look is a fresh one."""
 
-    def __init__(self, run: Run, node: str, budgets: tuple[Budget, ...]) -> None:
+    def __init__(self, run: Run, node: str) -> None:
         self.node = node
         self.name = name_of(node)
         """As records have it."""
-        self.budgets = budgets
-        """What the test is held against."""
-        self.passed = False
-        """It ran, and nothing of it failed."""
         self.over = False
         self._run = run
         self._tally = Tally()
