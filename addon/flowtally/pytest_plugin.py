@@ -141,6 +141,14 @@ class Hooks:
             self.tests.begin(item)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
+        yield
+        # As a part of the call: broken budgets are a fault of the test's, so that it has failed,
+        # and not passed first and had an error then.
+        if self._tests is not None:
+            self._tests.judge(item)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
         try:
             yield
@@ -159,12 +167,6 @@ class Hooks:
         if self._tests is not None:
             self._tests.report(item, report)
         return report
-
-    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
-        # A fault of the test's, not of what cleans up behind it, which pytest would call an error.
-        if getattr(report, "flowtally", {}).get("broken") and report.failed:
-            return "failed", "F", "FAILED"
-        return None
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         told = getattr(report, "flowtally", {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -34,8 +33,6 @@ class _Test:
     """None: the proxy had ended before."""
     passed: bool = False
     """It ran, and nothing of it failed."""
-    broken: bool = False
-    """Its budgets made it fail."""
 
 
 _TEST = pytest.StashKey[_Test]()
@@ -97,15 +94,25 @@ class Tests:
                 test.watch.settle()
                 if lines := details(test.watch.incidents):
                     report.sections.append(("flowtally: incidents of this test", "\n".join(lines)))
-        told: dict[str, Any] = {"broken": test.broken}
+        told: dict[str, str] = {}
         if self.run.session:
             told |= {"session": self.run.session, "log": str(self.run.log)}
         if self.run.died:
             told["trouble"] = self._trouble()
         report.flowtally = told  # type: ignore[attr-defined]
 
+    def judge(self, item: pytest.Item) -> None:
+        """Fail a test whose budgets are broken by what came through so far."""
+        test = item.stash.get(_TEST, None)
+        if test is None or not test.budgets:
+            return
+        still_open = test.watch.settle() if test.watch is not None else 0
+        if why := self._why(test, still_open):
+            pytest.fail(why, pytrace=False)
+
     def end(self, item: pytest.Item, judge: bool) -> None:
-        """A test has ended. `judge`: hold it against its budgets, if it passed."""
+        """A test has ended. `judge`: hold it against its budgets again, if it has passed: what
+        cleans up behind it may have used the proxy, too."""
         test = item.stash.get(_TEST, None)
         if test is None:
             return
@@ -113,7 +120,6 @@ class Tests:
         if not self._all:
             self.run.leave()
         if judge and test.passed and test.budgets and (why := self._why(test, still_open)):
-            test.broken = True
             pytest.fail(why, pytrace=False)
 
     def _why(self, test: _Test, still_open: int) -> str:
