@@ -33,6 +33,8 @@ class _Test:
     """None: the proxy had ended before."""
     passed: bool = False
     """It ran, and nothing of it failed."""
+    judged: bool = False
+    """Its budgets made it fail."""
 
 
 _TEST = pytest.StashKey[_Test]()
@@ -90,7 +92,7 @@ class Tests:
             return
         if report.when == "call":
             test.passed = report.passed
-            if report.failed and test.watch is not None:
+            if report.failed and test.watch is not None and not test.judged:
                 test.watch.settle()
                 if lines := details(test.watch.incidents):
                     report.sections.append(("flowtally: incidents of this test", "\n".join(lines)))
@@ -108,6 +110,7 @@ class Tests:
             return
         still_open = test.watch.settle() if test.watch is not None else 0
         if why := self._why(test, still_open):
+            test.judged = True
             pytest.fail(why, pytrace=False)
 
     def end(self, item: pytest.Item, judge: bool) -> None:
