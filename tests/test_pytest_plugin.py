@@ -47,7 +47,8 @@ import psutil
 
 def pytest_unconfigure(config):
     with open("left.txt", "w") as file:
-        proxies = [p for p in psutil.Process().children() if "flowtally.launch.process" in p.cmdline()]
+        commands = [child.cmdline() for child in psutil.Process().children()]
+        proxies = [words for words in commands if "flowtally.launch.process" in words]
         print(os.environ.get("HTTP_PROXY", "none"), len(proxies), file=file)
 """
 """A conftest.py that says what is left when pytest ends: which proxy is set, how many run."""
@@ -340,7 +341,7 @@ def pytest_runtest_protocol(item, nextitem):
     for _ in range(2):
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         item._initrequest()
-        runtestprotocol(item, nextitem=item)
+        runtestprotocol(item, nextitem=nextitem)
     return True
 """
     )

@@ -20,6 +20,8 @@ class Attribution:
     """The addon of a test run. Behind the one that records, so that a flow has its record when
     this one hears of its end."""
 
+    name = "flowtally_attribution"
+
     def __init__(self, flows: OpenFlows) -> None:
         self.tests = CurrentTest()
         self._flows = flows
