@@ -747,7 +747,7 @@ def test_one_output_at_a_time(tmp_path: Path, options: list[str]) -> None:
     log, file = written(tmp_path, *RECORDS), tmp_path / "FILE"
     done = run("report", log, *(file if option == "FILE" else option for option in options))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "flowtally: --html, --json and --csv: one of them at a time\n"
+    assert done.stderr == "flowtally: --html, --json, --csv and --markdown: one of them at a time\n"
     assert not file.exists()
 
 

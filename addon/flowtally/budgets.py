@@ -22,6 +22,7 @@ from .tally import UNFINISHED
 from .tally import Tally
 from .tally import Totals
 from .vocabulary import BANDS
+from .vocabulary import CAPTURE_INCOMPLETE
 from .vocabulary import CAUSES
 from .vocabulary import ERRORS
 from .vocabulary import REASONS
@@ -29,6 +30,7 @@ from .vocabulary import Why
 from .vocabulary import advice
 from .vocabulary import band
 from .vocabulary import band_of
+from .vocabulary import error_fields
 
 Bound = Literal["max", "min"]
 
@@ -36,6 +38,9 @@ ADVICES = 3
 """How many causes' advice a budget shows at most, those with the highest counts."""
 EXAMPLES = 5
 """How many examples a budget shows at most."""
+
+IN_PART = "mitmproxy read a file of flows in part only"
+"""What is said where `read_in_part`."""
 
 UNREADABLE = "unreadable"
 """The total that is none of the statistics: lines of logs that were skipped."""
@@ -190,6 +195,18 @@ def evaluate(budgets: Sequence[Budget], tally: Tally, unreadable: int = 0) -> tu
         else _counted(budget, tally, unreadable)
         for budget in budgets
     )
+
+
+def read_in_part(tally: Tally) -> bool:
+    """Whether flows came from a file that mitmproxy could not read to its end."""
+    code = error_fields(CAPTURE_INCOMPLETE.cause)["error_code"]
+    return (str(code), *CAPTURE_INCOMPLETE) in tally["causes"]
+
+
+def is_certain(result: Result) -> bool:
+    """Whether a budget does not hold whatever may be missing: that cannot mend what is too much,
+    and may be what is too little."""
+    return not result.holds and result.budget.bound == "max"
 
 
 def _timed(budget: Budget, tally: Tally, total: Row) -> Result:

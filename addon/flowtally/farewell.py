@@ -29,8 +29,7 @@ def show_summary(session: Session, process_ends: bool) -> None:
     from .report.layout import terminal_width
     from .report.paint import paint_for
 
-    summary = text.summary(session.tally, terminal_width(), paint_for(sys.stderr))
-    lines = ["", *summary, "", f"Session log: {session.path}"]
+    lines = text.ending(session.tally, session.path, terminal_width(), paint_for(sys.stderr))
     if process_ends:
         atexit.register(_print, lines)
     else:

@@ -30,6 +30,7 @@ from typing import NamedTuple
 from typing import Self
 
 from .encoding import decode
+from .filter_language import Filter
 from .tally import Tally
 from .valid import check
 from .valid import other_schema
@@ -126,6 +127,8 @@ class Session:
     """Its `session_start` record."""
     checkpoint: Checkpoint | None = None
     """With what `tally` began."""
+    wanted: Filter | None = None
+    """Which flows and events are counted; None: all."""
     disordered: bool = False
     """Some records came when their turn was over, and are not in `tally`."""
     _earliest: str = ""
@@ -179,7 +182,8 @@ class Session:
         self.disordered = False
         self.tally, self._newest = Tally(), 0
         self._pending.clear()
-        if (checkpoint := self.checkpoint) is None:
+        # A checkpoint cannot be narrowed: it only tells how the session ended.
+        if (checkpoint := self.checkpoint) is None or self.wanted is not None:
             return None
         try:
             checkpoint.build()
@@ -207,7 +211,8 @@ class Session:
         if seq > self._newest + 1:
             self._holes.extend((self._newest + 1, seq - 1))
         self._newest = seq
-        self.tally.add(record)
+        if self.wanted is None or record["type"] == "gap" or self.wanted(record):
+            self.tally.add(record)
         if record["type"] == "gap":
             self._told += record["dropped"]
 
@@ -412,7 +417,9 @@ class Logs:
     """The sessions of any number of logs. A session may be spread over several files, and a file
     may hold several sessions."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Filter | None = None) -> None:
+        """`wanted`: which flows and events are counted; None: all."""
+        self._wanted = wanted
         self.sessions: dict[str, Session] = {}
         """Id → session, in the order in which they began."""
         self.problems: list[Problem] = []
@@ -439,9 +446,7 @@ class Logs:
     def _read(self, sources: Sequence[Source], progress: Progress) -> None:
         for source in sources:
             with source:
-                for id, checkpoint in source.plan():
-                    if (session := self._session(id)) is not None:
-                        session.offer(checkpoint)
+                self._plan(source)
                 self._read_checkpoints(source)
         for session in self.sessions.values():
             if wrong := session.begin():
@@ -456,6 +461,16 @@ class Logs:
             self._read_in_order(sources)
         ordered = sorted(self.sessions.values(), key=lambda session: (session.time, session.id))
         self.sessions = {session.id: session for session in ordered}
+
+    def _plan(self, source: Source, of: Container[str] | None = None) -> None:
+        """Leave out what checkpoints vouch for, where they will be used."""
+        if self._wanted is not None:
+            return
+        for id, checkpoint in source.plan():
+            if of is not None and id not in of:
+                continue
+            if (session := self._session(id)) is not None:
+                session.offer(checkpoint)
 
     def _read_checkpoints(self, source: Source, of: Container[str] | None = None) -> None:
         """Take in the checkpoints of all sessions, or of some."""
@@ -490,9 +505,7 @@ class Logs:
             self.sessions[id].checkpoint = None  # whose statistics have grown
         for number, source in enumerate(sources):
             with source:
-                for id, checkpoint in source.plan():
-                    if id in found:
-                        self.sessions[id].offer(checkpoint)
+                self._plan(source, found)
                 self._read_checkpoints(source, found)
                 for position, line in source.lines():
                     record = parsed(line)
@@ -533,7 +546,7 @@ class Logs:
         if id not in self.sessions:
             if len(self.sessions) >= MAX_SESSIONS:
                 return None
-            self.sessions[id] = Session(id)
+            self.sessions[id] = Session(id, wanted=self._wanted)
         return self.sessions[id]
 
     def _problem(self, source: Source, position: int, reason: str, for_all: bool = False) -> None:
@@ -551,22 +564,35 @@ def _other_schema(record: Any) -> str:
     return other_schema(record) if isinstance(record, dict) else ""
 
 
-def read(logs: Sequence[tuple[str, Path | BinaryIO]], progress: Progress = lambda _: None) -> Logs:
+def read(
+    logs: Sequence[tuple[str, Path | BinaryIO]],
+    progress: Progress = lambda _: None,
+    wanted: Filter | None = None,
+) -> Logs:
     """What logs hold, each given with its name for problems; a stream that cannot be looked at
-    twice is copied into a temporary file. `progress` is told of bytes that were taken in.
+    twice is copied into a temporary file. `progress` is told of bytes that were taken in. `wanted`:
+    which flows and events are counted, which takes longer than all of them.
 
     Raises: OSError, with the name of the log as its `filename`.
     """
-    found = Logs()
-    with ExitStack() as stack, _uncollected():
-        sources = []
-        for name, log in logs:
-            try:
-                sources.append(Source(name, _seekable(log, stack)))
-            except OSError as error:
-                error.filename = name
-                raise
-        found._read(sources, progress)
+    found = Logs(wanted)
+    with ExitStack() as stack, uncollected():
+        found._read(sources(logs, stack), progress)
+    return found
+
+
+def sources(logs: Sequence[tuple[str, Path | BinaryIO]], stack: ExitStack) -> list[Source]:
+    """Logs that can be looked at again and again; `stack` closes what was copied.
+
+    Raises: OSError, with the name of the log as its `filename`.
+    """
+    found = []
+    for name, log in logs:
+        try:
+            found.append(Source(name, _seekable(log, stack)))
+        except OSError as error:
+            error.filename = name
+            raise
     return found
 
 
@@ -585,7 +611,7 @@ def _seekable(log: Path | BinaryIO, stack: ExitStack) -> Path | BinaryIO:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Without garbage collection, which would look through millions of new objects again and again
     and find nothing."""
     collecting = gc.isenabled()

@@ -6,6 +6,8 @@ import os
 import secrets
 import stat
 from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 HEAD = 4096
@@ -30,10 +32,23 @@ def write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: b
 
     Raises: OutputError.
     """
-    if os.fspath(path) == "-":
-        raise OutputError("- is no file; standard output is /dev/stdout")
-    try:
+    with _as_output_error(path):
         _write(path, content, is_ours, force)
+
+
+def check(path: Path, is_ours: Callable[[bytes], bool], force: bool) -> None:
+    """Whether `write` would refuse to, as far as that can be told beforehand.
+
+    Raises: OutputError.
+    """
+    with _as_output_error(path):
+        _checked(path, is_ours, force)
+
+
+@contextmanager
+def _as_output_error(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     except OutputError:
@@ -43,32 +58,47 @@ def write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: b
 
 
 def _write(path: Path, content: bytes, is_ours: Callable[[bytes], bool], force: bool) -> None:
+    old = _checked(path, is_ours, force)
+    target = Path(os.path.realpath(path))
+    if old is None:
+        _replace(target, content, None)
+        return
+    stream = _standard_stream(old)
+    if stream is not None:
+        _write_all(stream, content)
+    elif _is_written_to(old):
+        with path.open("wb", buffering=0) as file:
+            _write_all(file.fileno(), content)
+    else:
+        _replace(target, content, old)
+
+
+def _checked(path: Path, is_ours: Callable[[bytes], bool], force: bool) -> os.stat_result | None:
+    """What is there, None where nothing is. Raises: OutputError, OSError, ValueError."""
+    if os.fspath(path) == "-":
+        raise OutputError("- is no file; standard output is /dev/stdout")
     try:
         old = path.stat()
     except FileNotFoundError:
-        old = None
-    if old is None:
-        target = Path(os.path.realpath(path))
-        if not target.parent.is_dir():
-            raise OutputError(f"{path}: cannot be written: there is no folder {target.parent}")
-        _replace(target, content, None)
-        return
+        folder = Path(os.path.realpath(path)).parent
+        if not folder.is_dir():
+            raise OutputError(f"{path}: cannot be written: there is no folder {folder}") from None
+        return None
     if stat.S_ISDIR(old.st_mode):
         raise OutputError(f"{path}: is a folder; name a file in it")
     if stat.S_ISBLK(old.st_mode):
         raise OutputError(f"{path}: is a disk")
-    stream = _standard_stream(old)
-    if stream is not None:
-        _write_all(stream, content)
-    elif not stat.S_ISREG(old.st_mode) or not old.st_nlink:
-        with path.open("wb", buffering=0) as file:
-            _write_all(file.fileno(), content)
-    else:
+    if _standard_stream(old) is None and not _is_written_to(old):
         if not force and old.st_size and not _is_ours(path, is_ours):
             raise ForeignFileError(f"{path}: exists, and flowtally did not write it")
         if not os.access(path, os.W_OK):
             raise OutputError(f"{path}: cannot be written: it is read-only")
-        _replace(Path(os.path.realpath(path)), content, old)
+    return old
+
+
+def _is_written_to(old: os.stat_result) -> bool:
+    """No regular file, or one that has no name any more: nothing can be put in its place."""
+    return not stat.S_ISREG(old.st_mode) or not old.st_nlink
 
 
 def _is_ours(path: Path, is_ours: Callable[[bytes], bool]) -> bool:

@@ -197,6 +197,42 @@ BACKGROUND = tuple(
 """Where browsers and systems send requests on their own."""
 
 
+class Variable(NamedTuple):
+    """One row of `known/environment.csv`: a variable by which clients are sent through a proxy, or
+    learn whom to trust."""
+
+    value: str
+    """What it is set to: `proxy`, `empty`, `one`, `bundle`, `extra`, `wgetrc` or `java`; `folders`
+    are left as they are."""
+
+
+VARIABLES: Mapping[str, Variable] = {
+    row["variable"]: Variable(row["value"]) for row in _rows("environment.csv")
+}
+"""By name. One in lower case is read by some clients in lower, by some in upper case."""
+
+
+class HttpClient(NamedTuple):
+    """One row of `known/http_clients.csv`: what a client has to have to go through a proxy."""
+
+    name: str
+    programs: frozenset[str]
+    """The commands that are it, or in which it is found."""
+    needs: str
+    """What has to be so beside the variables."""
+    usual: bool
+    """It is worth a line where nobody knows which client there was."""
+
+
+HTTP_CLIENTS = tuple(
+    HttpClient(
+        row["client"], frozenset(row["programs"].split()), row["needs"], row["usual"] == "yes"
+    )
+    for row in _rows("http_clients.csv")
+)
+"""In the order in which they are shown."""
+
+
 class GrpcStatus(NamedTuple):
     """One row of `known/grpc_statuses.csv`."""
 

@@ -21,59 +21,41 @@ from typing import IO
 from typing import Any
 
 from mitmproxy import ctx
-from mitmproxy.options import Options
-from mitmproxy.tools import cmdline
-from mitmproxy.tools import main as tools
-from mitmproxy.tools.dump import DumpMaster
 
 from ..addon import Flowtally
 from ..current_test import name_of
+from . import mitmdump
 from .attribution import Attribution
+from .detour import Detour
 from .proxy import END
+from .proxy import UPSTREAM
+from .upstream import Upstream
 
-CA_CERTIFICATE = "mitmproxy-ca-cert.pem"
-"""The file in mitmproxy's confdir (mitmproxy/certs.py, `CertStore.create_store`)."""
 
-
-class Starter:
+class Starter(mitmdump.Companion):
     """The addon that speaks with the process that started this one."""
 
     def __init__(self, flowtally: Flowtally, questions: IO[bytes], answers: IO[bytes]) -> None:
+        super().__init__(flowtally)
         self.died = False
         """The starter was killed."""
-        self._flowtally = flowtally
         self._questions = questions
         self._answers = answers
-        self._begun = False
         self._attribution: Attribution | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def running(self) -> None:
-        # mitmproxy triggers this hook twice.
-        if self._begun:
-            return
-        self._begun = True
-        loop = asyncio.get_running_loop()
-        # Behind mitmproxy's last look for errors of the start (Master.run), which takes one turn of
-        # the loop and ends the process.
-        loop.call_soon(loop.call_soon, loop.call_soon, self._begin)
-
-    def _begin(self) -> None:
-        self._tell(self._ready())
+    def begin(self) -> None:
+        session = self.flowtally.session
+        self._tell(
+            {
+                "addresses": mitmdump.addresses(),
+                "session": session.id if session else "",
+                "log": mitmdump.log_of(self.flowtally),
+                "ca": str(mitmdump.certificate()),
+            }
+        )
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, args=(loop,), daemon=True).start()
-
-    def _ready(self) -> dict[str, Any]:
-        session = self._flowtally.session
-        server = ctx.master.addons.get("proxyserver")
-        addresses = [address[:2] for address in server.listen_addrs()]
-        confdir = Path(ctx.options.confdir).expanduser()
-        return {
-            "addresses": addresses,
-            "session": session.id if session else "",
-            "log": str(session.path) if session else "",
-            "ca": str(confdir / CA_CERTIFICATE),
-        }
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: nothing else can wait for a pipe on every system."""
@@ -102,8 +84,8 @@ class Starter:
     def _of_tests(self) -> Attribution:
         """Made when a test run asks for the first time: nobody else's flows are looked at."""
         if self._attribution is None:
-            self._attribution = Attribution(self._flowtally.open_flows)
-            self._flowtally.recorder.test_of = self._attribution.tests.at
+            self._attribution = Attribution(self.flowtally.open_flows)
+            self.flowtally.recorder.test_of = self._attribution.tests.at
             ctx.master.addons.add(self._attribution)
         return self._attribution
 
@@ -115,25 +97,30 @@ class Starter:
             pass  # the starter is gone; its end of standard input tells so
 
 
-def run(arguments: list[str], questions: IO[bytes], answers: IO[bytes]) -> bool:
+def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[bytes]) -> bool:
     """Run mitmdump until its starter ends it; returns whether that one was killed.
 
     Raises: SystemExit, where mitmdump cannot start.
     """
     starter: Starter | None = None
 
-    def master(options: Options) -> DumpMaster:
+    def companion(flowtally: Flowtally) -> Starter:
         nonlocal starter
-        made = DumpMaster(options)
-        flowtally = Flowtally()
         starter = Starter(flowtally, questions, answers)
-        # Behind the user's scripts, which mitmproxy's own script loader holds.
-        made.addons.add(flowtally, starter)
-        return made
+        return starter
 
-    tools.run(master, cmdline.mitmdump, arguments)  # type: ignore[arg-type]  # only called
+    mitmdump.run(arguments, companion, before=_detours(folder))
     assert starter is not None
     return starter.died
+
+
+def _detours(folder: Path) -> list[Detour]:
+    """What sends connections through the user's own proxies, where there are any."""
+    try:
+        text = (folder / UPSTREAM).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [Detour(Upstream.from_json(text))]
 
 
 def main() -> None:
@@ -143,8 +130,7 @@ def main() -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    sys.argv[0] = "mitmdump"  # its errors begin with that
-    if run(arguments, questions, answers):
+    if run(Path(folder), arguments, questions, answers):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,16 @@ from typing import Self
 
 OUTPUT = "mitmdump.txt"
 """The file in the private folder with what mitmdump printed."""
+UPSTREAM = "upstream.json"
+"""The file there with the proxies that the user's environment names, where it names any."""
 END = b"end\n"
 """What process.py is told before its standard input ends; without it, its starter was killed."""
+_REFUSED = "mitmdump: "
+"""How mitmdump's lines begin about its command line and its options."""
+_LOGGED = r"\[\d\d:\d\d:\d\d\.\d+\] (?:\[Errno \d+\] )?(.*)"
+"""A line of its log."""
+_LAST_LINE = "Error logged during startup, exiting..."
+"""Of mitmproxy/addons/errorcheck.py."""
 MAX_OUTPUT = 4000
 """Bytes of mitmdump's output that an error quotes: the last ones."""
 
@@ -32,6 +41,7 @@ class Ready(NamedTuple):
 
     host: str
     port: int
+    """"" and 0 where it listens nowhere."""
     session: str
     """The session's id."""
     log: Path
@@ -85,8 +95,8 @@ class Proxy:
             said = self._read()
             if said is None:
                 self.process.wait()
-                raise LaunchError("\n".join(["mitmdump did not start:", *self.last_words()]))
-            host, port = said["addresses"][0]
+                raise LaunchError(f"the proxy cannot start: {why(self.last_words())}")
+            host, port = said["addresses"][0] if said["addresses"] else ("", 0)
             self._ready = Ready(host, port, said["session"], Path(said["log"]), Path(said["ca"]))
         return self._ready
 
@@ -166,12 +176,26 @@ class Proxy:
         self.close()
 
 
+def why(words: Sequence[str]) -> str:
+    """Of what mitmdump printed before it ended at its start, the reason, in one line."""
+    refused = [line for line in words if line.startswith(_REFUSED)]
+    if refused:
+        return refused[-1].removeprefix(_REFUSED)
+    logged = [found[1] for line in words if (found := re.match(_LOGGED, line))]
+    if not logged:
+        return words[-1] if words else "it ended without a word"
+    said = [line for line in words if line != _LAST_LINE and not line.startswith(" ")]
+    # Behind its frames a traceback has the exception.
+    raised = said[-1] if any(line.startswith("Traceback ") for line in words) else ""
+    return f"{logged[0]}: {raised}" if raised and raised not in logged[0] else logged[0]
+
+
 def _command(folder: Path, quiet: bool) -> list[str]:
     # -P: a file in the user's folder must not stand for a module.
     command = [sys.executable, "-P", "-m", "flowtally.launch.process", str(folder)]
     if quiet:
         command.append("--quiet")
-    return [*command, "--listen-host", "127.0.0.1", "--listen-port", "0"]
+    return command
 
 
 def _apart() -> dict[str, Any]:

@@ -1,13 +1,39 @@
-"""What makes a program's traffic go through the proxy, and trust it: the environment."""
+"""What makes a program's traffic go through the proxy, and trust it: the environment.
+
+`start` starts a proxy that goes to servers as a program with the user's environment would: through
+the user's own proxy, trusting whom the user trusts. `through` is that environment with the proxy
+in it. Which variables there are is data: known/environment.csv.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..vocabulary import VARIABLES
+from . import trust
+from . import upstream
+from .nothing import why_nothing as why_nothing
+from .pkcs12 import trust_store
+from .proxy import UPSTREAM
 from .proxy import Proxy
+from .proxy import Ready
+
+SERVERS = "servers.pem"
+"""The file in the private folder with whom mitmproxy trusts."""
+BUNDLE = "bundle.pem"
+"""With whom a client trusts: the same, and the proxy."""
+EXTRA = "extra.pem"
+"""With what a client is to trust besides its own."""
+TRUST_STORE = "truststore.p12"
+"""With whom Java trusts."""
+WGETRC = "wgetrc"
+"""With wget's settings."""
 
 
 class Wanted(NamedTuple):
@@ -23,29 +49,128 @@ class Wanted(NamedTuple):
     """Files with certificates that vouch for servers, PEM, beside the system's."""
 
 
-def start(proxy: Proxy, wanted: Wanted, environment: Mapping[str, str]) -> None:  # noqa: ARG001
+def start(proxy: Proxy, wanted: Wanted, environment: Mapping[str, str]) -> None:
     """Start a proxy that goes to servers as a program with this environment would.
+
+    What `wanted.settings` says of certificates, or of mitmproxy's mode, comes first.
 
     Raises: LaunchError.
     """
-    arguments = []
+    given = {setting.partition("=")[0].strip() for setting in wanted.settings}
+    arguments: list[str] = []
     if wanted.log:
         arguments += ["--set", f"flowtally_log={wanted.log}"]
+    trusted = trust.trusted(wanted.trusted)
     if wanted.insecure_upstream:
         arguments += ["--set", "ssl_insecure=true"]
+    if not given & _ABOUT_TRUST:
+        roots = trust.roots(environment)
+        vouching = trust.unique([*trusted, *roots.users, *roots.system])
+        file = trust.write(proxy.folder / SERVERS, trust.pem(vouching))
+        arguments += ["--set", f"ssl_verify_upstream_trusted_ca={file}"]
+    if "mode" not in given and (found := upstream.read(environment)):
+        # In a file: the arguments of a process are for everybody to read, and passwords are not.
+        trust.write(proxy.folder / UPSTREAM, found.to_json().encode())
+        either = found.https or found.http
+        assert either is not None
+        arguments += ["--mode", f"upstream:{either.url}"]
     for setting in wanted.settings:
         arguments += ["--set", setting]
     proxy.start(arguments)
 
 
+_ABOUT_TRUST = frozenset(
+    ("ssl_verify_upstream_trusted_ca", "ssl_verify_upstream_trusted_confdir", "ssl_insecure")
+)
+
+
 def through(proxy: Proxy, environment: Mapping[str, str]) -> dict[str, str]:
     """Wait for the proxy; returns the environment with which a program goes through it and trusts
-    it. Raises: LaunchError."""
+    it. The files that it names are in the proxy's folder, and gone with it. Raises: LaunchError."""
+    roots = trust.roots(environment)  # while the proxy starts
     ready = proxy.ready
+    files = _write(proxy.folder, ready, roots, environment)
+    values = {
+        "proxy": ready.url,
+        "empty": "",
+        "one": "1",
+        "bundle": str(files / BUNDLE),
+        "extra": str(files / EXTRA),
+        "wgetrc": str(files / WGETRC),
+        "java": _java(environment.get("JAVA_TOOL_OPTIONS", ""), ready, files / TRUST_STORE),
+    }
     changed = dict(environment)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        changed[name] = changed[name.lower()] = ready.url
-    changed["NO_PROXY"] = changed["no_proxy"] = ""
-    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        changed[name] = str(ready.ca)
+    for name, variable in VARIABLES.items():
+        if variable.value in values:
+            changed.update(dict.fromkeys(_written(name, environment), values[variable.value]))
     return changed
+
+
+def _written(name: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """The ways in which a variable is to be set: a name in lower case is one that clients read in
+    every case, also in one that the user has used already."""
+    if sys.platform == "win32":
+        yield name.upper()  # one variable, however it is written
+    elif name.islower():
+        yield from (name, name.upper(), *(other for other in environment if other.lower() == name))
+    else:
+        yield name
+
+
+def _write(folder: Path, ready: Ready, roots: trust.Roots, environment: Mapping[str, str]) -> Path:
+    """Write the files that the variables name; returns their folder."""
+    proxys = trust.certificates(ready.ca.read_bytes())
+    # The proxy first: it is the one that is looked for.
+    everybody = trust.unique([*proxys, *roots.users, *roots.system])
+    trust.write(folder / BUNDLE, trust.pem(everybody))
+    trust.write(folder / EXTRA, trust.pem(trust.unique([*proxys, *roots.users])))
+    trust.write(folder / TRUST_STORE, trust_store(everybody))
+    trust.write(folder / WGETRC, _wgetrc(environment, ready, folder / BUNDLE))
+    return folder
+
+
+def _wgetrc(environment: Mapping[str, str], ready: Ready, bundle: Path) -> bytes:
+    """wget's settings: the user's, and behind them what has to be, as the last one counts. Its
+    settings win over the variables of proxies."""
+    named = environment.get("WGETRC")
+    try:
+        users = (Path(named) if named else _home(environment) / ".wgetrc").read_bytes()
+    except (OSError, ValueError):
+        users = b""
+    ours = (
+        "use_proxy = on",
+        f"http_proxy = {ready.url}",
+        f"https_proxy = {ready.url}",
+        "no_proxy =",
+        f"ca_certificate = {bundle}",
+    )
+    return b"\n".join([users, *map(os.fsencode, ours), b""])
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    home = environment.get("HOME")
+    return Path(home) if home else Path.home()
+
+
+def _java(options: str, ready: Ready, store: Path) -> str:
+    """The JVM's options: the user's, and behind them what has to be, as the last one counts.
+
+    A JVM takes them apart at white space outside quotes (HotSpot, Arguments::parse_options_buffer),
+    and Java 8 ignores more than 1,023 bytes of them.
+    """
+    address = [
+        f"-D{scheme}.proxy{part}={value}"
+        for scheme in ("http", "https")
+        for part, value in (("Host", ready.host), ("Port", ready.port))
+    ]
+    file = f"-Djavax.net.ssl.trustStore={store}"
+    if any(char.isspace() for char in file):
+        file = f'"{file}"'
+    ours = (
+        *address,
+        # Empty: localhost, which is in it by default, is to be seen.
+        "-Dhttp.nonProxyHosts=",
+        file,
+        "-Djavax.net.ssl.trustStoreType=PKCS12",
+    )
+    return " ".join([*([options] if options else []), *ours])

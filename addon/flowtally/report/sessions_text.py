@@ -1,4 +1,4 @@
-"""The list of sessions, for a terminal and for JSON."""
+"""What is said of sessions: in sentences, and in a list, for a terminal and for JSON."""
 
 from __future__ import annotations
 
@@ -9,16 +9,42 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ..logs import Logs
 from ..logs import Session
 from ..redaction import printable
 from .layout import NARROWEST
 from .layout import WIDTH
+from .layout import s
 from .layout import seconds_between
 from .layout import shortened
 from .layout import span
 
 ID = 8
 """How many characters of a session's id are shown; flowtally gives it as many."""
+UNCLEAN = "did not end cleanly, or is still running"
+"""What is said of a session without a final checkpoint."""
+
+
+def sentences(found: Logs) -> list[str]:
+    """A sentence on each session."""
+    return [
+        f"Session {session.id:.40}, begun {session.time}"
+        + ("" if session.final else f"; it {UNCLEAN}")
+        for session in found.sessions.values()
+    ]
+
+
+def notes(found: Logs) -> list[str]:
+    """What logs do not tell, or what of them could not be used, a sentence each."""
+    notes = [f"{p.source}, line {p.line}: {p.reason}; skipped" for p in found.problems]
+    if found.unreadable:
+        notes.append(f"{found.unreadable} unreadable line{s(found.unreadable)} skipped")
+    for session in found.sessions.values():
+        if count := session.missing:
+            verb = "is" if count == 1 else "are"
+            of = f"session {session.id:.40}"
+            notes.append(f"{count} record{s(count)} of {of} {verb} missing in the logs")
+    return notes
 
 
 @dataclass(frozen=True, slots=True)

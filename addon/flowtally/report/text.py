@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
@@ -17,12 +18,9 @@ from . import layout
 from .layout import WIDTH
 from .layout import Cells
 from .layout import cell
-from .layout import counted
-from .layout import in_brackets
 from .layout import indented
 from .layout import local_time
 from .layout import s
-from .layout import seconds_between
 from .layout import span
 from .layout import time_of_day
 from .paint import Paint
@@ -39,7 +37,9 @@ from .view import Lines
 from .view import Problem
 from .view import View
 from .view import apart
+from .view import headline
 from .view import in_words
+from .view import title
 from .view import view
 
 NARROWEST = 40
@@ -83,6 +83,23 @@ def summary(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]
     ]
 
 
+def nothing(reasons: Sequence[str], log: Path, width: int = WIDTH) -> list[str]:
+    """What stands there instead where nothing came through. `reasons`: sentences, why that may
+    be."""
+    width = columns(width)
+    said = [line for reason in reasons for line in indented(reason, width, "  ")]
+    return ["", "flowtally: nothing came through the proxy", *said, "", _log(log)]
+
+
+def _log(log: Path) -> str:
+    return f"Session log: {printable(str(log), 4096)}"
+
+
+def ending(tally: Tally, log: Path, width: int = WIDTH, paint: Paint = plain) -> list[str]:
+    """What stands at the end of a session: its summary, and where its log is."""
+    return ["", *summary(tally, width, paint), "", _log(log)]
+
+
 def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     """All that a terminal shows of a tally."""
     width = columns(width)
@@ -102,14 +119,8 @@ def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
 
 
 def _headline(totals: Totals, width: int, paint: Paint) -> list[str]:
-    words = counted(totals)
-    for name, count in (("ok", totals.ok), ("unfinished", totals.unfinished)):
-        if count:
-            words.append(f"{count} {name}")
-    if totals.first:
-        words.append(f"over {span(seconds_between(totals.first, totals.last))}")
     # Broken between the counts only.
-    counts = ", ".join(word.replace(" ", "\xa0") for word in words)
+    counts = ", ".join(word.replace(" ", "\xa0") for word in headline(totals))
     lines = wrap(f"flowtally: {counts}", width, subsequent_indent=" " * 11)
     lines = [line.replace("\xa0", " ") for line in lines]
     if not totals.attempts and not totals.background:
@@ -129,10 +140,12 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
     indent = " " * (room_of_counts + 4)
     for problem, count in zip(shown.problems, counts, strict=True):
         start = f"  {count:>{room_of_counts}}  "
-        title = wrap(_title(problem), width, initial_indent=start, subsequent_indent=indent)
+        named = wrap(
+            printable(title(problem), 80), width, initial_indent=start, subsequent_indent=indent
+        )
         style = problem.band or ("failure" if problem.code else "")
-        lines += [paint(line, style) for line in title]
-        room = width - len(title[-1]) - 2
+        lines += [paint(line, style) for line in named]
+        room = width - len(named[-1]) - 2
         hosts = _where(problem, room if room >= BESIDE else width - len(indent))
         if len(hosts) <= room:
             lines[-1] += f"  {hosts}" if hosts else ""
@@ -147,11 +160,6 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
             if line := _example(example, indent, width):
                 lines.append(paint(line, "dim"))
     return lines
-
-
-def _title(problem: Problem) -> str:
-    name = f"{problem.cause} {problem.description}".rstrip() + in_brackets(problem.reason)
-    return printable(f"{problem.code} {problem.name}: {name}" if problem.code else name, 80)
 
 
 def _client_words(sentence: str, width: int, indent: str) -> list[str]:

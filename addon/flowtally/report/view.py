@@ -40,8 +40,11 @@ from ..vocabulary import band_of
 from ..vocabulary import client_words
 from ..vocabulary import side_of
 from .layout import cell
+from .layout import counted
 from .layout import in_brackets
 from .layout import s
+from .layout import seconds_between
+from .layout import span
 from .tables import TABLES
 from .tables import Entry
 from .tables import ReportTable
@@ -257,6 +260,23 @@ def _problem(key: Key, row: Row, hosts: Sequence[HostCount], tally: Tally) -> Pr
         examples=distinct(row.examples[::-1]),
         apart=not code,
     )
+
+
+def headline(totals: Totals) -> list[str]:
+    """What a report begins with: counts, in words."""
+    words = counted(totals)
+    for name, count in (("ok", totals.ok), ("unfinished", totals.unfinished)):
+        if count:
+            words.append(f"{count} {name}")
+    if totals.first:
+        words.append(f"over {span(seconds_between(totals.first, totals.last))}")
+    return words
+
+
+def title(problem: Problem) -> str:
+    """What a problem is called."""
+    name = f"{problem.cause} {problem.description}".rstrip() + in_brackets(problem.reason)
+    return f"{problem.code} {problem.name}: {name}" if problem.code else name
 
 
 def apart(shown: View, where: Callable[[Problem, str], str]) -> list[str]:

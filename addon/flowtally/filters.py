@@ -1,0 +1,175 @@
+"""Which records are wanted: what the options of the command line mean. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+from fnmatch import translate
+from typing import Any
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from .filter_language import Filter
+from .filter_language import FilterError
+from .filter_language import parse
+from .tally import incident_of
+from .tally import place
+from .vocabulary import BANDS
+from .vocabulary import CAUSES
+from .vocabulary import COLLATERAL
+
+Record = Mapping[str, Any]
+
+
+class Given(NamedTuple):
+    """What was asked for. Of several of one kind any may hold, of several kinds all must."""
+
+    causes: Sequence[str] = ()
+    """`connection_refused`, or with its reason `tls_certificate_error:expired`."""
+    statuses: Sequence[str] = ()
+    """A status code, its class as `4xx`, or the name of a band."""
+    hosts: Sequence[str] = ()
+    """A host, which stands for those below it too; with its port, or with `*`."""
+    paths: Sequence[str] = ()
+    """A path without query; `*` stands for anything."""
+    since: str = ""
+    until: str = ""
+    problems: bool = False
+    incidents: Sequence[str] = ()
+    """Ids, or the first digits of one."""
+    expressions: Sequence[str] = ()
+    """In mitmproxy's language; all must hold."""
+
+
+def wanted(given: Given, now: datetime) -> Filter | None:
+    """Whether a record of a flow or an event is wanted; None where nothing was asked for.
+
+    `now` is what `5m` is before. Raises: FilterError.
+    """
+    since, until = _moment("--since", given.since, now), _moment("--until", given.until, now)
+    conditions: list[Filter] = [
+        *_any_of(_cause, given.causes),
+        *_any_of(_status, given.statuses),
+        *_any_of(_host, given.hosts),
+        *_any_of(_path, given.paths),
+        *_any_of(_incident, given.incidents),
+        *map(parse, given.expressions),
+    ]
+    if given.problems:
+        conditions.append(is_problem)
+    if since:
+        conditions.append(lambda record: record["time"] >= since)
+    if until:
+        conditions.append(lambda record: record["time"] <= until)
+    if not conditions:
+        return None
+    return lambda record: all(holds(record) for holds in conditions)
+
+
+def is_problem(record: Record) -> bool:
+    """Whether a record is of a problem, as far as it alone tells: a challenge may be answered
+    later."""
+    return (
+        "error_code" in record and "background" not in record and record.get("reason") != COLLATERAL
+    )
+
+
+def _any_of(make: Callable[[str], Filter], given: Sequence[str]) -> list[Filter]:
+    if not given:
+        return []
+    found = [make(each) for each in given]
+    return [found[0] if len(found) == 1 else lambda record: any(holds(record) for holds in found)]
+
+
+def _cause(text: str) -> Filter:
+    cause, colon, reason = text.partition(":")
+    if cause not in CAUSES:
+        raise FilterError(
+            f"--cause {text!r:.60}: there is no such cause; there are {_list(CAUSES)}"
+        )
+    if colon:
+        return lambda record: record.get("cause") == cause and record.get("reason", "") == reason
+    return lambda record: record.get("cause") == cause
+
+
+def _status(text: str) -> Filter:
+    for band in BANDS:
+        if text.lower() == band.lower():
+            return lambda record: record.get("band") == band
+    if re.fullmatch("[1-5][xX]{2}", text):
+        return lambda record: record.get("status", 0) // 100 == int(text[0])
+    if re.fullmatch("[0-9]{1,3}", text):
+        return lambda record: record.get("status") == int(text)
+    raise FilterError(
+        f"--status {text!r:.60}: allowed are a status code such as 404, a class such as 4xx,"
+        f" and {_list(BANDS)}"
+    )
+
+
+def _host(text: str) -> Filter:
+    wanted = text.lower().rstrip(".")
+    if not wanted or "/" in wanted:
+        raise FilterError(f"--host {text!r:.60}: allowed is a host, such as shop.example")
+    if "*" in wanted:
+        matches = re.compile(translate(wanted)).match
+        return lambda record: any(map(matches, _names(record)))
+    below = f".{wanted}"
+    return lambda record: any(n == wanted or n.endswith(below) for n in _names(record))
+
+
+def _names(record: Record) -> tuple[str, str]:
+    return record.get("host", "").lower(), place(record).lower()
+
+
+def _path(text: str) -> Filter:
+    if text[:1] not in ("/", "*"):
+        raise FilterError(f"--path {text!r:.60}: a path begins with /, such as /api/*")
+    matches = re.compile(translate(text)).match
+    return lambda record: "url" in record and matches(_path_of(record["url"])) is not None
+
+
+def _path_of(url: str) -> str:
+    try:
+        return urlsplit(url).path or "/"
+    except ValueError:  # a URL that is none
+        return ""
+
+
+def _incident(text: str) -> Filter:
+    if not re.fullmatch("[0-9a-f]{4,8}", text):
+        raise FilterError(f"--incident {text!r:.60}: an id is of 8 hexadecimal digits; 4 will do")
+    return lambda record: incident_of(record).startswith(text)
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _moment(option: str, text: str, now: datetime) -> str:
+    """A time as records hold them. `10m` is before now; a time without a zone is this machine's,
+    and one without a date today's."""
+    if not text:
+        return ""
+    try:
+        if match := re.fullmatch("([0-9]{1,6})([smhd])", text):
+            found = now - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        elif match := re.fullmatch("([0-9]{1,2})(:[0-9]{2}(:[0-9]{2})?)", text):
+            day = f"{now.astimezone():%Y-%m-%d}"
+            found = datetime.fromisoformat(f"{day} {match[1]:0>2}{match[2]}").astimezone()
+        else:
+            found = datetime.fromisoformat(text).astimezone()
+        found = found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise FilterError(
+            f"{option} {text!r:.60}: allowed are a time such as 14:30 or 2026-01-31T14:30:00Z,"
+            " and how long ago, such as 90s, 10m, 2h or 1d"
+        ) from None
+    return f"{found:%Y-%m-%dT%H:%M:%S}.{found.microsecond // 1000:03d}Z"
+
+
+def _list(names: Sequence[str] | Mapping[str, Any]) -> str:
+    return ", ".join(names)

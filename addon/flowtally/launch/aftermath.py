@@ -1,0 +1,194 @@
+"""What `flowtally run` says and writes once its command has ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+from .. import terminal
+from ..budgets import IN_PART
+from ..budgets import Result
+from ..budgets import evaluate
+from ..budgets import is_certain
+from ..budgets import read_in_part
+from ..logs import Logs
+from ..logs import Session
+from ..logs import read
+from ..report import budgets_text
+from ..report import junit
+from ..report import markdown
+from ..report import sessions_text
+from ..report import text
+from ..report.layout import terminal_width
+from ..report.paint import paint_for
+from ..tally import Tally
+from ..terminal import CANNOT_BE_TOLD
+from . import through
+from .proxy import Proxy
+from .proxy import Ready
+
+if TYPE_CHECKING:
+    from .command import Asked
+
+BROKEN = 1
+"""The exit status where a budget does not hold."""
+SUMMARY_FILE = "GITHUB_STEP_SUMMARY"
+"""The variable in which a CI names the file for what its users are to see (docs.github.com,
+"Workflow commands", "Adding a job summary")."""
+
+
+class File(NamedTuple):
+    """A file that was asked for."""
+
+    path: Path
+    is_ours: terminal.IsOurs
+    content: Callable[[], bytes]
+
+
+def can_write(asked: Asked) -> bool:
+    """Whether the files that are asked for can be written, as far as that can be told; says why
+    not."""
+    wanted = _files(asked, Logs(), ())
+    return all(terminal.can_write_file(file.path, file.is_ours, asked.force) for file in wanted)
+
+
+def tell(proxy: Proxy, asked: Asked, environment: Mapping[str, str]) -> int:
+    """End the proxy, say what became of the session, write what is asked for; returns the exit
+    status of a command that succeeded."""
+    ready = proxy.ready
+    died = not proxy.running
+    died |= proxy.stop() != 0
+    if words := proxy.last_words():
+        _say(["", "mitmdump said:", *(f"  {line}" for line in words)])
+    if died:
+        terminal.complain("the proxy ended before the command: what came later is not counted")
+    session = _read(ready)
+    if session is None:
+        return CANNOT_BE_TOLD
+    tally = session.tally
+    width = terminal_width()
+    if came_through(tally):
+        _say(text.ending(tally, ready.log, width, paint_for(sys.stderr)), painted=True)
+    else:
+        reasons = through.why_nothing(asked.command, environment)
+        _say(text.nothing(reasons, ready.log, width))
+    found = Logs()
+    found.sessions[session.id] = session
+    for note in sessions_text.notes(found):
+        terminal.tell(note)
+    results = evaluate(asked.budgets, tally)
+    if results:
+        _say(["", *budgets_text.text(results, width)])
+    _append_digest(tally, results, environment)
+    files = _files(asked, found, results)
+    # A list: one that fails keeps none of the others from being written.
+    written = [
+        terminal.write_file(file.path, file.content(), file.is_ours, asked.force) for file in files
+    ]
+    return status(results, whole=_is_whole(session, died), written=all(written))
+
+
+def came_through(tally: Tally) -> bool:
+    """Whether anything did, if only the traffic that systems make on their own."""
+    totals = tally.totals()
+    return bool(totals.attempts or totals.background)
+
+
+def status(results: Sequence[Result], *, whole: bool, written: bool) -> int:
+    """The exit status of a command that succeeded. `whole`: all of the session is known;
+    `written`: all files could be."""
+    if not written:
+        return CANNOT_BE_TOLD
+    if any(map(is_certain, results)):
+        return BROKEN
+    if not whole:
+        return CANNOT_BE_TOLD
+    return 0 if all(result.holds for result in results) else BROKEN
+
+
+def _read(ready: Ready) -> Session | None:
+    """What the log holds of the session; other sessions may share it. Says why there is nothing."""
+    name = os.fspath(ready.log)
+    try:
+        sessions = read([(name, ready.log)]).sessions
+    except OSError as error:
+        terminal.complain(f"{name}: {error.strerror or error}")
+        return None
+    if ready.session not in sessions:
+        terminal.complain(f"{name}: no flowtally session of this run")
+    return sessions.get(ready.session)
+
+
+def _is_whole(session: Session, died: bool) -> bool:
+    """Whether all is known; says why not."""
+    if read_in_part(session.tally):
+        terminal.complain(IN_PART)
+        return False
+    if not session.final and not died:
+        terminal.complain(f"session {session.id} did not end cleanly")
+    return session.final and not session.missing and not died
+
+
+def _files(asked: Asked, found: Logs, results: Sequence[Result]) -> list[File]:
+    files = []
+    if asked.html is not None:
+        from ..report import html  # Jinja2 takes a while to load
+
+        def page() -> bytes:
+            about = html.About(
+                sessions_text.sentences(found),
+                sessions_text.notes(found),
+                sum(not session.final for session in found.sessions.values()),
+            )
+            return html.page(found.merged(), about).encode("utf-8", "replace")
+
+        files.append(File(asked.html, html.is_ours, page))
+    if asked.markdown is not None:
+
+        def report() -> bytes:
+            lines = markdown.report(found.merged(), sessions_text.sentences(found))
+            return "".join(f"{line}\n" for line in lines).encode()
+
+        files.append(File(asked.markdown, markdown.is_ours, report))
+    if asked.junit is not None:
+        command = " ".join(asked.command)
+        files.append(
+            File(
+                asked.junit,
+                junit.is_ours,
+                lambda: junit.junit(results, [command], found.sessions),
+            )
+        )
+    return files
+
+
+def _append_digest(tally: Tally, results: Sequence[Result], environment: Mapping[str, str]) -> None:
+    """Where a CI shows its users a file, problems go there too."""
+    path = environment.get(SUMMARY_FILE)
+    broken = [result for result in results if not result.holds]
+    if not path or not (broken or tally.totals().problems):
+        return
+    lines = markdown.digest(tally, broken)
+    try:
+        with Path(path).open("ab") as file:
+            file.write("".join(f"{line}\n" for line in ["", *lines]).encode())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        terminal.complain(f"{SUMMARY_FILE}={path}: cannot be written: {why}")
+
+
+def _say(lines: Sequence[str], painted: bool = False) -> None:
+    """Write to standard error. `painted`: the lines are fit for a terminal as they are."""
+    if not painted:
+        for line in lines:
+            terminal.tell(line)
+        return
+    with suppress(OSError, ValueError):  # closed: nobody there to read it
+        print(*lines, sep="\n", file=sys.stderr, flush=True)

@@ -1,0 +1,92 @@
+"""Single flows and events as lines for a terminal, and as commands that repeat them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from ..examples import subject
+from ..redaction import BLANK
+from ..redaction import printable
+from . import layout
+from .layout import cell
+from .layout import in_brackets
+from .layout import shortened
+from .paint import Paint
+from .paint import plain
+
+Record = Mapping[str, Any]
+
+RESULT = 32
+"""Columns of what became of a flow."""
+TOOK = 8
+"""Columns of how long it took."""
+NARROWEST = 80
+"""A terminal that is narrower gets lines that are too long."""
+MAX_URL = 16_384
+"""Longest URL of a command, in characters; the log's are shorter."""
+
+_SCHEMES = ("http://", "https://")
+_METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
+"""RFC 9110 §9.1, §5.6.2."""
+_BLANKED = re.compile(rf"[?&][^=&]*=(?:&|$)|{re.escape(BLANK)}")
+"""How the log writes what it does not keep."""
+
+
+def line(record: Record, width: int, paint: Paint = plain) -> str:
+    """A record in one line of at most `width` columns: when it ended, what became of it, how long
+    it took, which request it was."""
+    width = max(width, NARROWEST)
+    time = layout.time_of_day(record["time"])
+    said = shortened(result(record), RESULT)
+    took = cell(record.get("duration_ms"), "ms")
+    start = f"{time:8}  {said:{RESULT}}  {took:>{TOOK}}  "
+    what = subject(record) or str(record.get("detail", ""))
+    return paint(f"{start}{shortened(what, width - len(start))}".rstrip(), _style(record))
+
+
+def result(record: Record) -> str:
+    """What became of a flow, in a few words: `404 Not found`, `connection_refused -2`."""
+    status = str(record.get("status", ""))
+    cause = record.get("cause", "")
+    if not cause:
+        described = f"{status} {record.get('description', '')}".strip()
+        return described or str(record.get("outcome", ""))
+    code = record.get("error_code", "")
+    words = (status, f"{cause}{in_brackets(record.get('reason', ''))}", str(code))
+    return " ".join(filter(None, words))
+
+
+def _style(record: Record) -> str:
+    if "error_code" in record:
+        complete = record.get("outcome") == "status" and record["error_code"] == -3
+        return str(record.get("band", "failure")) if complete else "failure"
+    return "dim" if record.get("outcome") in ("cancelled", "unfinished") else ""
+
+
+def curl(record: Record) -> list[str]:
+    """A command that asks for the same again, below a comment on what the log does not have of it.
+
+    Each line may be pasted into a POSIX shell as it is.
+    """
+    method, url = str(record.get("method", "")), str(record.get("url", ""))
+    what = printable(subject(record) or "no request", layout.WIDTH)
+    if record.get("kind") not in ("http", "websocket") or not url.startswith(_SCHEMES):
+        return [f"# {what}: only an HTTP request can be repeated"]
+    if not _METHOD.fullmatch(method):
+        return [f"# {what}: the log does not have its method"]
+    missing = ["headers"]
+    if sent := record.get("request_bytes"):
+        missing.append(f"the body ({layout.size(sent)})")
+    if _BLANKED.search(url):
+        missing.append("values in the URL")
+    said = printable(f"{layout.time_of_day(record['time'])}  {result(record)}", layout.WIDTH)
+    words = ["curl", "--globoff", "--path-as-is"]
+    if method == "HEAD":
+        words.append("--head")  # with --request HEAD it would wait for a body
+    elif method != "GET":
+        words += ["--request", method]
+    words += ["--url", printable(url, MAX_URL)]
+    return [f"# {said}; not in the log: {', '.join(missing)}", shlex.join(words)]

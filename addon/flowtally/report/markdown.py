@@ -1,0 +1,176 @@
+"""A tally as GitHub-flavoured Markdown: for a file, a chat, or what a CI shows of a run.
+
+Whatever the network may have chosen stands in code spans, in which nothing means anything: no link,
+no HTML, no mention, no formatting (GitHub Flavored Markdown 0.29, §6.3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..budgets import Result
+from ..examples import describe
+from ..redaction import printable
+from ..tally import Tally
+from .budgets_text import BOUNDS
+from .budgets_text import actual
+from .layout import cell
+from .layout import s
+from .layout import time_of_day
+from .tables import Column
+from .view import Line
+from .view import Lines
+from .view import Problem
+from .view import View
+from .view import apart
+from .view import headline
+from .view import in_words
+from .view import title
+from .view import view
+
+MARK = "<!-- Written by flowtally -->"
+"""The first line of a file."""
+MAX_PROBLEMS = 50
+"""How many problems are shown."""
+MAX_ROWS = 50
+"""How many rows of a table are shown."""
+MAX_WAITS = 5
+MAX_CODE = 200
+"""Characters of a text that the network chose."""
+EXAMPLES = 3
+"""How many examples of a problem a report shows; a digest shows one."""
+MAX_DIGEST = 60
+"""Lines of a digest."""
+
+
+def is_ours(head: bytes) -> bool:
+    """Whether a file that begins like this was written by `report`."""
+    return head.startswith(MARK.encode())
+
+
+def report(tally: Tally, sessions: Sequence[str] = ()) -> list[str]:
+    """The whole report. `sessions`: a sentence on each of them."""
+    shown = view(tally, terminal=True)
+    lines = [MARK, *_headline(shown), "", *_heading("Problems", shown)]
+    for problem in shown.problems[:MAX_PROBLEMS]:
+        lines += _problem(problem, EXAMPLES)
+    lines += _more(len(shown.problems) - MAX_PROBLEMS, "kind")
+    waits = [f"- {code(in_words(wait))}" for wait in shown.waits[:MAX_WAITS]]
+    lines += ["", "## Equal waits", "", *waits] if waits else []
+    others = [f"- {code(sentence)}" for sentence in apart(shown, _where)]
+    lines += ["", "## Not among the problems", "", *others] if others else []
+    for table in shown.tables:
+        if table.rows:
+            lines += ["", f"## {table.table.title}", "", *_table(table)]
+    if shown.totals.dropped:
+        lines += ["", f"Records that could not be written to the log: {shown.totals.dropped}"]
+    return [*lines, *(line for sentence in sessions for line in ("", code(sentence)))]
+
+
+def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
+    """What went wrong, in at most MAX_DIGEST lines. `broken`: the budgets that do not hold."""
+    shown = view(tally, tables=(), terminal=True)
+    lines = _headline(shown)
+    if broken:
+        lines += ["", "## Broken budgets", "", *map(_budget, broken[: MAX_DIGEST // 4])]
+        lines += _more(len(broken) - MAX_DIGEST // 4, "budget")
+    lines += ["", *_heading("Problems", shown)]
+    for number, problem in enumerate(shown.problems):
+        block = _problem(problem, 1)
+        if len(lines) + len(block) >= MAX_DIGEST:
+            return [*lines, *_more(len(shown.problems) - number, "kind")]
+        lines += block
+    return lines
+
+
+# --- text ---
+
+
+def code(text: str) -> str:
+    """Any text as a code span, in one line: it stands for nothing but itself."""
+    text = printable(text, MAX_CODE).strip()
+    if not text:
+        return "(none)"
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    # A backtick at an end would belong to the fence; one space on both sides is not shown.
+    space = " " if text[0] == "`" or text[-1] == "`" else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def in_table(text: str) -> str:
+    """What may stand in a table. There a bar ends the cell even within code, and behind two
+    backslashes even if it has one (§4.10); so it gets a gap."""
+    return text.replace("|", "¦")
+
+
+def plain(sentence: str) -> str:
+    """A sentence of flowtally's own."""
+    return re.sub(r"([\\`*_\[\]<>~|#&])", r"\\\1", sentence)
+
+
+# --- parts ---
+
+
+def _headline(shown: View) -> list[str]:
+    lines = [f"# flowtally: {', '.join(headline(shown.totals))}"]
+    if not shown.totals.attempts and not shown.totals.background:
+        lines += ["", "Nothing came through: is the client pointed at the proxy?"]
+    return lines
+
+
+def _heading(name: str, shown: View) -> list[str]:
+    return [f"## {name}", ""] if shown.problems else ["No problems"]
+
+
+def _problem(problem: Problem, examples: int) -> list[str]:
+    where = _where(problem)
+    count = cell(problem.count, "count", problem.at_least)
+    lines = [f"- **{count} ×** {code(title(problem))}" + (f" at {code(where)}" if where else "")]
+    lines += [f"  - {plain(said)}" for said in (problem.advice, problem.client_words) if said]
+    for example in problem.examples[:examples]:
+        if what := describe(example):
+            lines.append(f"  - {code(time_of_day(example.get('time')) + ' ' + what)}")
+    return lines
+
+
+def _where(problem: Problem, _said: str = "") -> str:
+    several = len(problem.hosts) + problem.more_hosts > 1
+    hosts = [
+        f"{printable(of.host, 60)} ({cell(of.times, 'count', of.at_least)})" if several else of.host
+        for of in problem.hosts
+    ]
+    if problem.more_hosts:
+        hosts.append(f"{problem.more_hosts} more")
+    return ", ".join(hosts)
+
+
+def _budget(result: Result) -> str:
+    limit = cell(result.budget.limit, "count").removesuffix(".0")
+    name = f"{result.budget.name}: {BOUNDS[result.budget.bound]} {limit}"
+    return f"- {code(name)}, {plain(actual(result))}"
+
+
+def _table(lines: Lines) -> list[str]:
+    columns = lines.table.terminal or lines.table.columns
+    rows = [
+        f"| {lines.table.head} | {' | '.join(column.title for column in columns)} |",
+        f"|---|{'---:|' * len(columns)}",
+    ]
+    for line in lines.rows[:MAX_ROWS]:
+        cells = (_cell(line, column) for column in columns)
+        name = in_table(code(line.name))
+        rows.append(f"| {f'**{name}**' if line.total else name} | {' | '.join(cells)} |")
+    more = lines.more + max(0, len(lines.rows) - MAX_ROWS)
+    return [*rows, *(["", f"and {more} more {lines.table.what}{s(more)}"] if more else [])]
+
+
+def _cell(line: Line, column: Column) -> str:
+    value = cell(line.values[column.field], column.unit, line.at_least)
+    if not value or column.unit not in ("word", "text"):
+        return value
+    return in_table(code(value))
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"- and {count} more {what}{s(count)}"] if count > 0 else []

@@ -1,0 +1,98 @@
+"""Single records of logs: those that are wanted, each once, in the order of their sessions."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+from typing import Self
+
+from .filter_language import Filter
+from .logs import Record
+from .logs import Source
+from .logs import parsed
+from .logs import sources
+from .logs import uncollected
+
+
+class Selection:
+    """The flows and events that are wanted.
+
+    It holds where they stand, 24 bytes each, and reads them when they are asked for. As a context
+    manager it lets go of the logs afterwards.
+    """
+
+    def __init__(self, logs: Sequence[tuple[str, Path | BinaryIO]], wanted: Filter) -> None:
+        """Look through logs. Raises: OSError, with the name of the log as its `filename`."""
+        self.answered: set[tuple[str, str]] = set()
+        """Session and id of each flow that a later one answered with credentials."""
+        self._begun: dict[str, str] = {}
+        """Session → the time of its earliest record."""
+        self._wanted = wanted
+        self._places: dict[str, tuple[array[int], array[int], array[int]]] = {}
+        """Session → of each record `seq`, the number of its source, and where it stands there."""
+        self._stack = ExitStack()
+        self._sources = sources(logs, self._stack)
+        with uncollected():
+            for number, source in enumerate(self._sources):
+                with source:
+                    for position, line in source.lines():
+                        if (record := parsed(line)) is not None:
+                            self._take(record, number, position)
+
+    @property
+    def sessions(self) -> int:
+        """Of how many sessions the logs have records."""
+        return len(self._begun)
+
+    def _take(self, record: Record, number: int, position: int) -> None:
+        session = record["session"]
+        if record["time"] < self._begun.setdefault(session, record["time"]):
+            self._begun[session] = record["time"]
+        if record["type"] not in ("flow", "event"):
+            return
+        if "answers" in record:
+            self.answered.add((session, record["answers"]))
+        if self._wanted(record):
+            none: tuple[array[int], array[int], array[int]] = array("q"), array("q"), array("q")
+            places = self._places.setdefault(session, none)
+            for column, value in zip(places, (record["seq"], number, position), strict=True):
+                column.append(value)
+
+    def __iter__(self) -> Iterator[Record]:
+        order = sorted(self._places, key=lambda session: (self._begun[session], session))
+        for session in order:
+            yield from self._records(*self._places[session])
+
+    def _records(
+        self, seqs: array[int], numbers: array[int], positions: array[int]
+    ) -> Iterator[Record]:
+        before = 0
+        with ExitStack() as stack:
+            opened: Source | None = None
+            for index in sorted(range(len(seqs)), key=seqs.__getitem__):
+                if seqs[index] == before:
+                    continue  # it stands in several logs
+                before = seqs[index]
+                source = self._sources[numbers[index]]
+                if source is not opened:
+                    stack.close()
+                    opened = stack.enter_context(source)
+                record = parsed(source.line(positions[index]))
+                if record is not None:  # the file is another one by now
+                    yield record
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()

@@ -1,0 +1,119 @@
+"""Logs narrowed: the statistics of the records that are wanted, and these records themselves."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flowtally.filters import Given
+from flowtally.filters import wanted
+from flowtally.logs import read
+from flowtally.selection import Selection
+from flowtally.tally import Tally
+from hypothesis import given
+from hypothesis import strategies as st
+from lab.cli import answered
+from lab.cli import failed
+from lab.cli import final
+from lab.cli import lines
+from lab.cli import numbered
+from lab.cli import start
+from lab.sessions import everything
+from test_tally import plain
+
+Record = dict[str, Any]
+
+FILTERS = [
+    Given(statuses=["4xx"]),
+    Given(hosts=["shop.example"]),
+    Given(problems=True),
+    Given(causes=["connection_refused", "client_tls_rejected"]),
+    Given(since="2026-01-01", until="2026-12-31"),
+    Given(expressions=["~m POST & !~c 200"]),
+    Given(statuses=["299"]),
+]
+
+
+def chosen(given: Given) -> Any:
+    found = wanted(given, datetime.now(UTC))
+    assert found is not None
+    return found
+
+
+def opened(*texts: bytes) -> list[tuple[str, Any]]:
+    return [(f"log {number}", io.BytesIO(text)) for number, text in enumerate(texts)]
+
+
+SESSION = numbered(*everything())
+KILLED = lines(*SESSION)
+ENDED = lines(*SESSION, final(*SESSION))
+
+
+@pytest.mark.parametrize("given", FILTERS, ids=str)
+@pytest.mark.parametrize("text", [KILLED, ENDED], ids=["killed", "ended"])
+def test_narrowed_statistics_are_those_of_the_records_that_are_wanted(
+    given: Given, text: bytes
+) -> None:
+    holds = chosen(given)
+    expected = Tally()
+    for record in SESSION:
+        if record["type"] in ("flow", "event") and holds(record):
+            expected.add(record)
+    found = read(opened(text), wanted=holds)
+    assert plain(found.merged()) == plain(expected)
+    assert [session.final for session in found.sessions.values()] == [text is ENDED]
+    assert found.missing == read(opened(text)).missing == 0
+
+
+@pytest.mark.parametrize("given", FILTERS, ids=str)
+def test_the_records_that_are_wanted_come_as_the_log_has_them(given: Given) -> None:
+    holds = chosen(given)
+    with Selection(opened(ENDED), holds) as found:
+        records = list(found)
+        assert list(found) == records, "they cannot be asked for twice"
+    expected = [r for r in SESSION if r["type"] in ("flow", "event") and holds(r)]
+    assert records == expected
+
+
+@given(st.permutations(range(12)), st.integers(0, 12))
+def test_each_comes_once_and_in_order_whatever_the_logs(order: list[int], cut: int) -> None:
+    records = numbered(*(failed(number=n) for n in range(12)))
+    shuffled = [records[index] for index in order]
+    texts = lines(*shuffled[:cut]), lines(*shuffled[cut:], *shuffled[:3])
+    with Selection(opened(*texts), chosen(Given(problems=True))) as found:
+        assert list(found) == records
+
+
+def test_sessions_come_as_they_began() -> None:
+    late = [{**record, "session": "a"} for record in numbered(start(), failed(second=50))]
+    early = [{**record, "session": "b"} for record in numbered(start(), failed(second=5))]
+    late[0]["time"] = late[1]["time"]
+    with Selection(opened(lines(*late, *early)), chosen(Given(problems=True))) as found:
+        assert [record["session"] for record in found] == ["b", "a"]
+        assert found.sessions == 2
+
+
+def test_a_challenge_that_was_answered_is_known() -> None:
+    asked = answered(401, flow="1")
+    login = answered(200, flow="2", answers="1", challenge=401)
+    with Selection(opened(lines(*numbered(asked, login))), chosen(Given(problems=True))) as found:
+        assert [(record["session"], record["flow"]) in found.answered for record in found] == [True]
+
+
+def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"no record\n" + lines(*numbered(failed(), failed())) + b'{"type":"flo')
+    with Selection([("log", path)], chosen(Given(problems=True))) as found:
+        assert len(list(found)) == 2
+        path.write_bytes(b"\n" * 5000)  # it is another file by now
+        assert list(found) == []
+
+
+def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        Selection([("the log", tmp_path / "none")], chosen(Given(problems=True)))
+    assert error.value.filename == "the log"
