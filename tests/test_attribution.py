@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
@@ -19,7 +20,9 @@ from flowtally.current_test import MAX_CHANGES
 from flowtally.current_test import MAX_NAME
 from flowtally.current_test import CurrentTest
 from flowtally.current_test import name_of
+from flowtally.launch import attribution
 from flowtally.launch.proxy import Proxy
+from flowtally.open_flows import OpenFlows
 from flowtally.valid import check
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +36,7 @@ from lab.servers import Request
 from lab.tls import HOST
 from lab.tls import Authority
 from mitmproxy import certs
+from mitmproxy.test import tflow
 
 Record = dict[str, Any]
 NUMBERS = count(1)
@@ -191,3 +195,42 @@ def test_a_client_that_has_just_left_is_in_the_log(
         client.close()
     assert tested.settle() == 0
     assert [record["cause"] for record in tested.records()] == ["client_tls_rejected"]
+
+
+# --- whom it listens to ---
+
+ENDS = [
+    "response",
+    "error",
+    "websocket_end",
+    "http_connected",
+    "http_connect_error",
+    "tcp_end",
+    "tcp_error",
+    "udp_end",
+    "udp_error",
+    "dns_response",
+    "dns_error",
+]
+
+
+@pytest.mark.parametrize("hook", ENDS)
+def test_every_hook_that_ends_a_flow_ends_the_waiting(
+    hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attribution, "SETTLE_TIMEOUT", 600.0)
+
+    async def wait() -> int:
+        flows = OpenFlows()
+        addon = attribution.Attribution(flows)
+        addon.tests.change("test", 0.0)
+        flow = flows["1"] = tflow.tflow()
+        waiting = asyncio.create_task(addon.settle("test"))
+        for _ in range(2 * attribution.TURNS):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        flows.clear()
+        getattr(addon, hook)(flow)
+        return await asyncio.wait_for(waiting, 30)
+
+    assert asyncio.run(wait()) == 0

@@ -67,7 +67,7 @@ def _tests(logs: list[str], sessions: Collection[str]) -> tuple[list[Found], int
         tally = tallies.get(name)
         if tally is None:
             if len(tallies) >= MAX_TESTS:
-                if len(others) < MAX_NAMES:
+                if len(others) < MAX_NAMES and "error_code" in record:
                     others.add(name)
                 continue
             tally = tallies[name] = Tally()
