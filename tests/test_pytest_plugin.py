@@ -18,8 +18,11 @@ from flowtally.current_test import name_of
 from jsonschema import Draft202012Validator
 from lab import browser
 from lab.proxy import SCHEMA
+from lab.servers import OK
 from lab.servers import AnsweringServer
 from lab.servers import site
+from lab.tls import HOST
+from lab.tls import Authority
 from mitmproxy import certs
 
 pytest_plugins = ["pytester"]
@@ -122,6 +125,7 @@ class Project:
         return sorted(
             (record.get("test", ""), "/" + record["url"].split("/", 3)[3])
             for record in self.records(log)
+            if record.get("url", "").startswith("http")
         )
 
 
@@ -506,7 +510,7 @@ def test_workers_have_a_proxy_each_and_one_report(project: Project, log: str) ->
     assert f"Report: {project.folder / 'page.html'}" in text
 
 
-def test_a_worker_that_crashes_leaves_its_log_and_no_proxy(project: Project) -> None:
+def test_a_worker_that_crashes_leaves_its_log(project: Project) -> None:
     project.tests(
         """
         def test_crash():
@@ -636,8 +640,13 @@ def test_an_interrupted_run_leaves_nothing(project: Project, ends: str) -> None:
 # --- Playwright ---
 
 
+@pytest.mark.parametrize("option", [True, False], ids=["all", "marked"])
 def test_pages_of_playwright_go_through(
-    project: Project, tool: Tool, monkeypatch: pytest.MonkeyPatch
+    project: Project,
+    tool: Tool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    option: bool,
 ) -> None:
     chromium = tool(*browser.NAMES)
     project.conftest(
@@ -659,18 +668,27 @@ def browser_context_args(browser_context_args):
     )
     project.tests(
         """
-        def test_page(page, flowtally):
-            page.goto(SITE + "/page")
+        @pytest.mark.flowtally
+        @pytest.mark.browser_context_args(timezone_id="Asia/Tokyo")
+        def test_page(page):
+            for url in (SITE, SITE.replace("127.0.0.1", "localhost"), os.environ["SECURE"]):
+                page.goto(url + "/page")
             assert page.evaluate("navigator.language") == "en-GB"
-            page.goto(SITE.replace("127.0.0.1", "localhost") + "/localhost")
-            flowtally.settle()
-            paths = [flow["url"].rpartition("/")[2] for flow in flowtally.flows]
-            # Chromium has traffic of its own.
-            assert [path for path in paths if path in ("page", "localhost")] == [
-                "page", "localhost"
-            ]
+            zone = page.evaluate("Intl.DateTimeFormat().resolvedOptions().timeZone")
+            assert zone == "Asia/Tokyo"
+
+        def test_other(page):
+            page.goto(SITE + "/other")
         """
     )
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
-    result = project.run("--flowtally", "--flowtally-log", "session.jsonl", plugins=())
-    result.assert_outcomes(passed=1)
+    tls = Authority.create(tmp_path_factory.mktemp("tls")).self_signed()
+    arguments = ["--flowtally-log", "session.jsonl", "--flowtally-insecure-upstream"]
+    with AnsweringServer(OK, tls=tls, name=HOST) as secure:
+        monkeypatch.setenv("SECURE", secure.url)
+        result = project.run(*arguments, *["--flowtally"] * option, plugins=())
+    result.assert_outcomes(passed=2)
+    # Chromium has traffic of its own.
+    pages = [pair for pair in project.tested() if pair[1] in ("/page", "/other")]
+    other = [("test_shop.py::test_other[chromium]", "/other")] * option
+    assert pages == [*other, *[("test_shop.py::test_page[chromium]", "/page")] * 3]

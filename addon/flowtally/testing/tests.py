@@ -12,6 +12,7 @@ from ..budgets import evaluate
 from ..launch.proxy import LaunchError
 from ..redaction import printable
 from ..report.layout import s
+from .browser import send_through
 from .options import marked
 from .options import options
 from .options import said
@@ -76,6 +77,7 @@ class Tests:
             pytest.fail(wrong, pytrace=False)
         if not self._all:
             self.run.enter()
+            send_through(item, self.run)
 
     def watch(self, item: pytest.Item) -> Watch:
         """What the fixture gives to a test."""
