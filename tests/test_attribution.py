@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import ssl
 import threading
@@ -144,6 +145,25 @@ def test_flows_that_do_not_end_are_not_waited_for(tested: ProxyOfTests) -> None:
         client.close()
         assert tested.settle() == 0
         assert [record["outcome"] for record in tested.records()] == ["cancelled"]
+
+
+def test_a_question_that_is_interrupted_leaves_no_answer_behind(tested: ProxyOfTests) -> None:
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    tested.begin()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with AnsweringServer(SILENT) as server, ask(tested, server):
+            server.wait_request()
+            signal.setitimer(signal.ITIMER_REAL, 0.05)  # it is answered after 0.3 s
+            with pytest.raises(InterruptedError):
+                tested.settle()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    tested.begin()
+    assert tested.settle() == 0
 
 
 def test_flows_that_end_are_waited_for(tested: ProxyOfTests) -> None:

@@ -11,12 +11,14 @@ from flowtally.budgets import Budget
 from flowtally.budgets import BudgetError
 from flowtally.budgets import evaluate
 from flowtally.incidents import incidents
+from flowtally.launch.through import Wanted
 from flowtally.testing import summary as summary_module
 from flowtally.testing import text as text_module
 from flowtally.testing.environment import Changed
 from flowtally.testing.environment import difference
 from flowtally.testing.options import marked
 from flowtally.testing.options import merged
+from flowtally.testing.options import options
 from flowtally.testing.summary import summary
 from flowtally.testing.tail import Tail
 from flowtally.testing.text import NOWHERE
@@ -33,6 +35,8 @@ from lab.cli import final
 from lab.cli import lines
 from lab.cli import start
 from lab.cli import tally
+
+pytest_plugins = ["pytester"]
 
 SESSION = "00000001"
 
@@ -137,6 +141,65 @@ def test_markers_that_make_no_sense(marker: pytest.Mark, message: str) -> None:
     with pytest.raises(BudgetError) as caught:
         marked([marker], (Budget("flows", "max", 5),))
     assert str(caught.value) == message
+
+
+# --- what the user asks for ---
+
+INI = """
+[pytest]
+flowtally_log = logs/
+flowtally_html = page.html
+flowtally_max = flows=9
+    404=0
+flowtally_min = ok=1
+flowtally_set = flowtally_timeout=2
+    flowtally_urls=origin
+flowtally_trust = ca.pem
+flowtally_insecure_upstream = true
+"""
+
+
+def test_the_ini_file_is_enough(pytester: pytest.Pytester) -> None:
+    pytester.makeini(INI)
+    found = options(pytester.parseconfig())
+    here = pytester.path
+    assert found.proxy == Wanted(
+        f"{here}/logs/",
+        ("flowtally_timeout=2", "flowtally_urls=origin"),
+        True,
+        (here / "ca.pem",),
+    )
+    assert found.html == here / "page.html"
+    assert found.budgets == (
+        Budget("flows", "max", 9),
+        Budget("404", "max", 0),
+        Budget("ok", "min", 1),
+    )
+
+
+def test_the_command_line_wins(pytester: pytest.Pytester) -> None:
+    pytester.makeini(INI)
+    found = options(
+        pytester.parseconfig(
+            *("--flowtally-log", "other.jsonl", "--flowtally-html", "/other.html"),
+            *("--flowtally-max", "404=3", "--flowtally-max", "events=0"),
+            *("--flowtally-set", "flowtally_urls=full", "--flowtally-trust", "more.pem"),
+        )
+    )
+    here = pytester.path
+    assert found.proxy == Wanted(
+        f"{here}/other.jsonl",
+        ("flowtally_timeout=2", "flowtally_urls=full"),
+        True,
+        (here / "ca.pem", here / "more.pem"),
+    )
+    assert found.html == Path("/other.html")
+    assert set(found.budgets) == {
+        Budget("flows", "max", 9),
+        Budget("404", "max", 3),
+        Budget("events", "max", 0),
+        Budget("ok", "min", 1),
+    }
 
 
 # --- texts ---
