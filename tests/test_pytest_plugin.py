@@ -19,7 +19,9 @@ from jsonschema import Draft202012Validator
 from lab import browser
 from lab.proxy import SCHEMA
 from lab.servers import OK
+from lab.servers import Answer
 from lab.servers import AnsweringServer
+from lab.servers import Request
 from lab.servers import site
 from lab.tls import HOST
 from lab.tls import Authority
@@ -61,7 +63,11 @@ NOTHING = "none 0\n"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[AnsweringServer]:
-    with AnsweringServer(site) as server:
+    def answer(request: Request) -> Answer:
+        # Longer than a test's flows are waited for.
+        return Answer(OK.data, delay=0.6) if request.path == "/slow" else site(request)
+
+    with AnsweringServer(answer) as server:
         yield server
 
 
@@ -195,7 +201,16 @@ ODD_IDS = ["a b", "ü", "\x1b[31m", "::", "[/]", "x" * 600, "x" * 601]
 def test_every_flow_belongs_to_the_test_during_which_it_began(project: Project, tool: Tool) -> None:
     tool("curl")
     project.settings("flowtally = true", "flowtally_log = session.jsonl")
-    project.conftest(WATCHED)
+    project.conftest(
+        WATCHED
+        + """
+import urllib.request
+
+def pytest_runtest_logfinish(nodeid):
+    if "test_thread" in nodeid:
+        urllib.request.build_opener().open(os.environ["SITE"] + "/between")
+"""
+    )
     project.tests(
         f"""
         import httpx
@@ -265,6 +280,7 @@ def test_every_flow_belongs_to_the_test_during_which_it_began(project: Project, 
     assert [pair for pair in tests if pair[1] != "/odd"] == sorted(
         [
             ("", "/before"),
+            ("", "/between"),
             ("test_shop.py::test_imported", "/imported"),
             ("test_shop.py::test_thread", "/thread"),
             ("test_shop.py::test_subprocess", "/subprocess"),
@@ -339,6 +355,7 @@ def test_a_test_that_runs_again_has_only_the_flows_of_this_time(project: Project
     project.settings("flowtally = true", "flowtally_log = session.jsonl")
     project.conftest(
         """
+import threading
 from _pytest.runner import runtestprotocol
 
 def pytest_runtest_protocol(item, nextitem):
@@ -346,6 +363,9 @@ def pytest_runtest_protocol(item, nextitem):
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         item._initrequest()
         runtestprotocol(item, nextitem=nextitem)
+        for thread in threading.enumerate():
+            if thread.name == "slow":
+                thread.join()
     return True
 """
     )
@@ -354,11 +374,12 @@ def pytest_runtest_protocol(item, nextitem):
         @pytest.mark.flowtally(max={"flows": 1})
         def test_again(flowtally):
             get("/again")
+            threading.Thread(target=get, args=["/slow"], name="slow").start()
             assert len(flowtally.flows) == 1
         """
     )
     project.run().assert_outcomes(passed=2)
-    assert project.tested() == [("test_shop.py::test_again", "/again")] * 2
+    assert [path for _, path in project.tested()] == ["/again", "/again", "/slow", "/slow"]
 
 
 # --- budgets ---
@@ -619,7 +640,12 @@ def test_an_interrupted_run_leaves_nothing(project: Project, ends: str) -> None:
     project.conftest(WATCHED)
     project.tests(
         f"""
-        def test_forks():
+        @pytest.fixture(scope="session")
+        def last():
+            yield
+            get("/last")
+
+        def test_forks(last):
             # It has the pipe to the proxy as well.
             if not os.fork():
                 import time
@@ -633,7 +659,7 @@ def test_an_interrupted_run_leaves_nothing(project: Project, ends: str) -> None:
     )
     result = project.run("--flowtally", "--flowtally-log", "session.jsonl", "-s")
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    assert "flowtally: 1 flow" in said(result)
+    assert "flowtally: 2 flows" in said(result)
     assert (project.folder / "left.txt").read_text() == NOTHING
 
 
