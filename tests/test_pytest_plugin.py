@@ -65,7 +65,7 @@ NOTHING = "none 0\n"
 def server() -> Iterator[AnsweringServer]:
     def answer(request: Request) -> Answer:
         # Longer than a test's flows are waited for.
-        return Answer(OK.data, delay=0.6) if request.path == "/slow" else site(request)
+        return Answer(OK.data, delay=1.5) if request.path == "/slow" else site(request)
 
     with AnsweringServer(answer) as server:
         yield server
@@ -371,7 +371,6 @@ def pytest_runtest_protocol(item, nextitem):
     )
     project.tests(
         """
-        @pytest.mark.flowtally(max={"flows": 1})
         def test_again(flowtally):
             get("/again")
             threading.Thread(target=get, args=["/slow"], name="slow").start()
