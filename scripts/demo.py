@@ -18,7 +18,6 @@ import signal
 import socket
 import socketserver
 import ssl
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,9 +29,14 @@ from typing import Any
 from typing import NamedTuple
 
 from cryptography import x509
+from flowtally.launch.proxy import LaunchError
+from flowtally.launch.proxy import Proxy
+from flowtally.logs import read
+from flowtally.report import text
+from flowtally.report.layout import terminal_width
+from flowtally.report.paint import paint_for
 from mitmproxy import certs
 
-ADDON = Path(__file__).resolve().parent.parent / "addon" / "main.py"
 BANDS = ["Informational", "Success", "Redirection", "Client error", "Server error"]
 ERROR_CODES = [-1, -2, -3, -4, -5, -6]
 GIVE_UP_SECONDS = 1
@@ -297,64 +301,38 @@ def make_secure_origin(folder: Path) -> tuple[Origin, Path]:
     return Origin(context), folder / "origin-ca-cert.pem"
 
 
-def start_mitmdump(
-    arguments: list[str], folder: Path, log: Path, trusted_ca: Path
-) -> tuple[subprocess.Popen[bytes], int]:
-    """Start mitmdump, wait until it listens, and return it with its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    settings = {
+def settings(folder: Path, log: Path, trusted_ca: Path) -> list[str]:
+    """The arguments of mitmdump that the demonstration needs."""
+    options = {
         "confdir": folder,
         "flowtally_log": log,
         "flowtally_timeout": GIVE_UP_SECONDS,
         "flowtally_max_redirects": MAX_REDIRECTS,
         "ssl_verify_upstream_trusted_ca": trusted_ca,
     }
-    command = [str(Path(sys.executable).with_name("mitmdump")), "-s", str(ADDON)]
-    command += ["--listen-host", "127.0.0.1", "--listen-port", str(port)]
-    for option, value in settings.items():
-        command += ["--set", f"{option}={value}"]
-    # Its own process group, so that Ctrl-C here does not end it before the demonstration does.
-    with (folder / "output").open("wb") as output:
-        process = subprocess.Popen([*command, *arguments], stdout=output, process_group=0)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        # It listens before it finds a bad option, but begins the session log after that.
-        if log.exists():
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                return process, port
-        time.sleep(0.05)
-    process.kill()
-    sys.exit(f"mitmdump did not start:\n{(folder / 'output').read_text(errors='replace')}")
+    return [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
 
 
 def demonstrate(arguments: list[str]) -> list[str]:
     """Run the demonstration; return the bands and error codes that were not seen."""
     log = Path(tempfile.mkdtemp(prefix="flowtally-demo-")) / "session.jsonl"
     seen: set[str | int] = set()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with Proxy() as proxy:
         plain = Origin()
-        secure, origin_ca = make_secure_origin(folder)
-        process, port = start_mitmdump(arguments, folder, log, origin_ca)
-        try:
-            reader = Log(log)
-            client = Client(port, folder / "mitmproxy-ca-cert.pem")
-            for done, act, count in exchanges(client, plain, secure):
-                act()
-                records = reader.wait_for(count)
-                for record in records:
-                    seen |= {record.get("band", ""), record.get("error_code", 0)}
-                said = describe(records[-1]) if records else "nothing within 5 s"
-                print(f"{done:<50} → {said}", flush=True)
-        finally:
-            print(flush=True)
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        secure, origin_ca = make_secure_origin(proxy.folder)
+        proxy.start([*settings(proxy.folder, log, origin_ca), *arguments])
+        reader = Log(log)
+        client = Client(proxy.ready.port, proxy.ready.ca)
+        for done, act, count in exchanges(client, plain, secure):
+            act()
+            records = reader.wait_for(count)
+            for record in records:
+                seen |= {record.get("band", ""), record.get("error_code", 0)}
+            said = describe(records[-1]) if records else "nothing within 5 s"
+            print(f"{done:<50} → {said}", flush=True)
+        proxy.stop()
+    tally = read([(str(log), log)]).merged()
+    print(*text.ending(tally, log, terminal_width(), paint_for(sys.stdout)), sep="\n", flush=True)
     report = [Path(sys.executable).with_name("flowtally"), "report", log]
     command = shlex.join(map(str, report))
     print(f"\nThe same again, from the log:\n  {command}", flush=True)
@@ -371,6 +349,8 @@ def main() -> None:
         missing = demonstrate(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(130)
+    except LaunchError as error:
+        sys.exit(f"demo.py: {error}")
     if missing:
         sys.exit(f"Not seen: {', '.join(missing)}")
     print("Every status band and every error code was seen.")

@@ -592,12 +592,12 @@ def test_a_session_that_did_not_end_cleanly_is_said(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("- -", "flowtally: BEFORE and AFTER cannot both be standard input\n"),
-        ("{log}", "Error: Missing argument 'AFTER'.\n"),
+        ("{log}", "flowtally: two logs are compared, BEFORE and AFTER; 1 were given\n"),
         ("{log} {none}", "flowtally: {none}: No such file or directory\n"),
         ("{none} {log}", "flowtally: {none}: No such file or directory\n"),
         ("{log} /dev/null", "flowtally: no flowtally session in /dev/null\n"),
         ("{log} -", "flowtally: no flowtally session in -\n"),
-        ("{log} {log} {log}", "Error: Got unexpected extra argument"),
+        ("{log} {log} {log}", "flowtally: two logs are compared, BEFORE and AFTER; 3 were given\n"),
     ],
 )
 def test_bad_usage(tmp_path: Path, words: str, message: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import re
@@ -17,9 +15,6 @@ from pathlib import Path
 
 import click
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.hazmat.primitives.serialization import PublicFormat
 from flowtally import budgets
 from flowtally import settings
 from flowtally.addon import Flowtally
@@ -37,7 +32,6 @@ from lab.servers import Answer
 from lab.servers import AnsweringServer
 from lab.tls import HOST
 from lab.tls import Authority
-from mitmproxy import certs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "addon" / "flowtally"
@@ -214,7 +208,7 @@ def test_options_beside_a_command_exist() -> None:
         name = re.match(r"\| `flowtally (\w+)", line)
         assert name is not None
         known = {option for p in main.commands[name[1]].params for option in p.opts}
-        options = set(re.findall(r"`(--\w+)", line))
+        options = set(re.findall(r"`(--[\w-]+)", line))
         assert options <= known, f"flowtally {name[1]}: there is no {', '.join(options - known)}"
 
 
@@ -296,25 +290,6 @@ def test_jq_examples_work(tmp_path: Path, tool: Tool) -> None:
         ["-2", "client_tls_rejected"],
     ]
     assert hosts.stdout.splitlines() == ['["shop.example",3,1]', '["pinned.example",0,0]']
-
-
-def test_the_browser_is_given_the_fingerprint_of_the_ca(tmp_path: Path, tool: Tool) -> None:
-    tool("openssl")
-    certs.CertStore.from_store(tmp_path / ".mitmproxy", "mitmproxy", 2048)
-    pem = (tmp_path / ".mitmproxy" / "mitmproxy-ca-cert.pem").read_bytes()
-    key = x509.load_pem_x509_certificate(pem).public_key()
-    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    expected = base64.b64encode(hashlib.sha256(spki).digest()).decode()
-    # Says what it is given, instead of a browser.
-    script = 'chromium() { printf "%s\\n" "$@"; }\n' + block_with("chromium ")
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env={**os.environ, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f"--ignore-certificate-errors-spki-list={expected}" in done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (500, 1)])

@@ -151,6 +151,10 @@ class Place:
     def close(self) -> None:
         for process in self._processes:
             if process.poll() is None:
+                # The command too: it has our pipes open.
+                for one in psutil.Process(process.pid).children(recursive=True):
+                    with suppress(psutil.Error):
+                        one.kill()
                 process.kill()
             process.communicate()
 
@@ -423,8 +427,11 @@ class on_terminal:  # noqa: N801  # as a function
 def test_ctrl_c_of_a_terminal_reaches_the_command_once(place: Place) -> None:
     with on_terminal(place, *place.noting()) as (run, terminal):
         place.noted("ready")
+        # Else the terminal's and one that was passed on might arrive as one.
+        run.send_signal(signal.SIGSTOP)
         os.write(terminal, b"\x03")
         place.noted("ready", "SIGINT")
+        run.send_signal(signal.SIGCONT)
         run.terminate()  # passed on behind all that was passed on before
         place.noted("ready", "SIGINT", "SIGTERM")
         assert run.wait(TIMEOUT) == 130

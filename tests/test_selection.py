@@ -14,6 +14,7 @@ from flowtally.filters import wanted
 from flowtally.logs import read
 from flowtally.selection import Selection
 from flowtally.tally import Tally
+from flowtally.tally import challenge_of
 from hypothesis import given
 from hypothesis import strategies as st
 from lab.cli import answered
@@ -61,12 +62,35 @@ def test_narrowed_statistics_are_those_of_the_records_that_are_wanted(
     holds = chosen(given)
     expected = Tally()
     for record in SESSION:
-        if record["type"] in ("flow", "event") and holds(record):
+        if record["type"] not in ("flow", "event"):
+            continue
+        if holds(record):
             expected.add(record)
+        elif "answers" in record and holds(challenge_of(record)):
+            expected.add_answer(record)
     found = read(opened(text), wanted=holds)
     assert plain(found.merged()) == plain(expected)
     assert [session.final for session in found.sessions.values()] == [text is ENDED]
     assert found.missing == read(opened(text)).missing == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "problems", "challenges"),
+    [
+        (Given(problems=True), 0, 1),
+        (Given(statuses=["401"]), 0, 1),
+        (Given(statuses=["200"]), 0, 1),
+        (Given(hosts=["other.example"]), 0, 0),
+    ],
+    ids=str,
+)
+def test_a_challenge_is_answered_also_where_its_answer_is_not_wanted(
+    given: Given, problems: int, challenges: int
+) -> None:
+    asked = answered(401, flow="1")
+    login = answered(200, flow="2", answers="1", challenge=401)
+    totals = read(opened(lines(*numbered(asked, login))), wanted=chosen(given)).merged().totals()
+    assert (totals.problems, totals.challenges) == (problems, challenges)
 
 
 @pytest.mark.parametrize("given", FILTERS, ids=str)

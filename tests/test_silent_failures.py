@@ -598,7 +598,7 @@ def test_a_browsing_session_makes_no_false_alarm(
         )
         with (
             laboratory.mitmdump("browsing", setup) as proxy,
-            browser.launch(executable, browser.trust(proxy.ca)) as chromium,
+            browser.launch(executable, browser.trusting(proxy.ca)) as chromium,
         ):
             for visit in range(4):
                 through = browser.through(proxy.port)["proxy"]

@@ -20,6 +20,7 @@ from flowtally.launch import through
 from flowtally.launch import trust
 from flowtally.launch import upstream
 from flowtally.launch.pkcs12 import trust_store
+from flowtally.launch.proxy import SERVERS
 from flowtally.launch.proxy import LaunchError
 from flowtally.launch.proxy import Proxy
 from flowtally.launch.proxy import Ready
@@ -382,8 +383,37 @@ def test_javas_options_stay_before_ours(started: Proxy, environment: dict[str, s
     assert "-Dhttps.proxyPort=8080" in changed["JAVA_TOOL_OPTIONS"].removeprefix(before)
 
 
+class Recorded:
+    """A proxy that is not started, as `start` sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.arguments: list[str] = []
+
+    def start(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+
+
+@pytest.mark.parametrize(
+    ("options", "ours"),
+    [
+        ([], True),
+        (["ssl_verify_upstream_trusted_ca=x"], True),  # it stands behind ours, and counts
+        (["ssl_verify_upstream_trusted_confdir=x"], False),  # mitmproxy would trust both
+    ],
+)
+def test_a_folder_of_certificates_that_the_user_gives_is_all_that_is_trusted(
+    tmp_path: Path, options: list[str], ours: bool
+) -> None:
+    recorded = Recorded(tmp_path)
+    through.start(cast(Proxy, recorded), Wanted("a log", options, True), {})
+    assert (tmp_path / SERVERS).exists() is ours
+    wanted = ["flowtally_log=a log", "ssl_insecure=true", *options]
+    assert recorded.arguments == [text for value in wanted for text in ("--set", value)]
+
+
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_wgets_settings_stay_before_ours(started: Proxy, tmp_path: Path, by_variable: bool) -> None:
+def test_wgets_optionsstay_before_ours(started: Proxy, tmp_path: Path, by_variable: bool) -> None:
     file = tmp_path / (".wgetrc" if not by_variable else "elsewhere")
     file.write_text("timeout = 7", encoding="ascii")  # without an end of the line
     environment = {"HOME": str(tmp_path), **({"WGETRC": str(file)} if by_variable else {})}

@@ -226,3 +226,39 @@ def test_one_flowtally_in_another_sees_what_the_other_sees(
             assert nested.curl(curl, url) == HELLO.decode() + "200"
         for proxy in (outer, inner):
             assert {flow["status"] for flow in flows(proxy.ready.log, "/hello/in/", 2)} == {200}
+
+
+def test_what_the_user_says_of_certificates_and_the_mode_counts_more(
+    chain: Chain, tool: Tool, authority: Authority, tmp_path: Path
+) -> None:
+    """In mitmproxy's config.yaml: a file without the CA of the site, and no proxy."""
+    empty = tmp_path / "unknown.pem"
+    empty.write_bytes(authority.unknown.cert_pem.bytes())
+    confdir = tmp_path / "confdir"
+    confdir.mkdir()
+    (confdir / "config.yaml").write_text(
+        f"mode: [regular]\nssl_verify_upstream_trusted_ca: {empty}\n", encoding="utf-8"
+    )
+    environment = environment_of_user(
+        tmp_path, ALL_PROXY=f"http://127.0.0.1:{free_port()}", NO_PROXY=""
+    )
+    log = str(tmp_path / "log.jsonl")
+    with Proxy() as proxy:
+        wanted = Wanted(log, [f"confdir={confdir}"], trusted=[authority.bundle])
+        through.start(proxy, wanted, environment)
+        alone = chain._replace(environment=through.through(proxy, environment))
+        assert alone.curl(tool("curl"), f"{chain.plain.url}/hello/c").endswith("200")
+        assert alone.curl(tool("curl"), f"{chain.secure.url}/hello/d").endswith("502")
+        (flow,) = flows(proxy.ready.log, "/hello/d", 1)
+        assert (flow["cause"], flow["reason"]) == ("tls_certificate_error", "unknown_issuer")
+
+
+def test_servers_need_not_be_vouched_for_where_the_user_says_so(
+    chain: Chain, tool: Tool, confdir: Path, tmp_path: Path
+) -> None:
+    environment = environment_of_user(tmp_path)
+    with Proxy() as proxy:
+        wanted = Wanted(str(tmp_path / "log"), [f"confdir={confdir}"], insecure_upstream=True)
+        through.start(proxy, wanted, environment)
+        alone = chain._replace(environment=through.through(proxy, environment))
+        assert alone.curl(tool("curl"), f"{chain.secure.url}/hello/e").endswith("200")

@@ -251,6 +251,8 @@ def _key(row: dict[str, str]) -> tuple[str, ...]:
         return row["protocol"], row["number"]
     if "host" in row:
         return row["host"], row["path"]
+    if "kind" in row:  # browsers and their settings
+        return tuple(row[name] for name in ("kind", "system", "where", "name") if name in row)
     names = [name for name in ("cause", "reason", "client") if "reason" in row and name in row]
     return tuple(row[name] for name in names) or (next(iter(row.values())),)
 

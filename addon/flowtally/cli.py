@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
-from typing import BinaryIO
 
 import click
 
 from . import __version__
+from .inputs import DEFAULT_CONFDIR
+from .inputs import NOTHING_MATCHES
+from .inputs import Inputs
+from .inputs import named
+from .inputs import narrowed
+from .inputs import read
+from .launch.browse import browse
 from .launch.command import run
 from .terminal import CANNOT_BE_TOLD
 from .terminal import IsOurs
@@ -31,11 +34,7 @@ from .terminal import write_file
 
 if TYPE_CHECKING:
     from .logs import Logs
-
-DEFAULT_CONFDIR = "~/.mitmproxy"
-"""mitmproxy's own default, mitmproxy/options.py CONF_DIR."""
-SHOW_PROGRESS = 32 * 1024 * 1024
-"""From so many bytes on, progress is shown."""
+    from .tally import Tally
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,6 +46,7 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(browse)
 
 
 @main.command()
@@ -58,14 +58,15 @@ def script() -> None:
 
 
 @main.command()
-@click.argument("logs", nargs=-1, metavar="[LOG]...")
+@click.argument("inputs", nargs=-1, metavar="[LOG]... [FILTER]...")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a web page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown (GitHub's).")
 @click.option("--force", is_flag=True, help="Overwrite FILE even if flowtally did not write it.")
+@narrowed
 def report(
-    logs: tuple[str, ...],
+    inputs: Inputs,
     html: Path | None,
     as_json: bool,
     as_csv: bool,
@@ -75,7 +76,8 @@ def report(
     """Say what session logs hold: as text, or as --html, --json, --csv or --markdown.
 
     LOG is a session log, or - for standard input; several are merged. Without one: the newest log
-    in the default folder.
+    in the default folder. FILTER is an expression of mitmproxy's, such as '~d shop.example & ~c
+    404'; it narrows the report as the options do.
     """
     if (html is not None) + as_json + as_csv + as_markdown > 1:
         stop("--html, --json, --csv and --markdown: one of them at a time")
@@ -85,8 +87,9 @@ def report(
     from .report.layout import terminal_width
     from .report.paint import paint_for
 
-    found = _read(logs or (_newest(),))
+    found = read(inputs.sources, inputs.wanted)
     tally = found.merged()
+    _note_nothing(inputs, tally)
     if html is not None:
         from .report import html as html_report  # Jinja2 takes a while to load
 
@@ -122,13 +125,14 @@ def report(
 
 
 @main.command()
-@click.argument("logs", nargs=-1, metavar="[LOG]...")
+@click.argument("inputs", nargs=-1, metavar="[LOG]... [FILTER]...")
 @click.option("--max", "maxima", multiple=True, metavar="NAME=NUMBER", help="At most so many.")
 @click.option("--min", "minima", multiple=True, metavar="NAME=NUMBER", help="At least so many.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML.")
 @click.option("--force", is_flag=True, help="Overwrite FILE even if flowtally did not write it.")
+@narrowed
 def check(
-    logs: tuple[str, ...],
+    inputs: Inputs,
     maxima: tuple[str, ...],
     minima: tuple[str, ...],
     junit: Path | None,
@@ -140,9 +144,10 @@ def check(
     flowtally check --max 'Server error=0' --max -2=0 --max p95_ms=800 --min flows=1
 
     LOG is a session log, or - for standard input; several are merged. Without one: the newest log
-    in the default folder. NAME is a status band, a status code, an error code (-1 to -6), a cause,
-    a total (flows, failures, problems, ...) or a time (p95_ms, wait_p95_ms, ...); a wrong one gets
-    the whole list.
+    in the default folder. FILTER, an expression of mitmproxy's, and the options that narrow say
+    which flows the budgets are for. NAME is a status band, a status code, an error code (-1 to
+    -6), a cause, a total (flows, failures, problems, ...) or a time (p95_ms, wait_p95_ms, ...); a
+    wrong one gets the whole list.
 
     Exit status: 0 if all budgets hold, 1 if not, 2 if that could not be determined.
     """
@@ -160,9 +165,11 @@ def check(
             "flowtally check --max 'Server error=0' --max -2=0 --min flows=1"
         )
     budgets(maxima, minima, None)
-    sources = logs or (_newest(),)
-    found = _read(sources)
+    sources = inputs.sources
+    found = read(sources, inputs.wanted)
     tally = found.merged()
+    if _note_nothing(inputs, tally):
+        sys.exit(CANNOT_BE_TOLD)
     results = evaluate(budgets(maxima, minima, status_codes(tally)), tally, found.unreadable)
     _note_unclean(found)
     show("\n".join(budgets_text.text(results, terminal_width())))
@@ -177,24 +184,29 @@ def check(
 
 
 @main.command()
-@click.argument("before", metavar="BEFORE")
-@click.argument("after", metavar="AFTER")
+@click.argument("inputs", nargs=-1, metavar="BEFORE AFTER [FILTER]...")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a web page.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--force", is_flag=True, help="Overwrite FILE even if flowtally did not write it.")
-def compare(before: str, after: str, html: Path | None, as_json: bool, force: bool) -> None:
+@narrowed
+def compare(inputs: Inputs, html: Path | None, as_json: bool, force: bool) -> None:
     """Print what differs between two session logs: what a change fixed, and what it broke.
 
     One of them may be - for standard input. Shares of flows are compared, and what may be chance is
-    left out or said to be.
+    left out or said to be. FILTER, an expression of mitmproxy's, and the options that narrow say
+    which flows are compared.
     """
+    if len(inputs.names) != 2:
+        stop(f"two logs are compared, BEFORE and AFTER; {len(inputs.names)} were given")
+    before, after = inputs.names
     if before == after == "-":
         stop("BEFORE and AFTER cannot both be standard input")
     if html is not None and as_json:
         stop("--html and --json: one of them at a time")
-    both = [_read([source]) for source in (before, after)]
+    both = [read([source], inputs.wanted) for source in (before, after)]
     for logs in both:
         _note_unclean(logs)
+        _note_nothing(inputs, logs.merged())
     from .comparison import compare as compare_tallies
     from .report import comparison_text
     from .report.layout import terminal_width
@@ -213,6 +225,56 @@ def compare(before: str, after: str, html: Path | None, as_json: bool, force: bo
 
 
 @main.command()
+@click.argument("inputs", nargs=-1, metavar="[LOG]... [FILTER]...")
+@narrowed
+def why(inputs: Inputs) -> None:
+    """Say in at most 60 lines what went wrong, what to look at first, and what to do.
+
+    Markdown for people, job summaries and programs. Each incident, problems of one cause, side and
+    host, has an id that is the same in every session; `flowtally flows --incident ID` has its
+    requests. LOG and FILTER are as in `flowtally report`.
+    """
+    from .report.digest import digest
+
+    found = read(inputs.sources, inputs.wanted)
+    _note_unclean(found)
+    tally = found.merged()
+    _note_nothing(inputs, tally)
+    show("\n".join(digest(tally)))
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, metavar="[LOG]... [FILTER]...")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as the log has them.")
+@click.option("--curl", "as_curl", is_flag=True, help="Print commands that repeat the requests.")
+@click.option("--follow", is_flag=True, help="Go on while the session runs, until Ctrl+C.")
+@narrowed
+def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
+    """List single flows, and failures without a flow, in the order in which they ended.
+
+    \b
+    flowtally flows --problems --host api.example
+    flowtally flows session.jsonl '~m POST & ~c 500' --curl
+
+    LOG is a session log, or - for standard input. Without one: the newest log in the default
+    folder. FILTER is an expression of mitmproxy's. Those that mean the same in a log are ~all, ~c,
+    ~d, ~dns, ~http, ~m, ~replay, ~replayq, ~replays, ~src, ~tcp, ~u, ~udp and ~websocket, with !,
+    &, | and brackets. Of several options of one kind any may hold, of several kinds all must.
+    """
+    if as_json and as_curl:
+        stop("--json and --curl: one of them at a time")
+    sources = inputs.sources
+    if follow and (len(sources) != 1 or sources[0] == "-"):
+        stop("--follow needs one log that is a file")
+    from .listing import Lines
+    from .listing import show_logs
+
+    lines = Lines.JSON if as_json else Lines.CURL if as_curl else Lines.TABLE
+    with named(sources) as (opened, _), suppress(KeyboardInterrupt):
+        show_logs(opened, inputs, lines, follow)
+
+
+@main.command()
 @click.argument("locations", nargs=-1, metavar="[FOLDER_OR_LOG]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def sessions(locations: tuple[str, ...], as_json: bool) -> None:
@@ -220,8 +282,8 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
 
     A folder stands for the logs in it. Without one: the default folder.
     """
+    from . import logs
     from .journal import default_folder
-    from .logs import read
     from .report import sessions_text
     from .report.layout import terminal_width
     from .report.sessions_text import Listed
@@ -241,14 +303,14 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
             continue
         for path in paths:
             try:
-                logs = read([(os.fspath(path), path)])
+                held = logs.read([(os.fspath(path), path)])
             except OSError as error:
                 _skip(path, error.strerror or str(error))
                 unreadable |= path == location
                 continue
-            if not logs.sessions:
+            if not held.sessions:
                 _skip(path, "no flowtally session")
-            found += [Listed.of(session, path) for session in logs.sessions.values()]
+            found += [Listed.of(session, path) for session in held.sessions.values()]
     if not found:
         stop(f"no session log in {', '.join(map(os.fspath, wanted))}; name one")
     found.sort(key=Listed.order, reverse=True)
@@ -274,54 +336,13 @@ def _skip(path: Path, reason: str) -> None:
     tell(f"{path}: {reason}; skipped")
 
 
-def _read(sources: Sequence[str]) -> Logs:
-    """The logs of that name, - being standard input. Says what could not be read and what is
-    missing; ends the program if there is no session."""
-    from .logs import read
-    from .report import sessions_text
-
-    logs: list[tuple[str, Path | BinaryIO]] = [
-        ("standard input", sys.stdin.buffer) if source == "-" else (source, Path(source))
-        for source in _once(sources)
-    ]
-    try:
-        with _progress(sources) as told:
-            found = read(logs, told)
-    except OSError as error:
-        stop(f"{error.filename}: {error.strerror or error}")
-    for note in sessions_text.notes(found):
-        tell(note)
-    if not found.sessions:
-        stop(f"no flowtally session in {', '.join(sources)}")
-    return found
-
-
-def _once(sources: Sequence[str]) -> Iterator[str]:
-    """Each file once, by whatever names it is given."""
-    seen = set()
-    for source in sources:
-        real = os.path.realpath(source) if source != "-" else source
-        if real in seen:
-            tell(f"{source}: given more than once; read once")
-        else:
-            seen.add(real)
-            yield source
-
-
-@contextmanager
-def _progress(sources: Sequence[str]) -> Iterator[Callable[[int], None]]:
-    """Shows on a terminal how far the reading is, if there is much to read."""
-    total = 0
-    for source in sources:
-        try:
-            total += Path(source).stat().st_size if source != "-" else 0
-        except OSError:
-            pass  # reading it will say why
-    if total < SHOW_PROGRESS or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with click.progressbar(length=total, label="Reading", file=sys.stderr) as bar:
-        yield bar.update
+def _note_nothing(inputs: Inputs, tally: Tally) -> bool:
+    """Say so where a filter leaves nothing; whether it does."""
+    totals = tally.totals()
+    nothing = inputs.wanted is not None and not (totals.attempts or totals.background)
+    if nothing:
+        tell(NOTHING_MATCHES)
+    return nothing
 
 
 def _note_unclean(logs: Logs) -> None:
@@ -336,17 +357,3 @@ def _write(path: Path, content: bytes, is_ours: IsOurs, force: bool) -> None:
     """Write a file; ends the program if that fails."""
     if not write_file(path, content, is_ours, force):
         sys.exit(CANNOT_BE_TOLD)
-
-
-def _newest() -> str:
-    """The newest log in the default folder."""
-    from .journal import SUFFIX
-    from .journal import default_folder
-
-    folder = default_folder(DEFAULT_CONFDIR)
-    found = (path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
-    logs = sorted(found, key=lambda path: path.stat().st_mtime)
-    if not logs:
-        stop(f"no session log in {folder}; name one")
-    tell(f"Reading {logs[-1]}")
-    return os.fspath(logs[-1])

@@ -32,6 +32,7 @@ from typing import Self
 from .encoding import decode
 from .filter_language import Filter
 from .tally import Tally
+from .tally import challenge_of
 from .valid import check
 from .valid import other_schema
 
@@ -213,6 +214,8 @@ class Session:
         self._newest = seq
         if self.wanted is None or record["type"] == "gap" or self.wanted(record):
             self.tally.add(record)
+        elif "answers" in record and self.wanted(challenge_of(record)):
+            self.tally.add_answer(record)
         if record["type"] == "gap":
             self._told += record["dropped"]
 

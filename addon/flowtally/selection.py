@@ -30,6 +30,8 @@ class Selection:
         """Look through logs. Raises: OSError, with the name of the log as its `filename`."""
         self.answered: set[tuple[str, str]] = set()
         """Session and id of each flow that a later one answered with credentials."""
+        self.ended = False
+        """The session of the last record is known to have ended."""
         self._begun: dict[str, str] = {}
         """Session → the time of its earliest record."""
         self._wanted = wanted
@@ -45,6 +47,11 @@ class Selection:
                             self._take(record, number, position)
 
     @property
+    def size(self) -> int:
+        """Up to where the first log was read, in bytes."""
+        return self._sources[0].size
+
+    @property
     def sessions(self) -> int:
         """Of how many sessions the logs have records."""
         return len(self._begun)
@@ -53,6 +60,7 @@ class Selection:
         session = record["session"]
         if record["time"] < self._begun.setdefault(session, record["time"]):
             self._begun[session] = record["time"]
+        self.ended = bool(record.get("final"))
         if record["type"] not in ("flow", "event"):
             return
         if "answers" in record:

@@ -187,6 +187,22 @@ def _background(record: Record) -> Key | None:
     return (record["background"],) if "background" in record else None
 
 
+def challenge_of(record: Record) -> Record:
+    """The challenge that a request answered, as far as it decides where it was counted: it was the
+    same request, and got another answer.
+
+    But for a CONNECT: where a proxy's challenge is answered in what is no plain http, the client
+    had asked for the tunnel, of which the first flow in it tells.
+    """
+    status = record.get("challenge", 401)
+    asked = {"time", "client", "method", "url", "host", "port"} & record.keys()
+    challenge = {"kind": "http"} | {name: record[name] for name in asked}
+    if status == 407 and not record.get("url", "").startswith("http://"):
+        address = f"{record.get('host', '')}:{record.get('port')}"
+        challenge |= {"kind": "connect", "method": "CONNECT", "url": address}
+    return challenge | (STATUS_TAGS.get(status) or status_tag(status))
+
+
 # --- the tables ---
 
 
@@ -420,7 +436,7 @@ class Tally:
         if special:
             self._add_special(record, rows)
         if "answers" in record:
-            self._add_answer(record)
+            self.add_answer(record)
         for row, table in places.examples:
             row.keep(record, table)
         self._span(record["time"])
@@ -445,20 +461,10 @@ class Tally:
             for row in rows:
                 row.unsuccessful += 1
 
-    def _add_answer(self, record: Record) -> None:
+    def add_answer(self, record: Record) -> None:
         """Count that a request answered the challenge of an earlier one, wherever that one was
-        counted: it was the same request, and got another answer.
-
-        But for a CONNECT: where a proxy's challenge is answered in what is no plain http, the
-        client had asked for the tunnel, of which the first flow in it tells.
-        """
-        status = record.get("challenge", 401)
-        asked = {"time", "client", "method", "url", "host", "port"} & record.keys()
-        challenge = {"kind": "http"} | {name: record[name] for name in asked}
-        if status == 407 and not record.get("url", "").startswith("http://"):
-            address = f"{record.get('host', '')}:{record.get('port')}"
-            challenge |= {"kind": "connect", "method": "CONNECT", "url": address}
-        challenge |= STATUS_TAGS.get(status) or status_tag(status)
+        counted."""
+        challenge = challenge_of(record)
         for rows in self.tables.values():
             if (key := rows.key(challenge)) is not None:
                 row = rows.get(key)

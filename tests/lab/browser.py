@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from flowtally.launch.profile import chromium_arguments
+from flowtally.launch.profile import fingerprint
 
 if TYPE_CHECKING:
     # A machine without Playwright skips the tests that use it, and imports this all the same.
@@ -27,13 +25,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     "--no-sandbox",  # there is none for root
     "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-    # Asks Google about every input field, through the proxy.
-    "--disable-features=AutofillServerCommunication",
+    *chromium_arguments(),
 )
 NARROW = (400, 800)
 WIDE = (1600, 1000)
@@ -49,16 +41,6 @@ addEventListener("securitypolicyviolation",
 """
 """Notes the usual signs of a script that should not have run, and what the page's policy refused.
 Hostile text calls `hacked.push`."""
-
-
-def trust(ca: Path) -> str:
-    """The argument that makes the browser trust a CA."""
-    certificate = x509.load_pem_x509_certificate(ca.read_bytes())
-    key = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    digest = base64.b64encode(hashlib.sha256(key).digest()).decode()
-    return f"--ignore-certificate-errors-spki-list={digest}"
 
 
 @contextmanager
@@ -140,12 +122,7 @@ def through(port: int, scheme: str = "http") -> dict[str, Any]:
 
 def trusting(ca: Path) -> str:
     """The argument that has the browser trust what the CA of this certificate signs."""
-    certificate = x509.load_pem_x509_certificate(ca.read_bytes())
-    key = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    digest = base64.b64encode(hashlib.sha256(key).digest()).decode("ascii")
-    return f"--ignore-certificate-errors-spki-list={digest}"
+    return f"--ignore-certificate-errors-spki-list={fingerprint(ca.read_bytes())}"
 
 
 def picture(page: Page, name: str) -> None:

@@ -26,6 +26,7 @@ from ..report import junit
 from ..report import markdown
 from ..report import sessions_text
 from ..report import text
+from ..report.digest import digest
 from ..report.layout import terminal_width
 from ..report.paint import paint_for
 from ..tally import Tally
@@ -175,7 +176,7 @@ def _append_digest(tally: Tally, results: Sequence[Result], environment: Mapping
     broken = [result for result in results if not result.holds]
     if not path or not (broken or tally.totals().problems):
         return
-    lines = markdown.digest(tally, broken)
+    lines = digest(tally, broken)
     try:
         with Path(path).open("ab") as file:
             file.write("".join(f"{line}\n" for line in ["", *lines]).encode())

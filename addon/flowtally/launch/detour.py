@@ -26,25 +26,31 @@ class Detour:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
+        either = upstream.https or upstream.http
+        assert either is not None
+        self.mode = f"upstream:{either.url}"
+        """What mitmproxy's option `mode` has to be: in any other the addon does nothing."""
         self._tunnelled: set[str] = set()
         """Client connections with a tunnel in them, by id."""
         _tunnel_without_proxy()
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         request = flow.request
-        _send(flow, self._upstream.via(True, request.host, request.port))
+        if self._is_for(flow):
+            _send(flow, self._upstream.via(True, request.host, request.port))
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         self._tunnelled.add(flow.client_conn.id)
 
     def http_connect_upstream(self, flow: http.HTTPFlow) -> None:
         """mitmproxy asks a proxy for a tunnel: only the one for tunnels is asked that."""
-        if self._upstream.https and self._upstream.https.authorization:
-            flow.request.headers[_AUTHORIZATION] = self._upstream.https.authorization
+        server = self._upstream.https
+        if server and server.authorization and self._is_for(flow):
+            flow.request.headers[_AUTHORIZATION] = server.authorization
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         # In a tunnel all goes where the tunnel goes.
-        if flow.client_conn.id in self._tunnelled:
+        if flow.client_conn.id in self._tunnelled or not self._is_for(flow):
             return
         request = flow.request
         tunnel = request.scheme == "https"
@@ -55,6 +61,9 @@ class Detour:
             request.authority = ""
         elif server.authorization and not tunnel:
             request.headers[_AUTHORIZATION] = server.authorization
+
+    def _is_for(self, flow: http.HTTPFlow) -> bool:
+        return flow.client_conn.proxy_mode.full_spec == self.mode
 
     def client_disconnected(self, client: Client) -> None:
         self._tunnelled.discard(client.id)

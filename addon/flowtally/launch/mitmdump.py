@@ -68,6 +68,11 @@ def log_of(flowtally: Flowtally) -> str:
     return str(flowtally.session.path.absolute()) if flowtally.session else ""
 
 
+def live_page(flowtally: Flowtally) -> str:
+    """Where the live page is; "" if there is none."""
+    return flowtally.live.url(ctx.options.mode)
+
+
 def certificate() -> Path:
     """The file with the certificate of its CA."""
     return Path(ctx.options.confdir).expanduser().absolute() / CA_CERTIFICATE
@@ -77,20 +82,21 @@ def run(
     arguments: Sequence[str],
     companion: Callable[[Flowtally], Companion],
     port: int = 0,
-    before: Sequence[object] = (),
+    before: Callable[[Options], Sequence[object]] = lambda _: (),
 ) -> None:
     """Run mitmdump until it ends. It listens on 127.0.0.1 and `port` (0: a free one), unless
-    `arguments`, those of its command line, say otherwise. `before`: addons whose work flowtally is
-    to see.
+    `arguments`, those of its command line, say otherwise. `before` sets options before
+    mitmdump reads them, and returns addons whose work flowtally is to see.
 
     Raises: SystemExit, where it cannot start; then it has said why on standard error.
     """
 
     def master(options: Options) -> DumpMaster:
+        first = before(options)
         made = DumpMaster(options)
         flowtally = Flowtally()
         # Behind the user's scripts, which mitmproxy's own script loader holds.
-        made.addons.add(*before, flowtally, companion(flowtally))
+        made.addons.add(*first, flowtally, companion(flowtally))
         return made
 
     sys.argv[0] = "mitmdump"  # its errors begin with that

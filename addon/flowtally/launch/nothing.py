@@ -20,7 +20,7 @@ MAX_SECONDS = 2.0
 
 NODE = ((22, 21), (24, 5))
 """From which versions on Node's fetch and http use a proxy of the environment: of the line 22, and
-of all later ones (Node.js, doc/api/http.md, Built-in Proxy Support)."""
+of all later ones (Node.js, Learn, Enterprise Network Configuration)."""
 
 
 def why_nothing(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:

@@ -5,7 +5,8 @@
 Standard output gets a line of JSON once the proxy answers (`Ready` in proxy.py), and one for each
 line of JSON on standard input (`ask` there). When standard input ends, mitmdump ends as after
 Ctrl+C: a starter that is killed, whatever by, closes it too. Such a one cannot remove FOLDER, its
-private one, so this process does; one that is alive says `END` first (proxy.py).
+private one, nor end what it had started beside mitmdump (leftovers.py), so this process does both;
+one that is alive says `END` first (proxy.py).
 """
 
 from __future__ import annotations
@@ -13,21 +14,25 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import IO
 from typing import Any
 
 from mitmproxy import ctx
+from mitmproxy.options import Options
 
 from ..addon import Flowtally
 from ..current_test import name_of
 from . import mitmdump
 from .attribution import Attribution
 from .detour import Detour
+from .leftovers import end_companion
+from .leftovers import remove
 from .proxy import END
+from .proxy import SERVERS
 from .proxy import UPSTREAM
 from .upstream import Upstream
 
@@ -52,6 +57,7 @@ class Starter(mitmdump.Companion):
                 "session": session.id if session else "",
                 "log": mitmdump.log_of(self.flowtally),
                 "ca": str(mitmdump.certificate()),
+                "live": mitmdump.live_page(self.flowtally),
             }
         )
         loop = asyncio.get_running_loop()
@@ -109,18 +115,24 @@ def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[by
         starter = Starter(flowtally, questions, answers)
         return starter
 
-    mitmdump.run(arguments, companion, before=_detours(folder))
+    mitmdump.run(arguments, companion, before=partial(_as_environment, folder))
     assert starter is not None
     return starter.died
 
 
-def _detours(folder: Path) -> list[Detour]:
-    """What sends connections through the user's own proxies, where there are any."""
-    try:
-        text = (folder / UPSTREAM).read_text(encoding="utf-8")
-    except FileNotFoundError:
+def _as_environment(folder: Path, options: Options) -> list[Detour]:
+    """Go to servers as the user's environment says; returns what sends connections through the
+    user's own proxies.
+
+    Behind this, mitmproxy reads config.yaml and the arguments, so what they say counts.
+    """
+    if (folder / SERVERS).exists():
+        options.update(ssl_verify_upstream_trusted_ca=str(folder / SERVERS))
+    if not (folder / UPSTREAM).exists():
         return []
-    return [Detour(Upstream.from_json(text))]
+    detour = Detour(Upstream.from_json((folder / UPSTREAM).read_text(encoding="utf-8")))
+    options.update(mode=[detour.mode])
+    return [detour]
 
 
 def main() -> None:
@@ -131,7 +143,8 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     if run(Path(folder), arguments, questions, answers):
-        shutil.rmtree(folder, ignore_errors=True)
+        end_companion(Path(folder))
+        remove(Path(folder))
 
 
 if __name__ == "__main__":

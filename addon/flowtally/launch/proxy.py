@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,10 +15,14 @@ from typing import Any
 from typing import NamedTuple
 from typing import Self
 
+from .leftovers import remove
+
 OUTPUT = "mitmdump.txt"
 """The file in the private folder with what mitmdump printed."""
 UPSTREAM = "upstream.json"
 """The file there with the proxies that the user's environment names, where it names any."""
+SERVERS = "servers.pem"
+"""The file there with the certificates that vouch for servers."""
 END = b"end\n"
 """What process.py is told before its standard input ends; without it, its starter was killed."""
 _REFUSED = "mitmdump: "
@@ -48,6 +51,8 @@ class Ready(NamedTuple):
     """The session log."""
     ca: Path
     """The certificate with which mitmproxy signs those of servers, PEM."""
+    live: str = ""
+    """The live page's URL, or "" if there is none."""
 
     @property
     def url(self) -> str:
@@ -62,9 +67,15 @@ class Proxy:
     `folder` is private to its user, and removed with the process, also where the user is killed.
     """
 
-    def __init__(self) -> None:
-        """Make its folder."""
-        self.folder = Path(tempfile.mkdtemp(prefix="flowtally-"))
+    def __init__(self, home: Path | None = None) -> None:
+        """Make its folder, in `home` or among the system's temporary ones. Raises: LaunchError."""
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="flowtally-", dir=home))
+        except OSError as error:
+            raise LaunchError(
+                f"{home or tempfile.gettempdir()}: no folder can be made there: "
+                f"{error.strerror or error}"
+            ) from error
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: Ready | None = None
         self._unanswered = 0
@@ -85,7 +96,7 @@ class Proxy:
                     stdout=subprocess.PIPE,
                     stderr=output if quiet else None,
                     # Ctrl+C is for what runs through the proxy, which outlives it.
-                    **_apart(),
+                    **apart(),
                 )
         except OSError as error:
             raise LaunchError(f"mitmdump cannot be started: {error.strerror or error}") from error
@@ -99,7 +110,8 @@ class Proxy:
                 self.process.wait()
                 raise LaunchError(f"the proxy cannot start: {why(self.last_words())}")
             host, port = said["addresses"][0] if said["addresses"] else ("", 0)
-            self._ready = Ready(host, port, said["session"], Path(said["log"]), Path(said["ca"]))
+            log, ca = Path(said["log"]), Path(said["ca"])
+            self._ready = Ready(host, port, said["session"], log, ca, said["live"])
         return self._ready
 
     @property
@@ -170,7 +182,7 @@ class Proxy:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     pipe.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
     def __enter__(self) -> Self:
         return self
@@ -206,7 +218,7 @@ def _command(folder: Path, quiet: bool) -> list[str]:
     return command
 
 
-def _apart() -> dict[str, Any]:
+def apart() -> dict[str, Any]:
     """What makes a process one that the terminal's signals do not reach."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}

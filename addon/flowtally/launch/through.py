@@ -20,14 +20,13 @@ from . import trust
 from . import upstream
 from .nothing import why_nothing as why_nothing
 from .pkcs12 import trust_store
+from .proxy import SERVERS
 from .proxy import UPSTREAM
 from .proxy import Proxy
 from .proxy import Ready
 
-SERVERS = "servers.pem"
-"""The file in the private folder with whom mitmproxy trusts."""
 BUNDLE = "bundle.pem"
-"""With whom a client trusts: the same, and the proxy."""
+"""The file in the private folder with whom a client trusts: the proxy, and whom it did before."""
 EXTRA = "extra.pem"
 """With what a client is to trust besides its own."""
 TRUST_STORE = "truststore.p12"
@@ -52,36 +51,27 @@ class Wanted(NamedTuple):
 def start(proxy: Proxy, wanted: Wanted, environment: Mapping[str, str]) -> None:
     """Start a proxy that goes to servers as a program with this environment would.
 
-    What `wanted.settings` says of certificates, or of mitmproxy's mode, comes first.
+    What the user's settings or config.yaml say of certificates and of mitmproxy's mode counts more.
 
     Raises: LaunchError.
     """
-    given = {setting.partition("=")[0].strip() for setting in wanted.settings}
+    vouching = trust.trusted(wanted.trusted)
+    # In a file: the arguments of a process are for everybody to read, and passwords are not.
+    if found := upstream.read(environment):
+        trust.write(proxy.folder / UPSTREAM, found.to_json().encode())
+    names = {setting.partition("=")[0].strip() for setting in wanted.settings}
+    if "ssl_verify_upstream_trusted_confdir" not in names:  # else mitmproxy would add it to ours
+        roots = trust.roots(environment)
+        everybody = trust.unique([*vouching, *roots.users, *roots.system])
+        trust.write(proxy.folder / SERVERS, trust.pem(everybody))
     arguments: list[str] = []
     if wanted.log:
         arguments += ["--set", f"flowtally_log={wanted.log}"]
-    trusted = trust.trusted(wanted.trusted)
     if wanted.insecure_upstream:
         arguments += ["--set", "ssl_insecure=true"]
-    if not given & _ABOUT_TRUST:
-        roots = trust.roots(environment)
-        vouching = trust.unique([*trusted, *roots.users, *roots.system])
-        file = trust.write(proxy.folder / SERVERS, trust.pem(vouching))
-        arguments += ["--set", f"ssl_verify_upstream_trusted_ca={file}"]
-    if "mode" not in given and (found := upstream.read(environment)):
-        # In a file: the arguments of a process are for everybody to read, and passwords are not.
-        trust.write(proxy.folder / UPSTREAM, found.to_json().encode())
-        either = found.https or found.http
-        assert either is not None
-        arguments += ["--mode", f"upstream:{either.url}"]
     for setting in wanted.settings:
         arguments += ["--set", setting]
     proxy.start(arguments)
-
-
-_ABOUT_TRUST = frozenset(
-    ("ssl_verify_upstream_trusted_ca", "ssl_verify_upstream_trusted_confdir", "ssl_insecure")
-)
 
 
 def through(proxy: Proxy, environment: Mapping[str, str]) -> dict[str, str]:

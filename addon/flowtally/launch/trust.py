@@ -10,6 +10,7 @@ import base64
 import binascii
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -29,6 +30,10 @@ _PEM = re.compile(
 )
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 """The names under which OpenSSL looks for certificates in a folder (`openssl rehash`)."""
+_JAVA_STORE = re.compile(r"-Djavax\.net\.ssl\.trustStore(|Password)=(\S+)")
+_JAVA_PASSWORD = "FLOWTALLY_STOREPASS"
+MAX_SECONDS = 10.0
+"""How long Java's keytool may take."""
 MAX_SIZE = 16 * 1024 * 1024
 """Bytes of a file that are read; the largest bundles have 0.3 MB."""
 
@@ -129,6 +134,32 @@ def _users(environment: Mapping[str, str]) -> Iterator[bytes]:
             named[Path(value)] = None
     for path in named:
         yield from _in_folder(path) if path.is_dir() else _decoded(_read(path))
+    yield from _javas(environment)
+
+
+def _javas(environment: Mapping[str, str]) -> list[bytes]:
+    """The certificates of a trust store that JAVA_TOOL_OPTIONS names, as Java's keytool reads it:
+    there are several formats."""
+    options = dict(_JAVA_STORE.findall(environment.get("JAVA_TOOL_OPTIONS", "").replace('"', "")))
+    home = environment.get("JAVA_HOME")
+    places = os.pathsep.join([*([f"{home}/bin"] if home else []), environment.get("PATH", "")])
+    keytool = shutil.which("keytool", path=places)
+    if "" not in options or keytool is None:
+        return []
+    command = [keytool, "-list", "-rfc", "-keystore", options[""]]
+    # Not as an argument, which everybody can read.
+    secret = {_JAVA_PASSWORD: options.get("Password", "changeit")}
+    try:
+        done = subprocess.run(
+            [*command, "-storepass:env", _JAVA_PASSWORD],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=MAX_SECONDS,
+            env={**environment, **secret},
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return []
+    return _decoded(done.stdout)
 
 
 def _in_folder(folder: Path) -> list[bytes]:

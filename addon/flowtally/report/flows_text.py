@@ -19,10 +19,12 @@ from .paint import plain
 
 Record = Mapping[str, Any]
 
-RESULT = 32
+RESULT = 38
 """Columns of what became of a flow."""
 TOOK = 8
 """Columns of how long it took."""
+WIDE = 4096
+"""What is no terminal gets lines up to that long, in characters."""
 NARROWEST = 80
 """A terminal that is narrower gets lines that are too long."""
 MAX_URL = 16_384

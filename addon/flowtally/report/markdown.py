@@ -39,9 +39,7 @@ MAX_WAITS = 5
 MAX_CODE = 200
 """Characters of a text that the network chose."""
 EXAMPLES = 3
-"""How many examples of a problem a report shows; a digest shows one."""
-MAX_DIGEST = 60
-"""Lines of a digest."""
+"""How many examples of a problem are shown."""
 
 
 def is_ours(head: bytes) -> bool:
@@ -52,7 +50,7 @@ def is_ours(head: bytes) -> bool:
 def report(tally: Tally, sessions: Sequence[str] = ()) -> list[str]:
     """The whole report. `sessions`: a sentence on each of them."""
     shown = view(tally, terminal=True)
-    lines = [MARK, *_headline(shown), "", *_heading("Problems", shown)]
+    lines = [MARK, *heading(shown), "", *_problems_heading(shown)]
     for problem in shown.problems[:MAX_PROBLEMS]:
         lines += _problem(problem, EXAMPLES)
     lines += _more(len(shown.problems) - MAX_PROBLEMS, "kind")
@@ -66,22 +64,6 @@ def report(tally: Tally, sessions: Sequence[str] = ()) -> list[str]:
     if shown.totals.dropped:
         lines += ["", f"Records that could not be written to the log: {shown.totals.dropped}"]
     return [*lines, *(line for sentence in sessions for line in ("", code(sentence)))]
-
-
-def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
-    """What went wrong, in at most MAX_DIGEST lines. `broken`: the budgets that do not hold."""
-    shown = view(tally, tables=(), terminal=True)
-    lines = _headline(shown)
-    if broken:
-        lines += ["", "## Broken budgets", "", *map(_budget, broken[: MAX_DIGEST // 4])]
-        lines += _more(len(broken) - MAX_DIGEST // 4, "budget")
-    lines += ["", *_heading("Problems", shown)]
-    for number, problem in enumerate(shown.problems):
-        block = _problem(problem, 1)
-        if len(lines) + len(block) >= MAX_DIGEST:
-            return [*lines, *_more(len(shown.problems) - number, "kind")]
-        lines += block
-    return lines
 
 
 # --- text ---
@@ -105,22 +87,23 @@ def in_table(text: str) -> str:
 
 
 def plain(sentence: str) -> str:
-    """A sentence of flowtally's own."""
-    return re.sub(r"([\\`*_\[\]<>~|#&])", r"\\\1", sentence)
+    """A sentence of flowtally's own. An underscore within a word is only itself (§6.2)."""
+    return re.sub(r"[\\`*\[\]<>~|#&]|(?<!\w)_|_(?!\w)", r"\\\g<0>", sentence)
 
 
 # --- parts ---
 
 
-def _headline(shown: View) -> list[str]:
+def heading(shown: View) -> list[str]:
+    """What a report begins with."""
     lines = [f"# flowtally: {', '.join(headline(shown.totals))}"]
     if not shown.totals.attempts and not shown.totals.background:
         lines += ["", "Nothing came through: is the client pointed at the proxy?"]
     return lines
 
 
-def _heading(name: str, shown: View) -> list[str]:
-    return [f"## {name}", ""] if shown.problems else ["No problems"]
+def _problems_heading(shown: View) -> list[str]:
+    return ["## Problems", ""] if shown.problems else ["No problems"]
 
 
 def _problem(problem: Problem, examples: int) -> list[str]:
@@ -145,7 +128,8 @@ def _where(problem: Problem, _said: str = "") -> str:
     return ", ".join(hosts)
 
 
-def _budget(result: Result) -> str:
+def budget(result: Result) -> str:
+    """A budget and what it was held against."""
     limit = cell(result.budget.limit, "count").removesuffix(".0")
     name = f"{result.budget.name}: {BOUNDS[result.budget.bound]} {limit}"
     return f"- {code(name)}, {plain(actual(result))}"

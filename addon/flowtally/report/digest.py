@@ -1,0 +1,122 @@
+"""The digest: the incidents of a session in Markdown, short whatever the session.
+
+For a person in a hurry, for what a CI shows of a run, and for a program that reads: at most
+MAX_LINES lines, and about MAX_TOKENS of what a language model is given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from collections.abc import Sequence
+
+from ..budgets import Result
+from ..examples import describe
+from ..incidents import Counted
+from ..incidents import Incident
+from ..incidents import incidents
+from ..tally import Tally
+from .layout import cell
+from .layout import in_brackets
+from .layout import percent
+from .layout import s
+from .layout import time_of_day
+from .markdown import budget
+from .markdown import code
+from .markdown import heading
+from .markdown import plain
+from .view import apart
+from .view import view
+
+MAX_LINES = 60
+MAX_TOKENS = 800
+MAX_BUDGETS = 10
+"""How many broken budgets are named."""
+MAX_OTHERS = 400
+"""Characters of what is no problem."""
+_MORE = ["- and 100 more incidents"]
+
+
+def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
+    """What went wrong. `broken`: the budgets that do not hold."""
+    shown = view(tally, tables=(), terminal=True)
+    lines = heading(shown)
+    if broken:
+        lines += ["", "## Broken budgets", "", *map(budget, broken[:MAX_BUDGETS])]
+        lines += _more(len(broken) - MAX_BUDGETS, "budget")
+    found = incidents(tally)
+    tail = _tail(found, [plain(sentence) for sentence in apart(shown, lambda *_: "")])
+    lines += ["", "## Look at this first", ""] if found else ["", "No problems"]
+    said: set[str] = set()
+    brief = False
+    for number, incident in enumerate(found, 1):
+        block = _incident(number, incident, said)
+        brief = brief or not _fits([*lines, *block, *tail])
+        block = block[:1] if brief else block
+        if not _fits([*lines, *block, *tail]):
+            lines += _more(len(found) - number + 1, "incident")
+            break
+        lines += block
+        said |= {incident.advice, incident.client_words}
+    return [*lines, *tail]
+
+
+def _tail(found: Sequence[Incident], others: Sequence[str]) -> list[str]:
+    lines = ["", f"Not among the problems: {'; '.join(others)}"[:MAX_OTHERS]] if others else []
+    if first := next((incident.id for incident in found if incident.id), ""):
+        lines += ["", f"The requests of an incident: `flowtally flows --incident {first}`"]
+    return lines
+
+
+def tokens(lines: Sequence[str]) -> int:
+    """About how many tokens a language model takes lines for: four letters of a word, or a sign."""
+    words = re.findall(r"\w{1,4}|[^\w\s]", "\n".join(lines))
+    return len(words) + len(lines)
+
+
+def _fits(lines: Sequence[str]) -> bool:
+    """With a line on what is left out."""
+    return len(lines) < MAX_LINES and tokens([*lines, *_MORE]) <= MAX_TOKENS
+
+
+def _incident(number: int, incident: Incident, said: Collection[str]) -> list[str]:
+    """The first line says what, where, how often and when; those below it what to do. `said`: what
+    need not be said again."""
+    count = cell(incident.count, "count", incident.at_least)
+    where = f" at {code(incident.host)}" if incident.host else ""
+    share = f" of {incident.of} ({percent(incident.share)})" if incident.of else ""
+    lines = [
+        f"{number}. {code(_title(incident))}{where}: {count}{share}, {_when(incident)}"
+        + (f" [{incident.id}]" if incident.id else "")
+    ]
+    if incident.endpoints:
+        lines.append(f"   - {_endpoints(incident.endpoints, incident.more_endpoints)}")
+    for sentence in (incident.advice, incident.client_words):
+        if sentence and sentence not in said:
+            lines.append(f"   - {plain(sentence)}")
+    for example in incident.examples[:1]:
+        if what := describe(example):
+            lines.append(f"   - {time_of_day(example.get('time'))} {code(what)}")
+    return lines
+
+
+def _title(incident: Incident) -> str:
+    name = f"{incident.cause} {incident.description}".rstrip() + in_brackets(incident.reason)
+    side = f", {incident.side}" if incident.side else ""
+    return f"{name} {incident.code or ''}".rstrip() + side
+
+
+def _when(incident: Incident) -> str:
+    first, last = time_of_day(incident.first), time_of_day(incident.last)
+    when = first if first == last else f"{first} to {last}"
+    return f"{when}, new" if incident.new else when
+
+
+def _endpoints(endpoints: Sequence[Counted], more: bool) -> str:
+    first, *others = endpoints
+    and_more = f" and {len(others)}{' or more' if more else ''} more" if others or more else ""
+    return f"{code(first.name)} ({first.times}){and_more}"
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"- and {count} more {what}{s(count)}"] if count > 0 else []

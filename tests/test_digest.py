@@ -1,0 +1,103 @@
+"""The digest: what went wrong, short whatever the session."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from flowtally.budgets import evaluate
+from flowtally.budgets import parse
+from flowtally.report.digest import MAX_LINES
+from flowtally.report.digest import MAX_TOKENS
+from flowtally.report.digest import digest
+from flowtally.report.digest import tokens
+from flowtally.tally import Tally
+from flowtally.tally import incident_of
+from hypothesis import given
+from hypothesis import strategies as st
+from lab.cli import HOSTILE
+from lab.cli import answered
+from lab.cli import event
+from lab.cli import failed
+from lab.cli import run
+from lab.cli import tally
+from lab.sessions import everything
+
+Record = dict[str, Any]
+
+BROKEN = failed(
+    "connection_refused", 10, host="api", port=8443, url="http://api:8443/items/7", side="server"
+)
+
+
+def of(*records: Record) -> list[str]:
+    return digest(tally(*records))
+
+
+def test_all_of_an_incident_is_there() -> None:
+    other = {**BROKEN, "url": "http://api:8443/", "time": "2026-01-02T03:04:30.000Z"}
+    text = "\n".join(of(BROKEN, other, answered(host="api", port=8443)))
+    assert f"[{incident_of(BROKEN)}]" in text
+    assert "`connection_refused -2, server` at `api:8443`: 2 of 3 (66.7 %)" in text
+    assert re.search(r"\d\d:\d\d:15 to \d\d:\d\d:30", text)
+    assert "`GET http://api:8443/` (1) and 1 more" in text
+    assert "Nothing listens on that port" in text
+    assert "Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED" in text
+    assert re.search(r"- \d\d:\d\d:30 `GET http://api:8443/", text)
+    assert f"`flowtally flows --incident {incident_of(BROKEN)}`" in text
+
+
+def test_what_was_said_is_not_said_again() -> None:
+    text = "\n".join(of(BROKEN, {**BROKEN, "host": "other"}))
+    assert text.count("Nothing listens on that port") == 1
+    assert text.count("\n1. `connection_refused") == text.count("\n2. `connection_refused") == 1
+
+
+@pytest.mark.parametrize("records", [[], [answered()], [answered(404) | {"background": "x"}]])
+def test_no_problems_are_said(records: list[Record]) -> None:
+    lines = of(*records)
+    assert "No problems" in lines
+    assert not any("--incident" in line for line in lines)
+
+
+HOSTS = st.sampled_from(["h", "api.example", "x" * 200, HOSTILE, "`", "|", "<script>"])
+FAILURES = st.builds(
+    lambda cause, host, path: failed(cause, host=host, url=f"http://{host}/{path}", detail=path),
+    st.sampled_from(["connection_refused", "dns_error", "grpc_error", "tls_alert_received"]),
+    st.one_of(HOSTS, st.text(max_size=30)),
+    st.text(max_size=400),
+)
+
+
+@given(st.lists(FAILURES, max_size=60))
+def test_it_is_short_whatever_the_session(records: list[Record]) -> None:
+    lines = of(*records, *(event(host=f"h{n}") for n in range(len(records))))
+    assert len(lines) <= MAX_LINES
+    assert tokens(lines) <= MAX_TOKENS
+    assert all(line.isprintable() for line in lines)
+
+
+def test_it_is_short_for_everything_and_many_budgets() -> None:
+    everything_of = tally(*everything())
+    budgets = parse([f"{code}=0" for code in (*range(400, 430), *range(-6, 0))], [], None)
+    lines = digest(everything_of, [r for r in evaluate(budgets, everything_of) if not r.holds])
+    assert "## Broken budgets" in lines
+    assert len(lines) <= MAX_LINES
+    assert tokens(lines) <= MAX_TOKENS
+    assert any(re.fullmatch(r"- and \d+ more incidents", line) for line in lines)
+
+
+def test_an_empty_tally_says_that_nothing_came_through() -> None:
+    assert "Nothing came through: is the client pointed at the proxy?" in digest(Tally())
+
+
+def test_the_command_prints_it(tmp_path: Any) -> None:
+    from lab.cli import lines
+
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines(BROKEN))
+    done = run("why", log)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == of(BROKEN)
+    assert "did not end cleanly" in done.stderr

@@ -1,0 +1,286 @@
+"""`flowtally flows`: single flows and events of a log; and the filters on the other commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flowtally.listing import BLOCK
+from flowtally.listing import Growing
+from flowtally.tally import incident_of
+from lab.cli import HOSTILE
+from lab.cli import answered
+from lab.cli import event
+from lab.cli import failed
+from lab.cli import final
+from lab.cli import lines
+from lab.cli import numbered
+from lab.cli import run
+from lab.cli import start
+
+Record = dict[str, Any]
+
+RECORDS = numbered(
+    start(),
+    answered(200, 1, url="http://shop.example/ok", host="shop.example"),
+    answered(401, 2, url="http://shop.example/login", host="shop.example", flow="asked"),
+    answered(200, 3, url="http://shop.example/login", answers="asked", challenge=401),
+    answered(404, 4, url="http://shop.example/items/7?page=", host="shop.example", method="POST"),
+    failed("connection_refused", 5, url="http://api.example:8443/", host="api.example", port=8443),
+    event(second=6, host="pinned.example"),
+)
+ENDED = [*RECORDS, final(*RECORDS)]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "session.jsonl"
+    path.write_bytes(lines(*ENDED))
+    return path
+
+
+def test_a_line_for_each_flow_and_event(log: Path) -> None:
+    done = run("flows", log)
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = done.stdout.splitlines()
+    assert len(listed) == 6
+    for line, words in zip(
+        listed,
+        [
+            *("200 OK", "401 Unauthorized", "200 OK", "404 Not found"),
+            *("connection_refused -2", "client_tls_rejected"),
+        ],
+        strict=True,
+    ):
+        assert words in line, line
+    assert listed[3].endswith("POST http://shop.example/items/7?page=")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--problems"], [404, "connection_refused", "client_tls_rejected"]),
+        (["--status", "4xx"], [401, 404]),
+        (["~c 404 | ~c 401"], [401, 404]),
+        (["--host", "shop.example", "~m POST"], [404]),
+        (["--path", "/items/*"], [404]),
+        (["--incident", incident_of(RECORDS[5])], ["connection_refused"]),
+        (["--cause", "client_tls_rejected"], ["client_tls_rejected"]),
+        (["!~http", "--since", "2026-01-02T03:04:10Z"], ["client_tls_rejected"]),
+    ],
+    ids=str,
+)
+def test_records_as_the_log_has_them(log: Path, arguments: list[str], expected: list[Any]) -> None:
+    done = run("flows", log, "--json", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record.get("cause") or record["status"] for record in found] == expected
+    assert all(record in RECORDS for record in found)
+
+
+def test_a_command_repeats_the_request(log: Path) -> None:
+    done = run("flows", log, "--curl", "--status", "404")
+    comment, command = done.stdout.splitlines()
+    assert comment.endswith(
+        "404 Not found; not in the log: headers, the body (100 B), values in the URL"
+    )
+    assert shlex.split(command)[-4:] == [
+        *("--request", "POST", "--url", "http://shop.example/items/7?page=")
+    ]
+
+
+def test_standard_input_and_several_logs(log: Path) -> None:
+    text = lines(*({**record, "session": "other"} for record in RECORDS))
+    assert len(run("flows", log, "-", stdin=text).stdout.splitlines()) == 12
+    assert len(run("flows", "-", stdin=log.read_bytes()).stdout.splitlines()) == 6
+
+
+def test_hostile_names_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "hostile.jsonl"
+    records = [
+        failed(host=HOSTILE, url=f"http://h/{HOSTILE}", detail=HOSTILE, method=HOSTILE),
+        answered(200, url=f"http://h/'$(id)`id`;{HOSTILE}", method="GET"),
+        event(host=HOSTILE),
+    ]
+    path.write_bytes(lines(*numbered(*records)))
+    for arguments in ([], ["--curl"]):
+        done = run("flows", path, *arguments)
+        assert done.returncode == 0
+        assert all(line.isprintable() for line in done.stdout.splitlines())
+    digest = run("why", path).stdout
+    assert all(line.isprintable() for line in digest.splitlines())
+    assert "<x>" not in digest.replace("`", "\n`").split("`")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cause", "nothing"], "--cause 'nothing': there is no such cause"),
+        (["~b x"], "'~b' is not possible here: the log keeps no bodies"),
+        (["--json", "--curl"], "--json and --curl: one of them at a time"),
+        (["--since", "x"], "--since 'x': allowed are a time such as"),
+        (["no-such-file", "more"], "no-such-file: No such file or directory"),
+        (["--follow", "-"], "--follow needs one log that is a file"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_said(log: Path, arguments: list[str], message: str) -> None:
+    done = run("flows", log, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- filters elsewhere ---
+
+
+def test_a_report_is_narrowed(log: Path) -> None:
+    done = run("report", log, "--status", "4xx", "--json")
+    totals = json.loads(done.stdout)["statistics"]["totals"]
+    assert (totals["flows"], totals["problems"], totals["challenges"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--host", "shop.example"], 0), (["--problems"], 1), ([], 1)]
+)
+def test_budgets_are_for_what_is_wanted(log: Path, arguments: list[str], status: int) -> None:
+    assert run("check", log, "--max", "failures=0", *arguments).returncode == status
+
+
+def test_a_comparison_is_narrowed(log: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(lines(*RECORDS[:4]))
+    done = run("compare", log, other, "~d shop", "--json")
+    assert json.loads(done.stdout)["before"]["flows"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["flows"], 0),
+        (["report"], 0),
+        (["why"], 0),
+        (["check", "--max", "flows=0"], 2),
+        (["check", "--min", "flows=1"], 2),
+    ],
+    ids=str,
+)
+def test_a_filter_that_matches_nothing_says_so(
+    log: Path, arguments: list[str], status: int
+) -> None:
+    done = run(*arguments, log, "--status", "299")
+    assert done.returncode == status
+    assert done.stderr == "no flow and no event matches\n"
+
+
+# --- as a session writes it ---
+
+
+@contextmanager
+def following(log: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "flowtally", "flows", str(log), "--follow", *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def read(process: subprocess.Popen[str], count: int = 1) -> list[str]:
+    assert process.stdout is not None
+    return list(islice(process.stdout, count))
+
+
+def test_it_follows_a_session_to_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "session.jsonl"
+    all_lines = lines(*ENDED).splitlines(keepends=True)
+    torn = all_lines[4][:30]
+    log.write_bytes(b"".join(all_lines[:4]) + torn)
+    with following(log, "--json") as process:
+        assert [json.loads(line)["seq"] for line in read(process, 3)] == [2, 3, 4]
+        with log.open("ab") as file:
+            file.write(all_lines[4][30:] + all_lines[5])
+        assert [json.loads(line)["seq"] for line in read(process, 2)] == [5, 6]
+        with log.open("ab") as file:
+            file.write(b"".join(all_lines[6:]))
+        assert [json.loads(line)["seq"] for line in read(process)] == [7]
+        assert process.wait(timeout=20) == 0
+
+
+def test_a_session_that_has_ended_is_not_waited_for(log: Path) -> None:
+    assert len(run("flows", log, "--follow").stdout.splitlines()) == 6
+
+
+def test_ctrl_c_ends_it_without_a_word(tmp_path: Path) -> None:
+    log = tmp_path / "session.jsonl"
+    log.write_bytes(lines(*RECORDS[:2]))
+    with following(log) as process:
+        read(process)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+        assert (process.returncode, stderr) == (0, "")
+
+
+class Steps:
+    """Does the next thing whenever a log is waited for; ends when there is nothing more to do."""
+
+    def __init__(self, *steps: Any) -> None:
+        self._steps = list(steps)
+
+    def __call__(self, _seconds: float) -> None:
+        if not self._steps:
+            raise TimeoutError
+        self._steps.pop(0)()
+
+
+def followed(path: Path, position: int, *steps: Any) -> list[bytes]:
+    found = []
+    with suppress(TimeoutError):
+        for line in Growing(path, position, Steps(*steps)):
+            found.append(line)
+    return found
+
+
+def test_a_log_that_grows_or_is_rotated_or_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\ntw")
+    writer = path.open("ab", buffering=0)
+
+    def rotate() -> None:
+        os.rename(path, tmp_path / "log.1")  # noqa: PTH104  # what logrotate does
+        writer.write(b"late\n")
+
+    assert followed(
+        path,
+        6,
+        lambda: writer.write(b"o\nthree\n"),
+        rotate,
+        lambda: None,  # it is gone
+        lambda: path.write_bytes(b"new\n"),
+        lambda: path.write_bytes(b""),
+        lambda: path.write_bytes(b"x\n"),
+    ) == [b"two", b"three", b"late", b"new", b"x"]
+    writer.close()
+
+
+def test_a_line_is_read_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    long = b"x" * (BLOCK - 10)
+    path.write_bytes(b"first\n" + long + b"\nlast\n")
+    for position in (6, 7, 6 + len(long)):
+        assert followed(path, position) == [long, b"last"]
+    assert followed(path, 0) == [b"first", long, b"last"]
