@@ -19,6 +19,7 @@ from flowtally import budgets
 from flowtally import settings
 from flowtally.addon import Flowtally
 from flowtally.cli import main
+from flowtally.pytest_plugin import OPTIONS
 from flowtally.report.tables import TIMES
 from flowtally.vocabulary import CAUSES
 from flowtally.vocabulary import ERRORS
@@ -231,7 +232,7 @@ def test_console_commands_exist() -> None:
 
 
 def test_every_option_of_flowtally_exists() -> None:
-    known = {option.name for option in settings.OPTIONS}
+    known = {option.name for option in settings.OPTIONS} | {name for name, *_ in OPTIONS}
     for document in DOCUMENTS:
         named = set(re.findall(r"\bflowtally_\w+", text_of(document)))
         assert named <= known, f"{document}: there is no {', '.join(named - known)}"

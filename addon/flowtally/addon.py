@@ -98,6 +98,11 @@ class Flowtally(ConnectionHooks):
         self._undo: list[internals.Undo] = []
         self._apply(rules)
 
+    @property
+    def open_flows(self) -> OpenFlows:
+        """For an addon of a test run."""
+        return self._open
+
     # --- options, life cycle ---
 
     def load(self, loader: Loader) -> None:

@@ -26,8 +26,8 @@ class OpenFlows(dict[str, mflow.Flow]):
 
     def in_flight(self, now: float) -> InFlight:
         """How many flows are open at `now` (Unix time); those of a file are not, nobody waits."""
-        began = [_began(flow) for flow in self.values() if flow.live]
-        return InFlight(len(began), max(0.0, now - min(began, default=now)))
+        starts = [began(flow) for flow in self.values() if flow.live]
+        return InFlight(len(starts), max(0.0, now - min(starts, default=now)))
 
     def answered_by(self, client: Any, server: connection.Connection) -> http.HTTPFlow | None:
         """The flow of a client whose answer has begun on a connection to a server.
@@ -78,12 +78,11 @@ class OpenFlows(dict[str, mflow.Flow]):
         return found
 
 
-def _began(flow: mflow.Flow) -> float:
-    return (
-        flow.request.timestamp_start
-        if isinstance(flow, http.HTTPFlow)
-        else (flow.timestamp_created)
-    )
+def began(flow: mflow.Flow) -> float:
+    """When a flow began, Unix time: of HTTP, with the first byte of its request."""
+    if isinstance(flow, http.HTTPFlow):
+        return flow.request.timestamp_start
+    return flow.timestamp_created
 
 
 def _end(flow: mflow.Flow) -> float | None:

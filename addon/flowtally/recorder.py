@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mitmproxy import flow as mflow
 from mitmproxy import flowfilter
 from mitmproxy import http
@@ -11,6 +13,7 @@ from .connections import Connections
 from .defects import Defects
 from .failures import Failure
 from .mark import mark
+from .open_flows import began
 from .record import bare_record
 from .record import event_record
 from .record import flow_record
@@ -31,6 +34,8 @@ class Recorder:
         """`flowtally_urls`."""
         self.pretty = False
         """mitmproxy's `showhost`: hosts are named after the Host header."""
+        self.test_of: Callable[[float], str] | None = None
+        """A time, Unix time → the test that ran then, "" for none. None: this is no test run."""
         self._connections = connections
         self._problems = problem_log.ProblemLog()
         self._defects = defects
@@ -45,6 +50,8 @@ class Recorder:
             return
         try:
             entry = flow_record(flow, kind, tag, session.id, self.urls, self.pretty, opened)
+            if self.test_of is not None and (test := self.test_of(began(flow))):
+                entry["test"] = test
         except Exception as problem:  # a broken flow from a file is counted all the same
             self._defects.tell("flow_record", problem)
             entry = bare_record(flow, kind, tag, session.id)
@@ -60,6 +67,8 @@ class Recorder:
             return
         tag, client = failure.tag, failure.client
         entry = event_record(tag, session.id, failure.time, client, failure.host, failure.port)
+        if self.test_of is not None and (test := self.test_of(failure.time)):
+            entry["test"] = test
         session.add(entry)
         if problem_log.is_read():
             self._problems.tell(tag, entry, client)

@@ -26,6 +26,7 @@ _TEXTS: Sequence[str] = (
     "detail",
     "description",
     "media_type",
+    "test",
 )
 _NUMBERS: Sequence[str] = ("port", "client_port", "close_code")
 _COUNTS: Sequence[str] = ("request_bytes", "response_bytes")

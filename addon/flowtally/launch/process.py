@@ -25,7 +25,9 @@ from mitmproxy import ctx
 from mitmproxy.options import Options
 
 from ..addon import Flowtally
+from ..current_test import name_of
 from . import mitmdump
+from .attribution import Attribution
 from .detour import Detour
 from .leftovers import end_companion
 from .leftovers import remove
@@ -44,6 +46,8 @@ class Starter(mitmdump.Companion):
         """The starter was killed."""
         self._questions = questions
         self._answers = answers
+        self._attribution: Attribution | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         session = self.flowtally.session
@@ -63,14 +67,33 @@ class Starter(mitmdump.Companion):
         """In a thread: nothing else can wait for a pipe on every system."""
         line = b""
         for line in self._questions:
-            if line != END:
-                loop.call_soon_threadsafe(self._answer, line)
+            # Not the end of the pipe: a process that the starter forked may hold it open.
+            if line == END:
+                break
+            loop.call_soon_threadsafe(self._answer, line)
         self.died = line != END
         ctx.master.shutdown()
 
     def _answer(self, line: bytes) -> None:
+        """Answer a test run (testing/run.py): `test` says which test runs from `time` on, "" for
+        none; `settle` wants to know when the flows of a test have ended."""
         question = json.loads(line)
-        self._tell({"answered": question})
+        if "settle" in question:
+            self._task = asyncio.get_running_loop().create_task(self._settle(question["settle"]))
+            return
+        self._of_tests().tests.change(name_of(question["test"]), question["time"])
+        self._tell({})
+
+    async def _settle(self, node: str) -> None:
+        self._tell({"open": await self._of_tests().settle(name_of(node))})
+
+    def _of_tests(self) -> Attribution:
+        """Made when a test run asks for the first time: nobody else's flows are looked at."""
+        if self._attribution is None:
+            self._attribution = Attribution(self.flowtally.open_flows)
+            self.flowtally.recorder.test_of = self._attribution.tests.at
+            ctx.master.addons.add(self._attribution)
+        return self._attribution
 
     def _tell(self, said: dict[str, Any]) -> None:
         try:

@@ -78,6 +78,8 @@ class Proxy:
             ) from error
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: Ready | None = None
+        self._unanswered = 0
+        """How many questions have no answer yet."""
 
     def start(self, arguments: Sequence[str], quiet: bool = True) -> None:
         """Start it. `arguments`: mitmdump's. `quiet`: what it prints goes to the file `OUTPUT` in
@@ -126,14 +128,20 @@ class Proxy:
         has ended."""
         pipe = self.process.stdin
         assert pipe is not None
+        self._unanswered += 1
         try:
             pipe.write(json.dumps(question).encode() + b"\n")
             pipe.flush()
         except OSError:
             pass  # then there is no answer either
-        answer = self._read()
-        if answer is None:
-            raise LaunchError("mitmdump has ended")
+        answer: dict[str, Any] = {}
+        # More than one, where an earlier call was interrupted while it waited.
+        while self._unanswered:
+            said = self._read()
+            if said is None:
+                raise LaunchError("mitmdump has ended")
+            self._unanswered -= 1
+            answer = said
         return answer
 
     def _read(self) -> dict[str, Any] | None:

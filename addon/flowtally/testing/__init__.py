@@ -1,0 +1,1 @@
+"""What the pytest plugin does once an option, a marker or a fixture asks for it."""
