@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flowtally.listing import BLOCK
-from flowtally.listing import Growing
 from flowtally.tally import incident_of
 from lab.cli import HOSTILE
 from lab.cli import answered
@@ -233,54 +229,3 @@ def test_ctrl_c_ends_it_without_a_word(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=20)
         assert (process.returncode, stderr) == (0, "")
-
-
-class Steps:
-    """Does the next thing whenever a log is waited for; ends when there is nothing more to do."""
-
-    def __init__(self, *steps: Any) -> None:
-        self._steps = list(steps)
-
-    def __call__(self, _seconds: float) -> None:
-        if not self._steps:
-            raise TimeoutError
-        self._steps.pop(0)()
-
-
-def followed(path: Path, position: int, *steps: Any) -> list[bytes]:
-    found = []
-    with suppress(TimeoutError):
-        for line in Growing(path, position, Steps(*steps)):
-            found.append(line)
-    return found
-
-
-def test_a_log_that_grows_or_is_rotated_or_begun_anew(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    path.write_bytes(b"one\ntw")
-    writer = path.open("ab", buffering=0)
-
-    def rotate() -> None:
-        os.rename(path, tmp_path / "log.1")  # noqa: PTH104  # what logrotate does
-        writer.write(b"late\n")
-
-    assert followed(
-        path,
-        6,
-        lambda: writer.write(b"o\nthree\n"),
-        rotate,
-        lambda: None,  # it is gone
-        lambda: path.write_bytes(b"new\n"),
-        lambda: path.write_bytes(b""),
-        lambda: path.write_bytes(b"x\n"),
-    ) == [b"two", b"three", b"late", b"new", b"x"]
-    writer.close()
-
-
-def test_a_line_is_read_from_its_beginning(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    long = b"x" * (BLOCK - 10)
-    path.write_bytes(b"first\n" + long + b"\nlast\n")
-    for position in (6, 7, 6 + len(long)):
-        assert followed(path, position) == [long, b"last"]
-    assert followed(path, 0) == [b"first", long, b"last"]

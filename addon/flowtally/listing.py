@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .encoding import encode
+from .growing import Growing
 from .inputs import NOTHING_MATCHES
 from .inputs import Inputs
 from .logs import Record
@@ -26,7 +26,6 @@ from .terminal import tell
 
 POLL = 0.2
 """Seconds between two looks at a log that grows."""
-BLOCK = 64 * 1024
 
 
 class Lines(Enum):
@@ -57,7 +56,7 @@ def show_logs(
     if follow and not ended:
         path = logs[0][1]
         assert isinstance(path, Path)
-        for line in Growing(path, size):
+        for line in _growing(Growing(path, size)):
             if (new := parsed(line)) is None:
                 continue
             if new["type"] in ("flow", "event") and inputs.matches(new):
@@ -68,6 +67,15 @@ def show_logs(
         tell(NOTHING_MATCHES)
 
 
+def _growing(log: Growing) -> Iterator[bytes]:
+    try:
+        while True:
+            yield from log.lines()
+            time.sleep(POLL)
+    finally:
+        log.close()
+
+
 def _writer(lines: Lines) -> Callable[[Record], None]:
     if lines is Lines.JSON:
         return lambda record: show(encode(record).decode(), end="")
@@ -76,57 +84,3 @@ def _writer(lines: Lines) -> Callable[[Record], None]:
     width = terminal_width() if sys.stdout.isatty() else flows_text.WIDE
     paint = paint_for(sys.stdout)
     return lambda record: show(flows_text.line(record, width, paint))
-
-
-class Growing:
-    """The lines that a file gets, also where it is rotated or begun anew. Iterating does not end.
-
-    A file that is moved away is read to its end, then the one that is in its place.
-    """
-
-    def __init__(
-        self, path: Path, position: int, sleep: Callable[[float], None] = time.sleep
-    ) -> None:
-        """`position`: what was read, in bytes; the line that it is within comes whole."""
-        self._path = path
-        self._position = position
-        self._sleep = sleep
-
-    def __iter__(self) -> Iterator[bytes]:
-        file: BinaryIO = self._path.open("rb")
-        try:
-            file.seek(_line_start(file, self._position))
-            begun = b""
-            while True:
-                block = file.read(BLOCK)
-                *whole, begun = (begun + block).split(b"\n")
-                yield from whole
-                if block:
-                    continue
-                successor = self._successor(file)
-                if successor is not None:
-                    file.close()
-                    file, begun = successor, b""
-                    continue
-                self._sleep(POLL)
-        finally:
-            file.close()
-
-    def _successor(self, file: BinaryIO) -> BinaryIO | None:
-        """The file to go on with, where it is another one by now or was begun anew."""
-        try:
-            now = self._path.stat()
-            then = os.fstat(file.fileno())
-            if os.path.samestat(now, then) and then.st_size >= file.tell():
-                return None
-            return self._path.open("rb")
-        except FileNotFoundError:
-            return None  # it may come again
-
-
-def _line_start(file: BinaryIO, position: int) -> int:
-    """Where the line begins that a position is within; a line is no longer than BLOCK
-    (journal.py)."""
-    start = max(0, position - BLOCK)
-    file.seek(start)
-    return start + file.read(position - start).rfind(b"\n") + 1
