@@ -702,3 +702,12 @@ def test_the_starter_does_not_load_mitmproxy() -> None:
 def test_what_reports_is_not_loaded_before_the_proxy_starts() -> None:
     loaded = "import sys; import flowtally.cli; sys.exit('flowtally.tally' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loaded]).returncode == 0
+
+
+def test_runs_that_begin_at_once_share_one_ca(place: Place) -> None:
+    place.confdir = place.folder / "confdir"
+    runs = [place.start("--", "true") for _ in range(3)]
+    assert [run.wait(TIMEOUT) for run in runs] == [0, 0, 0]
+    pem = (place.confdir / "mitmproxy-ca.pem").read_text()
+    assert (place.confdir / "mitmproxy-ca-cert.pem").read_text() in pem
+    assert not list(place.confdir.glob(".flowtally-*"))
