@@ -27,7 +27,6 @@ from flowtally.vocabulary import KNOWN
 from flowtally.vocabulary import STATUS_TAGS
 from flowtally.vocabulary import read_catalogue
 from lab import cli
-from lab.proxy import free_port
 from lab.servers import Answer
 from lab.servers import AnsweringServer
 from lab.tls import HOST
@@ -302,7 +301,7 @@ def test_the_gate_catches_an_https_error(
     tests.mkdir(parents=True)
     answer = Answer(f"HTTP/1.1 {status} Said\r\nContent-Length: 0\r\n\r\n".encode())
     tls = Authority.create(tmp_path).self_signed()
-    gate = block_with("flowtally check").replace("8080", str(free_port()))
+    gate = block_with("flowtally run --max").replace(" -- ", " --insecure-upstream -- ")
     programs = Path(sys.executable).parent
     environment = {
         **os.environ,
