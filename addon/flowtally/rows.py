@@ -111,7 +111,8 @@ class Table(NamedTuple):
 
 
 _NOTHING = Histogram()
-"""Stands in rows for the distribution that their table does not know; is never added to."""
+"""Stands in rows for the distribution that their table does not know; cannot be added to."""
+del _NOTHING.buckets[:]
 
 
 class Row:
