@@ -91,7 +91,8 @@ class Histogram:
 
     def filled(self) -> list[tuple[int, int]]:
         """The buckets that hold anything, in order: their numbers and counts."""
-        return list(compress(enumerate(self.buckets), self.buckets))
+        numbers = compress(range(SIZE), self.buckets)
+        return list(zip(numbers, filter(None, self.buckets), strict=True))
 
     def percentiles(self) -> dict[str, float]:
         """PERCENTILES → the value in ms that this share of all values do not exceed; 0 of
