@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import pytest
 from flowtally import rows as rows_module
@@ -15,7 +16,6 @@ from flowtally.rows import MAX_EXAMPLE_URL
 from flowtally.rows import OTHER
 from flowtally.rows import Row
 from flowtally.rows import Rows
-from flowtally.tally import COMMON
 from flowtally.tally import TABLES
 from flowtally.tally import UNFINISHED
 from flowtally.tally import Tally
@@ -262,15 +262,21 @@ def test_saved_and_loaded(records: list[Record]) -> None:
 
 
 @given(RECORDS)
-def test_what_is_common_decides_where_a_record_is_counted(records: list[Record]) -> None:
+def test_the_fields_of_a_table_decide_where_a_record_is_counted(records: list[Record]) -> None:
     """Tables whose key looks at other fields must say so, or records are counted elsewhere."""
     for record in records:
-        if record["type"] != "flow":
+        if record["type"] != "flow" or "background" in record:
             continue
-        known = {name: record[name] for name in (*COMMON, "band") if name in record}
         for table in TABLES:
-            if table.common and "background" not in record:
-                assert table.key(known) == table.key(record)
+            known = {name: record[name] for name in (*table.fields, "band") if name in record}
+            assert table.key(known) == table.key(record)
+
+
+@given(RECORDS)
+def test_what_is_remembered_of_records_changes_nothing(records: list[Record]) -> None:
+    with mock.patch.object(module, "MAX_REMEMBERED", 1):
+        forgetful = fold(records)
+    assert plain(forgetful) == plain(fold(records))
 
 
 @given(RECORDS)

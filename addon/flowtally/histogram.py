@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import compress
 from math import ceil
 from typing import Any
 
@@ -19,8 +20,7 @@ STARTS = [FIRST + 1, *(ceil(FIRST * GROWTH**number) for number in range(1, SIZE 
 """The least time of each bucket but the first, in microseconds."""
 MOST = 2**31
 """What a bucket of a log may hold; it leaves room to count on."""
-SPARSE = 24
-"""Up to so many buckets are kept in a dictionary; an array of all would be no larger then."""
+_EMPTY = array("I", bytes(4 * SIZE))
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 """Name of a percentile → the share of all values that do not exceed it."""
@@ -41,15 +41,12 @@ def middle(number: int) -> float:
 def count_time(milliseconds: float, histograms: Iterable[Histogram]) -> None:
     """Count a time in several distributions: its bucket is the same in all of them."""
     microseconds = round(milliseconds * 1000)
-    number = bucket(microseconds)
+    number = bisect_right(STARTS, microseconds)
     for histogram in histograms:
         histogram.microseconds += microseconds
         if microseconds > histogram.longest:
             histogram.longest = microseconds
-        try:
-            histogram.buckets[number] += 1
-        except KeyError:  # seldom: most times fall where others did
-            histogram.begin(number, 1)
+        histogram.buckets[number] += 1
 
 
 class Histogram:
@@ -59,7 +56,7 @@ class Histogram:
     __slots__ = ("buckets", "longest", "microseconds")
 
     def __init__(self) -> None:
-        self.buckets: dict[int, int] | array[int] = {}
+        self.buckets = _EMPTY[:]
         self.longest = 0
         """In microseconds."""
         self.microseconds = 0
@@ -67,12 +64,12 @@ class Histogram:
 
     def __bool__(self) -> bool:
         """Whether anything was counted."""
-        return bool(self.buckets)
+        return any(self.buckets)
 
     @property
     def count(self) -> int:
         """How many times were counted."""
-        return sum(self.buckets if isinstance(self.buckets, array) else self.buckets.values())
+        return sum(self.buckets)
 
     @property
     def maximum(self) -> float:
@@ -88,24 +85,14 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Add what `other` counted."""
         for number, count in other.filled():
-            try:
-                self.buckets[number] = min(self.buckets[number] + count, MOST)
-            except KeyError:
-                self.begin(number, count)
+            self.buckets[number] = min(self.buckets[number] + count, MOST)
         self.microseconds += other.microseconds
         self.longest = max(self.longest, other.longest)
 
-    def begin(self, number: int, count: int) -> None:
-        """Hold a bucket that the dictionary does not have."""
-        self.buckets[number] = count
-        if len(self.buckets) > SPARSE:
-            self._densify()
-
     def filled(self) -> list[tuple[int, int]]:
         """The buckets that hold anything, in order: their numbers and counts."""
-        if isinstance(self.buckets, array):
-            return [(number, count) for number, count in enumerate(self.buckets) if count]
-        return sorted(self.buckets.items())
+        numbers = compress(range(SIZE), self.buckets)
+        return list(zip(numbers, filter(None, self.buckets), strict=True))
 
     def percentiles(self) -> dict[str, float]:
         """PERCENTILES → the value in ms that this share of all values do not exceed; 0 of
@@ -159,8 +146,6 @@ class Histogram:
                 raise ValueError("'buckets' has one that does not exist")
             if min(counts) <= 0 or max(counts) > MOST:
                 raise ValueError("'buckets' has one that holds nothing or too much")
-        if len(counts) > SPARSE:
-            self._densify()
         number = -1
         for gap, count in zip(gaps, counts, strict=True):
             number += gap + 1
@@ -168,12 +153,6 @@ class Histogram:
         self.microseconds = _microseconds(data, "sum_ms")
         self.longest = _microseconds(data, "max_ms")
         return self
-
-    def _densify(self) -> None:
-        filled = self.filled()
-        self.buckets = array("I", bytes(4 * SIZE))
-        for number, count in filled:
-            self.buckets[number] = count
 
 
 def _microseconds(data: dict[str, Any], name: str) -> int:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 from typing import NamedTuple
@@ -90,12 +91,10 @@ class Table(NamedTuple):
     """What a record is counted under; None: not in this table."""
     limit: int
     """How many rows of one group are named; the rest of the group is counted under (other)."""
+    fields: Sequence[str] = ()
+    """The fields of a flow on which the key depends; none where that cannot be said."""
     events: bool = False
     """It counts failures without a flow too."""
-    common: bool = True
-    """The key depends on nothing but the fields COMMON."""
-    problems: bool = False
-    """It holds only what has a cause or an error code, or is unfinished."""
     waits: bool = False
     """It knows how `wait_ms` is distributed."""
     durations: bool = False
@@ -111,7 +110,8 @@ class Table(NamedTuple):
 
 
 _NOTHING = Histogram()
-"""Stands in rows for the distribution that their table does not know; is never added to."""
+"""Stands in rows for the distribution that their table does not know; cannot be added to."""
+del _NOTHING.buckets[:]
 _NEVER = Moments()
 
 
@@ -303,9 +303,11 @@ class Timeline(Rows):
         """Which of WIDTHS a point spans."""
         self._starts: set[str] = set()
         self._second = ""
-        """The second of the last record, RFC 3339, and its point of time: the next record is mostly
-        from the same."""
+        """The second of the last flow, RFC 3339: the next one is mostly from the same."""
+        self._now: dict[str, Row] = {}
+        """Series → the row of that second."""
         self._start = ""
+        """Its point of time."""
         self.key = self._key
 
     @property
@@ -314,11 +316,22 @@ class Timeline(Rows):
         return WIDTHS[self.number]
 
     def _key(self, record: Record) -> Key:
+        return self._start_of(unix_second(record["time"])), series(record)
+
+    def row(self, record: Record, name: str) -> Row:
+        """The row of a record, whose series is known."""
         second = record["time"][:19]
         if second != self._second:
-            self._start = self._start_of(unix_second(second))
-            self._second = second
-        return self._start, series(record)
+            self._start, _ = self._key(record)
+            self._second, self._now = second, {}
+        row = self._now.get(name)
+        if row is None:
+            key = self._start, name
+            row = self.get(key)
+            if row is None:
+                row = self.admit(key)
+            self._now[name] = row
+        return row
 
     def admit(self, key: Key, _description: str = "") -> Row:
         start, name = key
@@ -348,8 +361,7 @@ class Timeline(Rows):
                 row, self.table
             )
         self._starts = {self._start_of(int(start)) for start in self._starts}
-        if self._second:
-            self._start = self._start_of(int(self._start))
+        self._second = ""
 
     def merge(self, other: Rows) -> None:
         assert isinstance(other, Timeline)

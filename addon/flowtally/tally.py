@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -33,6 +33,7 @@ from .rows import Row
 from .rows import Rows
 from .rows import Table
 from .rows import Timeline
+from .rows import series
 from .vocabulary import BANDS
 from .vocabulary import COLLATERAL
 from .vocabulary import DEFAULT_PORTS
@@ -43,33 +44,15 @@ from .vocabulary import status_tag
 
 UNFINISHED = ("", "unfinished", "")
 """The key of what was still open at the end among the causes: no error, but worth a look."""
-COMMON = (
-    "kind",
-    "method",
-    "outcome",
-    "status",
-    "error_code",
-    "cause",
-    "reason",
-    "stream",
-    "close_code",
-    "media_type",
-)
-"""Fields of which there are few sets of values, and that decide in which rows most tables count a
-record."""
-MAX_COMMON = 2000
-"""For how many sets of common fields the rows are remembered."""
+MAX_REMEMBERED = 4096
+"""For how many sets of values of the same fields it is remembered in which rows they count."""
 
 # --- what a record is counted under ---
 
 
 def place(record: Record) -> str:
     """A record's host, with its port unless that is 80 or 443; "" of none."""
-    return _place_of(record.get("host", ""), record.get("port"))
-
-
-@lru_cache(maxsize=4096)
-def _place_of(host: str, port: int | None) -> str:
+    host, port = record.get("host", ""), record.get("port")
     return host if port is None or port in DEFAULT_PORTS.values() else f"{host}:{port}"
 
 
@@ -89,15 +72,10 @@ def endpoint(record: Record) -> str:
         host, port = record.get("host", ""), record.get("port")
         url = host if port is None else f"{host}:{port}"
         return f"{record.get('method') or record['kind'].upper()} {url}"
-    return _endpoint_of(record.get("method", ""), url)
-
-
-@lru_cache(maxsize=4096)  # many a URL is asked for again, and its ids need not be looked for
-def _endpoint_of(method: str, url: str) -> str:
     url = _ID.sub("/{id}", url.partition("?")[0])
     if len(url) > _MAX_ENDPOINT:
         url = f"{url[: _MAX_ENDPOINT - 1]}…"
-    return f"{method} {url}"
+    return f"{record.get('method', '')} {url}"
 
 
 def _endpoint(record: Record) -> Key:
@@ -179,7 +157,7 @@ def _is_timed(record: Record) -> bool:
 
 
 def _wait(record: Record) -> Key | None:
-    wait = wait_of(record, endpoint(record))
+    wait = wait_of(record, endpoint(record)) if "cause" in record else None
     return wait and (wait.client, wait.endpoint, str(wait.step))
 
 
@@ -206,19 +184,50 @@ def challenge_of(record: Record) -> Record:
 # --- the tables ---
 
 
+COMMON = (
+    "kind",
+    "method",
+    "outcome",
+    "status",
+    "error_code",
+    "cause",
+    "reason",
+    "stream",
+    "close_code",
+    "media_type",
+    "duration_ms",
+)
+"""Fields of which there are few sets of values, and that decide in which rows most tables count a
+record; of the last, whether it is there."""
+SITE = ("kind", "method", "url", "host", "port")
+"""The same of what a flow is for: many a URL is asked for again."""
+PROBLEM = (
+    *("outcome", "error_code", "cause", "reason", "side", "status", "client", "duration_ms"),
+    *SITE,
+)
+"""Those that tell in which rows of its own a problem counts. It is looked for each time."""
+
 TABLES = (
     Table(
-        "codes", ("band", "code"), _code, 100, waits=True, durations=True, description="description"
+        "codes",
+        ("band", "code"),
+        _code,
+        100,
+        COMMON,
+        waits=True,
+        durations=True,
+        description="description",
     ),
-    Table("causes", ("error_code", "cause", "reason"), _cause, 100, True, examples=5),
+    Table(
+        "causes", ("error_code", "cause", "reason"), _cause, 100, COMMON, events=True, examples=5
+    ),
     Table(
         "incidents",
         ("error_code", "cause", "reason", "side", "host"),
         _incident,
         100,
+        PROBLEM,
         events=True,
-        common=False,
-        problems=True,
         moments=True,
         examples=2,
     ),
@@ -227,25 +236,23 @@ TABLES = (
         ("incident", "endpoint"),
         _endpoint_of_incident,
         20,
-        common=False,
-        problems=True,
+        PROBLEM,
     ),
     Table(
         "clients_of_incidents",
         ("incident", "client"),
         _client_of_incident,
         20,
+        PROBLEM,
         events=True,
-        common=False,
-        problems=True,
     ),
-    Table("hosts", ("host",), _host, 1500, events=True, common=False, waits=True, durations=True),
-    Table("endpoints", ("endpoint",), _endpoint, 3000, common=False, durations=True),
-    Table("media_types", ("media_type",), _media_type, 100, durations=True),
-    Table("methods", ("kind", "method"), lambda r: (r["kind"], r.get("method", "")), 50),
-    Table("protocols", ("kind", "close_code"), _protocol, 50, durations=True),
-    Table("waits", ("client", "endpoint", "step"), _wait, 20, common=False, problems=True),
-    Table("slowest", (), _slow, 1, common=False, examples=10, examples_by="duration_ms"),
+    Table("hosts", ("host",), _host, 1500, SITE, events=True, waits=True, durations=True),
+    Table("endpoints", ("endpoint",), _endpoint, 3000, SITE, durations=True),
+    Table("media_types", ("media_type",), _media_type, 100, COMMON, durations=True),
+    Table("methods", ("kind", "method"), lambda r: (r["kind"], r.get("method", "")), 50, COMMON),
+    Table("protocols", ("kind", "close_code"), _protocol, 50, COMMON, durations=True),
+    Table("waits", ("client", "endpoint", "step"), _wait, 20, PROBLEM),
+    Table("slowest", (), _slow, 1, COMMON, examples=10, examples_by="duration_ms"),
 )
 """All tables but the timeline and the background. A record is in at most one row of each.
 
@@ -261,18 +268,10 @@ TIMELINE = Table(
     lambda _: None,  # Timeline makes it, for it depends on the width
     MAX_BUCKETS,
     events=True,
-    common=False,
 )
 """Width of a point of time, its beginning (Unix time), and what became of the flows in it."""
 
-BACKGROUND = Table(
-    "background",
-    ("background",),
-    _background,
-    50,
-    events=True,
-    common=False,
-)
+BACKGROUND = Table("background", ("background",), _background, 50, events=True)
 """Whose: what browsers and systems ask for on their own is counted here, and nowhere else."""
 
 _VALUES: Mapping[str, Collection[str]] = {
@@ -332,27 +331,30 @@ class InFlight(NamedTuple):
     """How long the oldest has been waiting, in seconds; 0 if there is none."""
 
 
-class Places(NamedTuple):
-    """Where records that have their COMMON fields in common are counted."""
+Places = tuple[tuple[Row, ...], tuple[Histogram, ...], tuple[Histogram, ...]]
+"""Where records are counted that have some fields in common: rows, and of these the distributions
+of `wait_ms` and of `duration_ms`."""
 
-    rows: tuple[Row, ...]
-    waits: tuple[Histogram, ...]
-    durations: tuple[Histogram, ...]
+
+class Fate(NamedTuple):
+    """What the fields COMMON say of a record."""
+
+    places: Places
     examples: tuple[tuple[Row, Table], ...]
     """The rows that keep examples."""
+    series: str
+    special: bool
+    """It has an error code or a cause, or is unfinished."""
     timed: bool
-    """Their times are counted."""
+    """Its times are counted."""
 
 
-class Apart(NamedTuple):
-    """A table in which a record's row depends on more than its COMMON fields."""
-
-    rows: Rows
-    key: Callable[[Record], Key | None]
-    waits: bool
-    durations: bool
-    examples: bool
-    moments: bool
+def _places(found: Iterable[tuple[Row, Table]]) -> Places:
+    return (
+        tuple([row for row, _ in found]),
+        tuple([row.wait for row, table in found if table.waits]),
+        tuple([row.duration for row, table in found if table.durations]),
+    )
 
 
 class Tally:
@@ -366,23 +368,16 @@ class Tally:
         self.last = ""
         self.tables: dict[str, Rows] = {table.name: Rows(table) for table in TABLES}
         """Name → rows of TABLES, of the timeline and the background."""
-        self.tables[TIMELINE.name] = Timeline(TIMELINE)
+        self.tables[TIMELINE.name] = self._timeline = Timeline(TIMELINE)
         self.tables[BACKGROUND.name] = Rows(BACKGROUND)
-        self._apart: list[Apart] = []
-        """The tables in which a plain flow is looked up by a key of its own."""
-        self._apart_of_problems: list[Apart] = []
-        """Those of any other flow."""
+        self._by_fields: dict[Sequence[str], list[tuple[Rows, Table]]] = {}
+        """What the keys of tables depend on → these tables."""
         for rows in self.tables.values():
-            table = rows.table
-            if table.common or table is BACKGROUND:
-                continue
-            has = table.waits, table.durations, bool(table.examples), table.moments
-            apart = Apart(rows, rows.key, *has)
-            self._apart_of_problems.append(apart)
-            if not table.problems:
-                self._apart.append(apart)
-        self._places: dict[tuple[Any, ...], Places] = {}
-        """COMMON fields → rows, so that a flow need not look each of them up by a key."""
+            self._by_fields.setdefault(rows.table.fields, []).append((rows, rows.table))
+        self._fates: dict[tuple[Any, ...], Fate] = {}
+        """Values of COMMON → what they say, so that a flow need not look its rows up by keys."""
+        self._sites: dict[tuple[Any, ...], Places] = {}
+        """Values of SITE → where they count."""
 
     def __getitem__(self, name: str) -> Rows:
         """A table by its name."""
@@ -393,59 +388,76 @@ class Tally:
     def add(self, record: Record) -> None:
         """Count a record. Records other than flows, events and gaps change nothing."""
         kind = record["type"]
-        if kind == "gap":
-            self.dropped += record["dropped"]
-        elif kind in ("flow", "event") and "background" in record:
-            self._add_background(record)
-        elif kind == "flow":
+        if kind == "flow":
             self._add_flow(record)
         elif kind == "event":
             self._add_event(record)
+        elif kind == "gap":
+            self.dropped += record["dropped"]
 
     def _add_flow(self, record: Record) -> None:
+        if "background" in record:
+            self._add_background(record)
+            return
         get = record.get
-        common = tuple(map(get, COMMON))
-        places = self._places.get(common)
+        kind, method = record["kind"], get("method")
+        common = (
+            kind,
+            method,
+            record["outcome"],
+            get("status"),
+            get("error_code"),
+            get("cause"),
+            get("reason"),
+            "stream" in record,
+            get("close_code"),
+            get("media_type"),
+            "duration_ms" in record,
+        )
+        fate = self._fates.get(common)
+        if fate is None:
+            fate = self._fate(common, record)
+        (rows_of_fate, waits, durations), examples, series, special, timed = fate
+        site = kind, method, get("url"), get("host"), get("port")
+        places = self._sites.get(site)
         if places is None:
-            places = self._find_places(common, record)
-        rows, waits, durations = [*places.rows], [*places.waits], [*places.durations]
-        # What has an error code, was cancelled or is unfinished.
-        special = "cause" in record or "error_code" in record or record["outcome"] == "unfinished"
-        tables = self._apart_of_problems if special else self._apart
-        for apart, key_of, has_waits, has_durations, has_examples, has_moments in tables:
-            key = key_of(record)
-            if key is None:
-                continue
-            row = apart.get(key)
-            if row is None:
-                row = apart.admit(key)
-            rows.append(row)
-            if has_waits:
-                waits.append(row.wait)
-            if has_durations:
-                durations.append(row.duration)
-            if has_examples:
-                row.keep(record, apart.table)
-            if has_moments:
-                row.moments.add(record["time"])
+            if len(self._sites) >= MAX_REMEMBERED:
+                self._sites.clear()
+            self._sites[site] = places = _places(self._find_rows(SITE, record))
+        rows_of_site, waits_of_site, durations_of_site = places
+        time = record["time"]
+        rows = [*rows_of_fate, *rows_of_site, self._timeline.row(record, series)]
+        if special:
+            rows += self._rows_of_problem(record)
+            self._add_special(record, rows)
         sent, received = get("request_bytes", 0), get("response_bytes", 0)
         for row in rows:
             row.flows += 1
             row.request_bytes += sent
             row.response_bytes += received
-        if special:
-            self._add_special(record, rows)
+        for row, table in examples:
+            row.keep(record, table)
         if "answers" in record:
             self.add_answer(record)
-        for row, table in places.examples:
-            row.keep(record, table)
-        self._span(record["time"])
-        if not places.timed:
-            return
-        if (time := get("wait_ms")) is not None:
-            count_time(time, waits)
-        if (time := get("duration_ms")) is not None:
-            count_time(time, durations)
+        if time > self.last:
+            self.last = time
+        if time < self.first or not self.first:
+            self.first = time
+        if timed:
+            if (time := get("wait_ms")) is not None:
+                count_time(time, [*waits, *waits_of_site])
+            if (time := get("duration_ms")) is not None:
+                count_time(time, [*durations, *durations_of_site])
+
+    def _rows_of_problem(self, record: Record) -> list[Row]:
+        """The rows in which problems alone are counted; what they keep, they keep."""
+        found = self._find_rows(PROBLEM, record)
+        for row, table in found:
+            if table.examples:
+                row.keep(record, table)
+            if table.moments:
+                row.moments.add(record["time"])
+        return [row for row, _ in found]
 
     def _add_special(self, record: Record, rows: Sequence[Row]) -> None:
         """Count what a flow is beyond a flow."""
@@ -486,29 +498,36 @@ class Tally:
                 self._add_special(record, [row])
         self._span(record["time"])
 
-    def _find_places(self, common: tuple[Any, ...], record: Record) -> Places:
-        """Where records with these common fields are counted."""
-        found: list[tuple[Row, Table]] = []
-        for rows in self.tables.values():
-            table = rows.table
-            if table.common and (key := rows.key(record)) is not None:
+    def _fate(self, common: tuple[Any, ...], record: Record) -> Fate:
+        """What is said of a record by its fields COMMON; remembered."""
+        found = self._find_rows(COMMON, record)
+        fate = Fate(
+            _places(found),
+            tuple((row, table) for row, table in found if table.examples),
+            series(record),
+            "cause" in record or "error_code" in record or record["outcome"] == "unfinished",
+            _is_timed(record),
+        )
+        if len(self._fates) >= MAX_REMEMBERED:
+            self._fates.clear()
+        self._fates[common] = fate
+        return fate
+
+    def _find_rows(self, fields: Sequence[str], record: Record) -> list[tuple[Row, Table]]:
+        """The rows of a record in the tables whose keys depend on these fields."""
+        found = []
+        for rows, table in self._by_fields[fields]:
+            if (key := rows.key(record)) is not None:
                 row = rows.get(key)
                 if row is None:
                     row = rows.admit(key, record.get(table.description, ""))
                 found.append((row, table))
-        places = Places(
-            tuple(row for row, _ in found),
-            tuple(row.wait for row, table in found if table.waits),
-            tuple(row.duration for row, table in found if table.durations),
-            tuple((row, table) for row, table in found if table.examples),
-            _is_timed(record),
-        )
-        if len(self._places) >= MAX_COMMON:
-            self._places.clear()
-        self._places[common] = places
-        return places
+        return found
 
     def _add_event(self, record: Record) -> None:
+        if "background" in record:
+            self._add_background(record)
+            return
         for rows in self.tables.values():
             if rows.table.events and (key := rows.key(record)) is not None:
                 row = rows.get(key)
