@@ -791,7 +791,7 @@ def test_a_terminal_that_cannot_show_all_characters(
 
 # --- progress ---
 
-SMALL = "from flowtally import cli; cli.SHOW_PROGRESS = {}; cli.main()"
+SMALL = "from flowtally import cli, inputs; inputs.SHOW_PROGRESS = {}; cli.main()"
 
 
 @pytest.mark.parametrize("log_size", ["large", "small"])
