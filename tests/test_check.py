@@ -25,8 +25,6 @@ from flowtally.tally import Tally
 from flowtally.vocabulary import BANDS
 from flowtally.vocabulary import CAUSES
 from flowtally.vocabulary import ERRORS
-from flowtally.vocabulary import Why
-from flowtally.vocabulary import advice
 from hypothesis import given
 from hypothesis import strategies as st
 from lab.cli import HOSTILE
@@ -173,48 +171,17 @@ def test_a_budget_shows_what_it_counts() -> None:
         "background=0",
         of=tally(*APART),
     )
-    closed = advice(Why("connection_terminated", "closed"))
-    collateral = advice(Why("connection_terminated", "collateral"))
-    reset = advice(Why("connection_terminated", "reset"))
-    cancelling = CAUSES["client_cancelled"].advice
-    get = "GET http://shop.example"
-    assert [(result.examples, result.advice) for result in results] == [
-        (
-            (
-                f"client_cancelled: {get}/upload",
-                f"client_cancelled: {get}/cart/17",
-            ),
-            (f"client_cancelled: {cancelling}",),
-        ),
-        ((f"{get}/upload", f"{get}/cart/17"), (cancelling,)),
-        ((f"401: {get}/login",), ()),
-        (
-            (f"connection_terminated: {get}/cart/17",),
-            (f"connection_terminated (collateral): {collateral}",),
-        ),
-        (
-            (f"{get}/closed", f"{get}/cart/17"),
-            (
-                f"connection_terminated (closed): {closed}",
-                f"connection_terminated (reset): {reset}",
-            ),
-        ),
-        ((), ()),
-        ((), ()),
-        ((), ()),
+    found = [[(i.name, i.count, bool(i.id)) for i in result.incidents] for result in results]
+    assert found == [
+        [("client_cancelled", 3, False), ("client_cancelled (left_upload)", 1, False)],
+        [("client_cancelled", 3, False), ("client_cancelled (left_upload)", 1, False)],
+        [("401 Unauthorized", 1, True)],
+        [("connection_terminated (collateral)", 5, True)],
+        [("connection_terminated (reset)", 1, True), ("connection_terminated (closed)", 1, True)],
+        [],
+        [],
+        [],
     ]
-
-
-def test_reasons_without_advice_of_their_own_share_that_of_their_cause() -> None:
-    cause = "connection_terminated"
-    found = tally(
-        *[failed(cause, reason="reset")] * 4,
-        *[failed(cause, reason="odd")] * 3,
-        *[failed(cause, reason="x")] * 2,
-    )
-    (result,) = judged(f"{cause}=0", of=found)
-    reset = advice(Why(cause, "reset"))
-    assert result.advice == (CAUSES[cause].advice, f"{cause} (reset): {reset}")
 
 
 def test_reasons_under_other_are_counted_of_their_cause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +269,8 @@ def test_what_may_be_among_other_codes_counts_against_a_limit(
     assert text(results) == [
         "EXCEEDED  404  at most 1   is 0",
         "  up to 2 more may be among those counted under (other)",
-        "  GET http://shop.example/cart/17",
+        "   2  -3 HTTPError: 404  shop.example  [008ed675]",
+        "      GET http://shop.example/cart/17",
         "ok        500  at most 0   is 0",
         "MISSED    404  at least 1  is 0",
         "  up to 2 more may be among those counted under (other)",
@@ -371,30 +339,37 @@ def test_the_same_budget_twice_is_one() -> None:
 
 CHECKED = """\
 EXCEEDED  Server error        at most 0    is 1
-  503: GET http://shop.example/pay
+   1  -3 HTTPError: 503 Service unavailable  shop.example  [d1d88728]
+      GET http://shop.example/pay
 ok        Client error        at most 1    is 1
 EXCEEDED  -2                  at most 0    is 2
-  client_tls_rejected: pinned.example
-  connection_refused: GET http://shop.example/cart/17 (no one there)
-    client_tls_rejected: Install mitmproxy's CA certificate on the client (http://mitm.it); an app
-    that pins its certificate must be rebuilt without pinning, or its host excluded with
-    ignore_hosts.
-    connection_refused: Nothing listens on that port: check that the server is running, and the port
-    number.
+   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [5ad53df7]
+      GET http://shop.example/cart/17 (no one there)
+      Nothing listens on that port: check that the server is running, and the port number.
+      Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests
+      ConnectionError (NewConnectionError)
+   1  -2 ConnectionErr: client_tls_rejected  client  pinned.example  [c07db874]
+      pinned.example
+      Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
+      certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
+      The client says: net::ERR_CERT_AUTHORITY_INVALID · curl 60 · UNABLE_TO_VERIFY_LEAF_SIGNATURE ·
+      requests SSLError
 EXCEEDED  connection_refused  at most 0    is 1
-  GET http://shop.example/cart/17 (no one there)
-    Nothing listens on that port: check that the server is running, and the port number.
+   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [5ad53df7]
 EXCEEDED  404                 at most 0    is 1
-  GET http://shop.example/logo.png
+   1  -3 HTTPError: 404 Not found  shop.example  [008ed675]
+      GET http://shop.example/logo.png
 EXCEEDED  failures            at most 1    is 2
-  http_response_timeout: GET http://shop.example/cart/17
-  connection_refused: GET http://shop.example/cart/17 (no one there)
-    connection_refused: Nothing listens on that port: check that the server is running, and the port
-    number.
-    http_response_timeout: The server took the request and did not answer in time: look at what it
-    was doing, or let the client wait longer.
+   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [5ad53df7]
+   1  -6 Timeout: http_response_timeout  server  shop.example  [84af9be7]
+      GET http://shop.example/cart/17
+      The server took the request and did not answer in time: look at what it was doing, or let the
+      client wait longer.
+      Without the proxy: net::ERR_TIMED_OUT · curl 28 · UND_ERR_HEADERS_TIMEOUT · requests
+      ReadTimeout
 EXCEEDED  unfinished          at most 0    is 1
-  GET http://shop.example/open
+   1  unfinished  shop.example
+      GET http://shop.example/open
 EXCEEDED  max_ms              at most 800  is 5000
   5000 ms: GET http://shop.example/cart/17
   900 ms: GET http://shop.example/pay
@@ -525,8 +500,11 @@ JUNIT = """\
     </properties>
     <testcase classname="flowtally.check" name="connection_refused at most 0" time="0">
       <failure message="connection_refused is 1; the budget is at most 0" type="EXCEEDED">\
-GET http://shop.example/cart/17 (no one there)
-Nothing listens on that port: check that the server is running, and the port number.</failure>
+   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [5ad53df7]
+      GET http://shop.example/cart/17 (no one there)
+      Nothing listens on that port: check that the server is running, and the port number.
+      Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests
+      ConnectionError (NewConnectionError)</failure>
     </testcase>
     <testcase classname="flowtally.check" name="404 at most 1" time="0" />
     <testcase classname="flowtally.check" name="flows at least 10" time="0">
@@ -604,7 +582,7 @@ def test_a_hostile_log(tmp_path: Path) -> None:
 
 @given(st.lists(st.text()), st.text())
 def test_junit_is_well_formed_whatever_is_in_it(examples: list[str], other: str) -> None:
-    result = Result(Budget("flows", "max", 0), 1, False, tuple(examples), (other,), other)
+    result = Result(Budget("flows", "max", 0), 1, False, (), examples, other)
     document = junit([result], [other], [other])
     assert ElementTree.fromstring(document).tag == "testsuites"
     assert is_ours(document[:4096])
@@ -612,7 +590,7 @@ def test_junit_is_well_formed_whatever_is_in_it(examples: list[str], other: str)
 
 @given(st.lists(st.text(), max_size=5), st.text(), st.sampled_from([1, 80, 90, 300]))
 def test_nothing_is_wider_than_the_terminal(examples: list[str], other: str, width: int) -> None:
-    result = Result(Budget("flows", "max", 0), 1, False, tuple(examples), (other,), other)
+    result = Result(Budget("flows", "max", 0), 1, False, (), examples, other)
     for line in text([result, result], width):
         assert line.isprintable()
         assert len(line) <= min(100, max(80, width))

@@ -233,7 +233,7 @@ def test_hostile_text_is_printable_and_bounded() -> None:
     found[0] = found[0]._replace(incidents=found[0].incidents * 9)
     told = [*said.split("\n"), *by_test(found, 3)]
     assert all(line.isprintable() for line in told)
-    assert "  and 40 more incidents" in told
+    assert "  and 47 more incidents" in told
     assert "  and 6 more incidents" in told
     assert told[-1] == f"  and {50 - text_module.MOST_TESTS + 3} more tests"
     assert len(details(incidents(counted))) < 80

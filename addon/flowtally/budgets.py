@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 from typing import Literal
 
 from .examples import describe
+from .incidents import Incident
+from .incidents import incidents
 from .report.tables import TIMES
 from .rows import COUNTS
 from .rows import OTHER
@@ -25,19 +26,16 @@ from .vocabulary import BANDS
 from .vocabulary import CAPTURE_INCOMPLETE
 from .vocabulary import CAUSES
 from .vocabulary import ERRORS
-from .vocabulary import REASONS
-from .vocabulary import Why
-from .vocabulary import advice
 from .vocabulary import band
 from .vocabulary import band_of
 from .vocabulary import error_fields
 
 Bound = Literal["max", "min"]
 
-ADVICES = 3
-"""How many causes' advice a budget shows at most, those with the highest counts."""
+INCIDENTS = 3
+"""How many incidents a budget shows at most."""
 EXAMPLES = 5
-"""How many examples a budget shows at most."""
+"""How many of the slowest requests it shows at most."""
 
 IN_PART = "mitmproxy read a file of flows in part only"
 """What is said where `read_in_part`."""
@@ -84,10 +82,10 @@ class Result:
     actual: float | None
     """None: a time, and no flow has one."""
     holds: bool
-    examples: tuple[str, ...] = ()
-    """Of a budget that is exceeded: the latest of what it counts, or the slowest, first. As the log
-    has them: not fit for a terminal."""
-    advice: tuple[str, ...] = ()
+    incidents: Sequence[Incident] = ()
+    """Of a budget that is exceeded: what is behind it, most important first."""
+    slowest: Sequence[str] = ()
+    """Of one for a time: the slowest requests, as the log has them; not fit for a terminal."""
     note: str = ""
     """What else there is to know about `actual`."""
 
@@ -217,7 +215,9 @@ def _timed(budget: Budget, tally: Tally, total: Row) -> Result:
     actual = points[point]
     if budget.bound == "min" or actual <= budget.limit:
         return Result(budget, actual, budget.bound == "max" or actual >= budget.limit)
-    return Result(budget, actual, False, _slowest(tally, f"{distribution}_ms", budget.limit))
+    return Result(
+        budget, actual, False, slowest=_slowest(tally, f"{distribution}_ms", budget.limit)
+    )
 
 
 def _slowest(tally: Tally, field: str, limit: float) -> tuple[str, ...]:
@@ -239,8 +239,7 @@ def _counted(budget: Budget, tally: Tally, unreadable: int) -> Result:
     if budget.bound == "min" or actual + hidden <= budget.limit:
         holds = budget.bound == "max" or actual >= budget.limit
         return Result(budget, actual, holds, note=note)
-    rows = _rows(name, tally)
-    return Result(budget, actual, False, _examples(name, rows), _advice(name, rows), note)
+    return Result(budget, actual, False, incidents(tally, _counter(name)), note=note)
 
 
 def _count(name: str, tally: Tally, unreadable: int) -> tuple[int, int]:
@@ -267,16 +266,12 @@ def _count_of(row: Row) -> int:
     return row.problems or row.cancelled
 
 
-_RowOfCause = tuple[Why, int, Row]
-"""Cause and reason; how much of it a budget counts; the row of the statistics."""
-
-
-def _rows(name: str, tally: Tally) -> list[_RowOfCause]:
-    """The causes, or of -3 the status codes, that a budget counts."""
+def _counter(name: str) -> Callable[[Key, Row], int]:
+    """How much of a row of incidents a budget counts. Of -3, too, the status codes."""
 
     def count(key: Key, row: Row) -> int:
-        code, cause, _ = key
-        if key == UNFINISHED:
+        code, cause, *_ = key
+        if key[:3] == UNFINISHED:
             return row.count if name == "unfinished" else 0
         if name == "problems" or name in _WRONG:
             return int(getattr(row, name))
@@ -288,43 +283,4 @@ def _rows(name: str, tally: Tally) -> list[_RowOfCause]:
             return _count_of(row) if cause == name else 0
         return _count_of(row) if code == name else 0
 
-    found = [(Why(*key[1:]), count(key, row), row) for key, row in tally["causes"].items()]
-    return [item for item in found if item[1]]
-
-
-def _examples(name: str, rows: list[_RowOfCause]) -> tuple[str, ...]:
-    found = [
-        (why.cause, example)
-        for why, _, row in rows
-        for example in row.examples
-        # An event is no flow, and has no flow's id.
-        if name not in ("failures", "events") or ("flow" in example) == (name == "failures")
-    ]
-    found.sort(key=lambda item: str(item[1]["time"]), reverse=True)
-    said: dict[str, str] = {}  # example → cause; none says the same again
-    for cause, example in found:
-        said.setdefault(_example(name, cause, example), cause)
-    firsts: dict[str, str] = {}  # one of each cause comes before a second one of any
-    for text, cause in said.items():
-        firsts.setdefault(cause, text)
-    shown = list(firsts.values())
-    return (*shown, *(text for text in said if text not in shown))[:EXAMPLES]
-
-
-def _example(name: str, cause: str, example: Mapping[str, Any]) -> str:
-    what = describe(example)
-    return (
-        what if cause in (name, UNFINISHED[1]) and what else f"{cause}: {what}" if what else cause
-    )
-
-
-def _advice(name: str, rows: list[_RowOfCause]) -> tuple[str, ...]:
-    counts: dict[Why, int] = {}
-    for why, count, _ in rows:
-        if why.cause in CAUSES:
-            explained = why if why in REASONS else Why(why.cause)
-            counts[explained] = counts.get(explained, 0) + count
-    return tuple(
-        advice(why) if why == Why(name) else f"{why}: {advice(why)}"
-        for why in sorted(counts, key=lambda why: (-counts[why], why))[:ADVICES]
-    )
+    return count

@@ -7,6 +7,7 @@ failure name the same thing alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Incident:
     id: str
     """Eight hexadecimal digits; "" of what a full table counts together."""
     code: int
-    """The error code; 0 of what a full table holds no code of."""
+    """The error code; 0 of what is no problem, and of what a full table holds no code of."""
     error_name: str
     cause: str
     """The cause, or the status code."""
@@ -86,6 +87,12 @@ class Incident:
     more_clients: bool
     examples: Sequence[Mapping[str, Any]]
     """The latest, newest first: fields of records."""
+
+    @property
+    def name(self) -> str:
+        """`404 Not found`, `tls_certificate_error (expired)`."""
+        known = f"{self.cause} {self.description}".rstrip()
+        return f"{known} ({self.reason})" if self.reason else known
 
     @property
     def why(self) -> Why:
@@ -126,19 +133,28 @@ def weight(incident: Incident) -> float:
     return weighs
 
 
-def incidents(tally: Tally) -> list[Incident]:
-    """The incidents of a session or several, what to look at first first."""
-    rows = tally["incidents"]
-    found = [_incident(key, row, tally) for key, row in rows.items() if key[0] and row.problems > 0]
+def problems(key: Key, row: Row) -> int:
+    """How much of a row is problems: of what has no error code, nothing."""
+    return row.problems if key[0] else 0
+
+
+def incidents(tally: Tally, counted: Callable[[Key, Row], int] = problems) -> list[Incident]:
+    """The incidents of a session or several, what to look at first first.
+
+    `counted`: how much of a row counts. What clients cancelled and what is unfinished can be had
+    too; it has no id.
+    """
+    rows = tally["incidents"].items()
+    found = [_incident(key, row, count, tally) for key, row in rows if (count := counted(key, row))]
     found.sort(key=lambda each: (each.host == OTHER, -weight(each), each.first, each.id))
     return found
 
 
-def _incident(key: Key, row: Row, tally: Tally) -> Incident:
+def _incident(key: Key, row: Row, count: int, tally: Tally) -> Incident:
     code, cause, reason, side, host = key
     why, band = Why(cause, reason), band_of(cause)
-    error = ERRORS.get(int(code)) if code != OTHER else None
-    id = "" if OTHER in key else incident_id(cause, reason, side, host)
+    error = ERRORS.get(int(code)) if code not in ("", OTHER) else None
+    id = "" if OTHER in key or not code else incident_id(cause, reason, side, host)
     of = tally["hosts"].get((host,))
     endpoints, more_endpoints = _counted(tally["endpoints_of_incidents"], id)
     clients, more_clients = _counted(tally["clients_of_incidents"], id)
@@ -152,7 +168,7 @@ def _incident(key: Key, row: Row, tally: Tally) -> Incident:
         band=band,
         side=side or side_of(why),
         host=host,
-        count=row.problems,
+        count=count,
         at_least=key in tally["incidents"].at_least,
         of=of.count if of else 0,
         stopped=of is not None and of.problems + of.cancelled >= of.count,

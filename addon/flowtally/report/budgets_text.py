@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import wrap
 
+from ..budgets import INCIDENTS
 from ..budgets import Result
 from ..budgets import names
 from ..budgets import number
 from ..redaction import printable
+from . import incidents_text
 from .layout import WIDTH
 from .layout import columns
 from .layout import indented
@@ -30,14 +32,14 @@ def text(results: Sequence[Result], width: int = WIDTH) -> list[str]:
     ]
     sizes = [max(len(row[i]) for row in rows) for i in range(4)] if rows else []
     lines = []
+    said: set[str] = set()
     for row, result in zip(rows, results, strict=True):
         cells = [cell.ljust(size) for cell, size in zip(row, sizes, strict=True)]
         lines.append("  ".join(cells).rstrip())
         if result.note and result.actual is not None:
             lines += indented(result.note, width, "  ")
-        lines += [printable(f"  {example}", width) for example in result.examples]
-        for advice in result.advice:
-            lines += indented(advice, width, "    ")
+        lines += [printable(f"  {request}", width) for request in result.slowest]
+        lines += incidents_text.lines(result.incidents, INCIDENTS, width, said)
     return lines
 
 

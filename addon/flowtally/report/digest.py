@@ -17,7 +17,6 @@ from ..incidents import Incident
 from ..incidents import incidents
 from ..tally import Tally
 from .layout import cell
-from .layout import in_brackets
 from .layout import percent
 from .layout import s
 from .layout import time_of_day
@@ -104,9 +103,8 @@ def _incident(number: int, incident: Incident, said: Collection[str]) -> list[st
 
 
 def _title(incident: Incident) -> str:
-    name = f"{incident.cause} {incident.description}".rstrip() + in_brackets(incident.reason)
     side = f", {incident.side}" if incident.side else ""
-    return f"{name} {incident.code or ''}".rstrip() + side
+    return f"{incident.name} {incident.code or ''}".rstrip() + side
 
 
 def _when(incident: Incident) -> str:

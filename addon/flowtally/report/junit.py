@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from ..budgets import INCIDENTS
 from ..budgets import Result
 from ..budgets import number
 from ..redaction import MAX_URL
 from ..redaction import printable
+from . import incidents_text
 from .budgets_text import BOUNDS
 from .budgets_text import actual
 
@@ -66,7 +68,8 @@ def _case(suite: ElementTree.Element, result: Result) -> None:
             case, "failure", {"message": _clean(message), "type": result.verdict}
         )
         notes = [result.note] if result.note else []
-        failure.text = "\n".join(map(_clean, [*notes, *result.examples, *result.advice]))
+        behind = incidents_text.lines(result.incidents, INCIDENTS)
+        failure.text = "\n".join(map(_clean, [*notes, *result.slowest, *behind]))
 
 
 def _clean(text: str) -> str:

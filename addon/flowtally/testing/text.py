@@ -7,15 +7,11 @@ from collections.abc import Sequence
 
 from ..budgets import Result
 from ..budgets import number
-from ..examples import describe
 from ..incidents import Incident
 from ..redaction import printable
 from ..report import budgets_text
-from ..report.layout import WIDTH
-from ..report.layout import cell
+from ..report import incidents_text
 from ..report.layout import counted
-from ..report.layout import in_brackets
-from ..report.layout import indented
 from ..report.layout import s
 from ..tally import Totals
 from .summary import Found
@@ -40,44 +36,22 @@ def verdict(results: Sequence[Result], incidents: Sequence[Incident], still_open
         for result in broken
     ]
     lines = [f"flowtally: {'; '.join(said)}", "", *budgets_text.text(broken)]
-    if found := details(incidents):
-        lines += ["", "Incidents", *found]
+    said_already = {incident.id for result in broken for incident in result.incidents}
+    if others := [incident for incident in incidents if incident.id not in said_already]:
+        lines += ["", "Besides", *details(others)]
     if still_open:
         lines += ["", _still_open(still_open)]
     return "\n".join(lines)
 
 
 def details(incidents: Sequence[Incident]) -> list[str]:
-    """Incidents, each with an example, advice, and what the client would have said."""
-    lines = []
-    for incident in incidents[:MOST_INCIDENTS]:
-        lines.append(title(incident))
-        if example := next(filter(None, map(describe, incident.examples)), ""):
-            lines.append(printable(f"      {example}", WIDTH))
-        for sentence in (incident.advice, incident.client_words):
-            if sentence:
-                lines += indented(sentence, WIDTH, "      ")
-    return lines + _more(len(incidents) - MOST_INCIDENTS, "incident")
-
-
-def title(incident: Incident) -> str:
-    """An incident in one line: count, code, cause or status, reason, side, host, id."""
-    name = f"{incident.cause} {incident.description}".rstrip() + in_brackets(incident.reason)
-    if incident.code:
-        name = f"{incident.code} {incident.error_name}: {name}"
-    # Of a status the side is not known.
-    parts = [name, incident.side, incident.host, incident.id and f"[{incident.id}]"]
-    count = cell(incident.count, "count", incident.at_least)
-    return printable(f"  {count:>2}  " + "  ".join(part for part in parts if part), MAX_TITLE)
+    """The incidents of a test."""
+    return incidents_text.lines(incidents, MOST_INCIDENTS)
 
 
 def _still_open(count: int) -> str:
     verb = "was" if count == 1 else "were"
     return f"{count} flow{s(count)} {verb} still open when the test ended"
-
-
-def _more(count: int, what: str) -> list[str]:
-    return [f"  and {count} more {what}{s(count)}"] if count > 0 else []
 
 
 # --- the terminal summary ---
@@ -95,6 +69,6 @@ def by_test(found: Iterable[Found], more: int) -> list[str]:
     tests = list(found)
     for test in tests[:MOST_TESTS]:
         lines.append(printable(test.name or NOWHERE, MAX_TITLE))
-        lines += map(title, test.incidents[:MOST_OF_A_TEST])
-        lines += _more(len(test.incidents) - MOST_OF_A_TEST, "incident")
-    return lines + _more(more + max(0, len(tests) - MOST_TESTS), "test")
+        lines += map(incidents_text.title, test.incidents[:MOST_OF_A_TEST])
+        lines += incidents_text.more(len(test.incidents) - MOST_OF_A_TEST, "incident")
+    return lines + incidents_text.more(more + max(0, len(tests) - MOST_TESTS), "test")
