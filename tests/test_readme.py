@@ -37,8 +37,10 @@ PACKAGE = REPOSITORY / "addon" / "flowtally"
 README = REPOSITORY / "README.md"
 VOCABULARY = KNOWN / "README.md"
 MAP = REPOSITORY / "addon" / "README.md"
+SKILL = PACKAGE / "SKILL.md"
 DOCUMENTS = (
     README,
+    SKILL,
     MAP,
     VOCABULARY,
     REPOSITORY / "scripts" / "README.md",
@@ -190,9 +192,14 @@ def commands_in(document: Path) -> Iterator[tuple[str, list[str]]]:
             yield code, shlex.split(match.group(1).strip().strip('"'))
 
 
-def test_every_command_and_its_options_exist() -> None:
-    shown = list(commands_in(README))
-    assert {words[0] for _, words in shown if words} == set(main.commands)
+def test_the_readme_shows_every_command() -> None:
+    assert {words[0] for _, words in commands_in(README) if words} == set(main.commands)
+
+
+@pytest.mark.parametrize("document", [README, SKILL], ids=lambda path: path.name)
+def test_every_command_and_its_options_exist(document: Path) -> None:
+    shown = list(commands_in(document))
+    assert shown
     for code, words in shown:
         command = main.commands[words[0]]
         known = {name for p in command.params for name in p.opts if isinstance(p, click.Option)}

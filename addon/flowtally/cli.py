@@ -232,7 +232,8 @@ def why(inputs: Inputs) -> None:
 
     Markdown for people, job summaries and programs. Each incident, problems of one cause, side and
     host, has an id that is the same in every session; `flowtally flows --incident ID` has its
-    requests. LOG and FILTER are as in `flowtally report`.
+    requests. LOG and FILTER are as in `flowtally report`. The file SKILL.md in flowtally's folder
+    tells a program how to use it.
     """
     from .report.digest import digest
 
