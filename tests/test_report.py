@@ -179,19 +179,6 @@ flowtally: 2 flows, 1 failed (50.0 %),
 
 Problems
   1  -2 ConnectionErr:
-     client_tls_rejected  pinned.example
-     Install mitmproxy's CA certificate
-     on the client (http://mitm.it); an
-     app that pins its certificate must
-     be rebuilt without pinning, or its
-     host excluded with ignore_hosts.
-     The client says:
-     net::ERR_CERT_AUTHORITY_INVALID ·
-     curl 60 ·
-     UNABLE_TO_VERIFY_LEAF_SIGNATURE ·
-     requests SSLError
-     03:04:13  pinned.example
-  1  -2 ConnectionErr:
      connection_refused
      api.example:8443
      Nothing listens on that port: check
@@ -206,6 +193,19 @@ Problems
   1  -3 HTTPError: 503 Service
      unavailable  shop.example
      03:04:10  POST http://shop.example…
+  1  -2 ConnectionErr:
+     client_tls_rejected  pinned.example
+     Install mitmproxy's CA certificate
+     on the client (http://mitm.it); an
+     app that pins its certificate must
+     be rebuilt without pinning, or its
+     host excluded with ignore_hosts.
+     The client says:
+     net::ERR_CERT_AUTHORITY_INVALID ·
+     curl 60 ·
+     UNABLE_TO_VERIFY_LEAF_SIGNATURE ·
+     requests SSLError
+     03:04:13  pinned.example
 
 Status                     flows   share
 Server error                   1  50.0 %

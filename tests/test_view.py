@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import pytest
 from flowtally import tally as tally_module
+from flowtally.incidents import incidents
+from flowtally.incidents import weight
 from flowtally.report.view import Line
 from flowtally.report.view import Problem
 from flowtally.report.view import apart
@@ -21,7 +23,6 @@ from flowtally.rows import OTHER
 from flowtally.rows import SERIES
 from flowtally.tally import Tally
 from flowtally.vocabulary import CAUSES
-from flowtally.vocabulary import UNSUCCESSFUL
 from flowtally.vocabulary import Why
 from flowtally.vocabulary import client_words
 from hypothesis import given
@@ -211,16 +212,22 @@ def test_what_is_left_out_is_counted(found: Tally, rows: int) -> None:
         assert len(cut.rows) + cut.more == len(full.rows)
 
 
-def rank(problem: Problem) -> tuple[int, int]:
-    return problem.code == UNSUCCESSFUL, -problem.count
+def weights_of(found: Tally) -> dict[tuple[int, str, str], float]:
+    """What the incidents of each problem weigh together."""
+    weights: dict[tuple[int, str, str], float] = {}
+    for each in incidents(found):
+        key = each.code, each.cause, each.reason
+        weights[key] = weights.get(key, 0) + weight(each)
+    return weights
 
 
 @given(TALLIES)
 @settings(deadline=None)
 def test_order(found: Tally) -> None:
     shown = view(found, 1000)
-    problems = list(map(rank, shown.problems))
-    assert problems == sorted(problems)
+    weights = weights_of(found)
+    problems = [weights.get((p.code, p.cause, p.reason), p.count) for p in shown.problems]
+    assert problems == sorted(problems, reverse=True)
     for id, fields in (
         ("hosts", ("flows", "events")),
         ("failing", ("failures", "unsuccessful")),
@@ -251,16 +258,17 @@ def test_the_order_of_problems() -> None:
         *[failed("dns_error", reason="collateral")] * 7,
     )
     shown = view(found, 0)
-    assert [(p.count, p.code, p.cause) for p in shown.problems] == [
-        (2, -2, "connection_refused"),
-        (2, -2, "dns_error"),
-        (2, -6, "http_response_timeout"),
-        (1, -2, "dns_error"),
-        (1, -6, "connection_timeout"),
-        (8, -3, "404"),
-        (3, -3, "503"),
+    # One that has twice the weight of others because nothing of its host was right comes before
+    # them; equals by their codes.
+    assert [(p.count, p.code, p.cause, p.reason) for p in shown.problems] == [
+        (8, -3, "404", ""),
+        (3, -3, "503", ""),
+        (2, -2, "connection_refused", ""),
+        (1, -2, "dns_error", ""),
+        (2, -2, "dns_error", "nxdomain"),
+        (2, -6, "http_response_timeout", ""),
+        (1, -6, "connection_timeout", ""),
     ]
-    assert [problem.reason for problem in shown.problems[:4]] == ["", "nxdomain", "", ""]
     assert [(each.count, each.cause) for each in shown.apart] == [
         (20, "client_cancelled"),
         (9, "unfinished"),

@@ -20,6 +20,8 @@ from ..equal_waits import equal_waits
 from ..examples import distinct
 from ..histogram import FIRST
 from ..histogram import GROWTH
+from ..incidents import incidents
+from ..incidents import weight
 from ..moments import WIDTHS
 from ..rows import MAX_BUCKETS
 from ..rows import OTHER
@@ -33,7 +35,6 @@ from ..tally import Tally
 from ..tally import Totals
 from ..vocabulary import ERRORS
 from ..vocabulary import REASONS
-from ..vocabulary import UNSUCCESSFUL
 from ..vocabulary import Why
 from ..vocabulary import advice
 from ..vocabulary import band_of
@@ -209,13 +210,19 @@ _STILL_OPEN = "Still open when the session ended: the answer, or its end, had no
 
 
 def _problems(tally: Tally) -> list[Problem]:
-    """Failures first, then unsuccessful responses, then what is no problem; the most frequent
-    first."""
+    """What to look at first first, as its incidents weigh together; then what is no problem."""
     hosts = _hosts_of_causes(tally)
+    weights: dict[tuple[int, str, str], float] = {}
+    for incident in incidents(tally):
+        key = incident.code, incident.cause, incident.reason
+        weights[key] = weights.get(key, 0.0) + weight(incident)
     found = [_problem(key, row, hosts.get(key, ()), tally) for key, row in tally["causes"].items()]
-    found.sort(
-        key=lambda p: (p.apart, p.code == UNSUCCESSFUL, -p.count, -p.code, p.cause, p.reason)
-    )
+
+    def order(problem: Problem) -> tuple[bool, float, int, str, str]:
+        key = problem.code, problem.cause, problem.reason
+        return problem.apart, -weights.get(key, problem.count), -problem.code, *key[1:]
+
+    found.sort(key=order)
     return [problem for problem in found if problem.count]
 
 
