@@ -33,7 +33,9 @@ LONG = 60.0
 BEGINNING = 1 / 3
 """What part of a session is its beginning: what is new began later."""
 OF_THE_CLIENT = 0.5
+"""By how much an incident's weight is multiplied that the client is to blame for."""
 STOPPED = NEW = 2.0
+"""And one of a host of which nothing was right, or one that is new."""
 
 
 class Counted(NamedTuple):
@@ -170,11 +172,12 @@ def _incident(key: Key, row: Row, tally: Tally) -> Incident:
 
 
 def _counted(rows: Rows, id: str) -> tuple[list[Counted], bool]:
-    """What belongs to an incident, the most frequent first, and whether there is more."""
+    """What belongs to an incident, the most frequent first, and whether there may be more."""
     mine = [(key[1], row.problems) for key, row in rows.items() if key[0] == id]
     named = [Counted(name, times) for name, times in mine if name != OTHER and times]
     named.sort(key=lambda each: (-each.times, each.name))
-    return named, len(named) < len(mine) or (OTHER, OTHER) in rows
+    more = any(name == OTHER for name, _ in mine) or (OTHER, OTHER) in rows
+    return named, more
 
 
 def _is_new(first: str, tally: Tally) -> bool:
