@@ -505,7 +505,7 @@ def test_what_is_said_of_a_version_of_node(version: tuple[int, int], says: str) 
 def test_what_is_known_of_the_program_comes_first(
     command: list[str], first: str, among: str
 ) -> None:
-    lines = through.why_nothing(command, {})
+    lines = nothing.why_nothing(command, {})
     assert len(lines) <= nothing.MAX_LINES
     assert lines[2].startswith(f"  {first}")
     assert any(among in line for line in lines)
@@ -516,7 +516,7 @@ def test_node_is_asked_for_its_version_and_may_not_tell(tmp_path: Path, script: 
     node = tmp_path / "node"
     node.write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
     node.chmod(0o755)
-    lines = through.why_nothing(["node", "x.js"], {"PATH": str(tmp_path)})
+    lines = nothing.why_nothing(["node", "x.js"], {"PATH": str(tmp_path)})
     assert lines[0].startswith("Node 20.1 ignores") is (script == "echo v20.1.0")
 
 
