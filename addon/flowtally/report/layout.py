@@ -76,6 +76,12 @@ def indented(sentence: str, width: int, indent: str) -> list[str]:
     )
 
 
+def named(cause: str, description: str, reason: str) -> str:
+    """What a problem or an incident is called: its cause, or its status code with what that means;
+    and the reason."""
+    return f"{cause} {description}".rstrip() + in_brackets(reason)
+
+
 def in_brackets(reason: str) -> str:
     """The reason behind a cause; (other) has its brackets."""
     if not reason:

@@ -42,6 +42,7 @@ from ..vocabulary import side_of
 from .layout import cell
 from .layout import counted
 from .layout import in_brackets
+from .layout import named
 from .layout import s
 from .layout import seconds_between
 from .layout import span
@@ -275,7 +276,7 @@ def headline(totals: Totals) -> list[str]:
 
 def title(problem: Problem) -> str:
     """What a problem is called."""
-    name = f"{problem.cause} {problem.description}".rstrip() + in_brackets(problem.reason)
+    name = named(problem.cause, problem.description, problem.reason)
     return f"{problem.code} {problem.name}: {name}" if problem.code else name
 
 

@@ -14,8 +14,8 @@ from ..report import budgets_text
 from ..report.layout import WIDTH
 from ..report.layout import cell
 from ..report.layout import counted
-from ..report.layout import in_brackets
 from ..report.layout import indented
+from ..report.layout import named
 from ..report.layout import s
 from ..tally import Totals
 from .summary import Found
@@ -62,7 +62,7 @@ def details(incidents: Sequence[Incident]) -> list[str]:
 
 def title(incident: Incident) -> str:
     """An incident in one line: count, code, cause or status, reason, side, host, id."""
-    name = f"{incident.cause} {incident.description}".rstrip() + in_brackets(incident.reason)
+    name = named(incident.cause, incident.description, incident.reason)
     if incident.code:
         name = f"{incident.code} {incident.error_name}: {name}"
     # Of a status the side is not known.
