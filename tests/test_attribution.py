@@ -75,6 +75,11 @@ def test_names_of_tests_are_short_printable_and_different(one: str, other: str) 
     assert (names[0] == names[1]) == (one == other)
 
 
+def test_a_long_name_is_cut_and_stays_its_own() -> None:
+    names = {name_of("x" * MAX_NAME + end) for end in ("a", "b")}
+    assert [len(name) for name in names] == [MAX_NAME, MAX_NAME]
+
+
 @pytest.mark.parametrize("node", ["", "tests/test_shop.py::TestPay::test_pay[a-ü]", "x" * MAX_NAME])
 def test_a_usual_name_is_the_node_id(node: str) -> None:
     assert name_of(node) == node

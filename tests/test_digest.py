@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flowtally.budgets import evaluate
 from flowtally.budgets import parse
+from flowtally.report.digest import MAX_BUDGETS
 from flowtally.report.digest import MAX_LINES
 from flowtally.report.digest import MAX_TOKENS
 from flowtally.report.digest import digest
@@ -20,6 +21,7 @@ from lab.cli import HOSTILE
 from lab.cli import answered
 from lab.cli import event
 from lab.cli import failed
+from lab.cli import limited
 from lab.cli import run
 from lab.cli import tally
 from lab.sessions import everything
@@ -86,6 +88,65 @@ def test_it_is_short_for_everything_and_many_budgets() -> None:
     assert len(lines) <= MAX_LINES
     assert tokens(lines) <= MAX_TOKENS
     assert any(re.fullmatch(r"- and \d+ more incidents", line) for line in lines)
+
+
+def numbered(lines: list[str]) -> list[str]:
+    return [line for line in lines if re.match(r"\d+\. ", line)]
+
+
+MANY = [failed(host=f"h{n}", url=f"http://h{n}/a", second=n) for n in range(80)]
+
+
+def test_incidents_for_which_there_is_no_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = of(*MANY)
+    (more,) = (line for line in lines if line.startswith("- and "))
+    assert more == f"- and {80 - len(numbered(lines))} more incidents"
+    monkeypatch.setattr("flowtally.report.digest.MAX_TOKENS", 100_000)
+    assert len(of(*MANY)) == MAX_LINES
+
+
+def test_an_incident_of_one_moment_that_is_not_new_has_one_time() -> None:
+    (line,) = numbered(of(BROKEN))
+    assert re.search(r": 1 of 1 \(100.0 %\), \d\d:\d\d:15 \[\w{8}\]$", line)
+
+
+def test_what_is_new_is_said_to_be() -> None:
+    lines = of(answered(), failed(second=100, host="api"), answered(second=120))
+    (line,) = numbered(lines)
+    assert ", new [" in line
+
+
+def test_endpoints_without_end_are_said_to_be_more() -> None:
+    text = "\n".join(of(*(failed(url=f"http://shop.example/{'x' * n}") for n in range(30))))
+    assert "`GET http://shop.example/` (1) and 19 or more more" in text
+
+
+def test_what_has_no_id_is_shown_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowtally.tally.TABLES", limited(0, "incidents"))
+    text = "\n".join(of(BROKEN))
+    assert "1. `(other)" in text
+    assert "[]" not in text
+    assert "--incident" not in text
+
+
+def test_of_many_budgets_some_are_named() -> None:
+    found = tally(BROKEN)
+    for count, more in ((9, []), (10, []), (12, ["- and 2 more budgets"])):
+        budgets = parse([], [f"{code}=1" for code in range(400, 400 + count)], None)
+        lines = digest(found, evaluate(budgets, found))
+        assert len([line for line in lines if line.startswith("- `4")]) == min(count, MAX_BUDGETS)
+        assert [line for line in lines if line.startswith("- and ")] == more
+
+
+def test_of_what_is_no_problem_some_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [answered(404, background="x"), failed(reason="collateral")]
+    monkeypatch.setattr("flowtally.report.digest.MAX_OTHERS", 2)
+    (line,) = (line for line in of(*records) if line.startswith("Not among"))
+    assert line.count(";") == 1
+    assert "…" not in line
+    monkeypatch.setattr("flowtally.report.digest.MAX_OTHERS", 1)
+    (line,) = (line for line in of(*records) if line.startswith("Not among"))
+    assert line.endswith("`; …")
 
 
 def test_an_empty_tally_says_that_nothing_came_through() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC
 from datetime import datetime
 from typing import Any
@@ -68,12 +69,15 @@ EVENT = {
         ({"causes": ["tls_certificate_error:expired"]}, EXPIRED, True),
         ({"causes": ["tls_certificate_error:wrong_host"]}, EXPIRED, False),
         ({"causes": ["tls_certificate_error:"]}, EXPIRED, False),
+        ({"causes": ["tls_certificate_error:expired"]}, REFUSED | {"reason": "expired"}, False),
         ({"causes": ["client_tls_rejected"]}, EVENT, True),
         ({"statuses": ["404"]}, MISSING, True),
         ({"statuses": ["404"]}, record(), False),
         ({"statuses": ["404"]}, REFUSED, False),
         ({"statuses": ["4xx"]}, MISSING, True),
         ({"statuses": ["5XX"]}, MISSING, False),
+        ({"statuses": ["4xx"]}, record(**STATUS_TAGS[503]), False),
+        ({"statuses": ["7"]}, record(status=7), True),
         ({"statuses": ["4xx"]}, EVENT, False),
         ({"statuses": ["client error"]}, MISSING, True),
         ({"statuses": ["Success"]}, MISSING, False),
@@ -82,10 +86,12 @@ EVENT = {
         ({"hosts": ["API.Shop.example."]}, record(), True),
         ({"hosts": ["shop.example"]}, record(), True),
         ({"hosts": ["hop.example"]}, record(), False),
+        ({"hosts": ["api.shop.example"]}, record(host="API.Shop.example"), True),
         ({"hosts": ["shop.example:8080"]}, record(), True),
         ({"hosts": ["shop.example:8081"]}, record(), False),
         ({"hosts": ["*.shop.*"]}, record(), True),
         ({"hosts": ["shop.*"]}, record(), False),
+        ({"hosts": ["api.*"]}, record(), True),
         ({"hosts": ["pinned.example"]}, EVENT, True),
         ({"paths": ["/v1/items"]}, record(), True),
         ({"paths": ["/v1"]}, record(), False),
@@ -104,6 +110,7 @@ EVENT = {
         ({"since": "3599s"}, record(), False),
         ({"since": "1h", "until": "1h"}, record(), True),
         ({"until": "1d"}, record(), False),
+        ({"since": "2026-01-31T11:00:00.010Z"}, record(time="2026-01-31T11:00:00.009Z"), False),
         ({"problems": True}, REFUSED, True),
         ({"problems": True}, MISSING, True),
         ({"problems": True}, EVENT, True),
@@ -139,6 +146,19 @@ def test_a_time_of_day_is_todays_on_this_machine() -> None:
     assert not found(record(time="2026-01-31T11:59:59.999Z"))
 
 
+def test_a_time_of_day_is_of_the_date_that_it_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Etc/GMT-14")  # where it is 2 o'clock, tomorrow
+    time.tzset()
+    try:
+        found = wanted(Given(since="1:00"), NOW)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found is not None
+    assert found(record(time="2026-01-31T11:00:00.000Z"))
+    assert not found(record(time="2026-01-31T10:59:59.999Z"))
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -152,6 +172,8 @@ def test_a_time_of_day_is_todays_on_this_machine() -> None:
             "Informational, Success, Redirection, Client error, Server error",
         ),
         ({"hosts": ["http://shop/"]}, "--host 'http://shop/': allowed is a host"),
+        ({"statuses": ["0xx"]}, "--status '0xx': allowed"),
+        ({"statuses": ["6xx"]}, "--status '6xx': allowed"),
         ({"hosts": [""]}, "--host '': allowed"),
         ({"paths": ["v1"]}, "--path 'v1': a path begins with /"),
         ({"since": "yesterday"}, "--since 'yesterday': allowed are a time such as 14:30 or"),
@@ -159,6 +181,7 @@ def test_a_time_of_day_is_todays_on_this_machine() -> None:
         ({"until": "999999d"}, "--until '999999d': allowed"),
         ({"incidents": ["xyz"]}, "--incident 'xyz': an id is of 8 hexadecimal digits"),
         ({"incidents": ["abc"]}, "4 will do"),
+        ({"incidents": ["123456789"]}, "8 hexadecimal digits"),
         ({"expressions": ["~b x"]}, "the log keeps no bodies; allowed are ~all, ~c, ~d,"),
     ],
     ids=str,

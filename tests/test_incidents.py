@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from flowtally.incidents import Incident
 from flowtally.incidents import incidents
 from flowtally.incidents import weight
+from flowtally.rows import MOST_GROUPS
 from flowtally.rows import OTHER
 from flowtally.tally import Tally
 from flowtally.tally import incident_id
@@ -17,6 +19,7 @@ from flowtally.times import timestamp
 from flowtally.vocabulary import CAUSES
 from flowtally.vocabulary import STATUS_TAGS
 from flowtally.vocabulary import error_fields
+from lab.cli import limited
 
 Record = dict[str, Any]
 
@@ -154,6 +157,65 @@ def test_a_failure_without_a_flow_is_one_too() -> None:
     assert (incident.endpoints, incident.clients) == ([], [("127.0.0.1", 1)])
 
 
+def test_where_the_record_names_no_side_it_is_the_usual_one() -> None:
+    record = failed()
+    del record["side"]
+    assert [incident.side for incident in found(record)] == ["server"]
+
+
+def test_an_endpoint_whose_challenges_were_all_answered_is_none() -> None:
+    login = {"outcome": "status", **STATUS_TAGS[401]}
+    (incident,) = found(
+        flow(0, path="/a", **login),
+        flow(1, path="/b", **login),
+        flow(2, path="/b", answers="1", challenge=401),
+    )
+    assert incident.count == 1
+    assert incident.endpoints == [("GET http://shop/a", 1)]
+    assert not incident.more_endpoints
+
+
+def test_where_the_table_of_endpoints_is_full_there_may_be_more() -> None:
+    many = [failed(host=f"h{n}", path=f"/{'x' * m}") for n in range(30) for m in range(20)]
+    last = {incident.host: incident for incident in found(*many)}["h29"]
+    assert (last.endpoints, last.more_endpoints) == ([], True)
+
+
+def test_what_a_full_table_holds_no_cause_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowtally.tally.TABLES", limited(1, "incidents"))
+    last = found(*(failed(reason=f"r{n}") for n in range(MOST_GROUPS + 2)))[-1]
+    assert (last.code, last.error_name, last.cause, last.id) == (0, "", OTHER, "")
+    assert last.count == 2
+
+
+def test_of_merged_sessions_a_count_may_be_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowtally.tally.TABLES", limited(1, "incidents"))
+    one, other = Tally(), Tally()
+    one.add(failed())
+    for host in ("other", "shop"):
+        other.add(failed(host=host))
+    assert [incident.at_least for incident in incidents(one)] == [False]
+    one.merge(other)
+    assert {incident.host: incident.at_least for incident in incidents(one)}["shop"]
+
+
+def test_a_share_is_at_most_all() -> None:
+    (incident,) = found(failed())
+    assert replace(incident, count=3, of=4).share == 0.75
+    assert replace(incident, count=3, of=2).share == 1
+    assert replace(incident, of=0).share == 1  # the host is not known any more
+
+
+@pytest.mark.parametrize("first", ["", "then", "2026-01-02T03:04:05"])
+def test_a_session_of_which_nobody_knows_when_it_was_has_nothing_new(first: str) -> None:
+    tally = Tally()
+    for record in (flow(0), failed(60), flow(120)):
+        tally.add(record)
+    assert incidents(tally)[0].new
+    tally.first = first
+    assert not incidents(tally)[0].new
+
+
 def test_hosts_without_end_are_counted_together_and_last() -> None:
     many = [failed(host=f"h{n}") for n in range(150)]
     last = found(*many)[-1]
@@ -239,3 +301,7 @@ def test_how_much_each_thing_weighs() -> None:
     assert weight(found(flow(), failed(), failed(70), flow(90))[0]) == 2
     assert weight(found(flow(), failed(70), flow(90))[0]) == 2
     assert weight(found(flow(), failed(side="client"))[0]) == 0.5
+    assert weight(found(flow(), failed(side="network"))[0]) == 1
+    cancelled = failed(cause="client_cancelled") | {"outcome": "cancelled"}
+    cancelled.pop("error_code", None)
+    assert weight(found(cancelled, failed())[0]) == 2

@@ -43,6 +43,25 @@ def test_points_get_wider_when_there_are_too_many() -> None:
     assert moments.points == {**{2 * n: 2 for n in range(MAX_POINTS // 2)}, MAX_POINTS: 1}
 
 
+def test_what_comes_after_a_point_got_wider_is_counted_in_it() -> None:
+    moments = at(*range(MAX_POINTS + 2))
+    assert moments.points == {2 * n: 2 for n in range(MAX_POINTS // 2 + 1)}
+
+
+def test_merged_points_are_as_wide_as_the_widest() -> None:
+    merged = at(1)
+    merged.merge(at(*range(MAX_POINTS + 1)))
+    assert (merged.seconds, merged.points[0]) == (2, 3)
+
+
+def test_there_is_a_widest_point() -> None:
+    moments = Moments()
+    for year in range(1000, 9000, 100):
+        moments.add(f"{year}-01-01T00:00:00.000Z")
+    assert moments.seconds == WIDTHS[-1]
+    assert sum(moments.points.values()) == 80
+
+
 @given(SECONDS, SECONDS)
 def test_merged_is_counted_together(one: list[float], other: list[float]) -> None:
     together, merged = at(*one, *other), at(*one)
@@ -77,6 +96,7 @@ GOOD = {"first": "1970", "last": "1971", "seconds": 1, "points": [0, 1]}
         {"points": [1, True]},
         {"points": [1.5, 1]},
         {"points": [10**16, 1]},
+        {"points": [-(10**16), 1]},
         {"points": [0, 1] * (MAX_POINTS + 1)},
     ],
     ids=json.dumps,
@@ -85,6 +105,10 @@ def test_a_log_that_says_what_cannot_be_is_refused(wrong: dict[str, Any]) -> Non
     Moments.from_data(GOOD)
     with pytest.raises(ValueError, match=r"must|cannot|too many|nothing"):
         Moments.from_data(GOOD | wrong)
+
+
+def test_a_row_that_says_nothing_of_times_is_read_as_that() -> None:
+    assert not Moments.from_data({"flows": 1})
 
 
 def test_each_width_is_a_multiple_of_the_one_before() -> None:

@@ -30,6 +30,7 @@ from flowtally.launch import aftermath
 from flowtally.launch import child
 from flowtally.launch import command
 from flowtally.launch import proxy
+from flowtally.launch import signals
 from lab.servers import Answer
 from lab.servers import AnsweringServer
 from lab.servers import DeadPort
@@ -711,3 +712,55 @@ def test_runs_that_begin_at_once_share_one_ca(place: Place) -> None:
     pem = (place.confdir / "mitmproxy-ca.pem").read_text()
     assert (place.confdir / "mitmproxy-ca-cert.pem").read_text() in pem
     assert not list(place.confdir.glob(".flowtally-*"))
+
+
+# --- signals, without a process ---
+
+
+def test_a_signal_that_came_before_ends_what_may_be_ended() -> None:
+    with signals.Signals() as noted:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        assert noted.came == [signal.SIGHUP, signal.SIGTERM]
+        assert not noted.interrupted
+        with pytest.raises(signals.EndedError) as ended, noted.may_end():
+            pytest.fail("it was ended before")
+    assert ended.value.status == 128 + signal.SIGHUP  # the first one
+
+
+def test_a_second_signal_does_not_keep_things_from_being_ended_in_order() -> None:
+    in_order = False
+
+    def work() -> None:
+        nonlocal in_order
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            in_order = True
+
+    with signals.Signals() as noted, noted.may_end(), pytest.raises(signals.EndedError):
+        work()
+    assert in_order
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"])
+def test_signals_are_noted_for_a_while_only(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with signals.Signals() as noted:
+        signal.raise_signal(number)
+    assert noted.came == [number]
+    assert signal.getsignal(number) is before
+
+
+def test_no_command_is_run_after_a_signal() -> None:
+    with child.Foreground() as foreground:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(signals.EndedError):
+            foreground.run("/nowhere", ["it"], {})
+
+
+def test_an_argument_that_no_process_can_have() -> None:
+    with child.Foreground() as foreground, pytest.raises(child.CommandError, match="null byte"):
+        foreground.run("/bin/true", ["true", "a\0b"], {})

@@ -227,7 +227,7 @@ def test_node_goes_through_where_its_version_can(world: World, tool: Tool, clien
     world.run(sys.executable, "-c", PYTHON["urllib"], world.plain.url + after)
     world.flows(after, 1)
     assert f"/hello/{client}/" not in world.proxy.ready.log.read_text(encoding="utf-8")
-    assert through.why_nothing([str(node), "x.js"], world.environment)[0] == said
+    assert nothing.why_nothing([str(node), "x.js"], world.environment)[0] == said
 
 
 def test_grpc_goes_through_and_trusts(world: World, authority: Authority) -> None:

@@ -142,6 +142,7 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_login(value: str, sa
         ("a.example", "b.a.example", 443, True),
         (".a.example", "b.a.example", 443, True),
         (".a.example", "a.example", 443, True),
+        ("a.example.", "a.example", 443, True),
         ("*.a.example", "b.a.example", 443, True),
         ("a.example", "ba.example", 443, False),
         ("a.example", "a.example.net", 443, False),
@@ -150,6 +151,7 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_login(value: str, sa
         ("a.example:8443", "b.a.example", 8443, True),
         ("10.0.0.0/8", "10.1.2.3", 443, True),
         ("10.0.0.0/8", "11.1.2.3", 443, False),
+        ("10.9.9.9/8", "10.1.2.3", 443, True),
         ("10.0.0.0/8", "10.example", 443, False),
         ("10.1.2.3", "10.1.2.3", 443, True),
         ("10.1.2.3:80", "10.1.2.3", 80, True),
@@ -160,6 +162,7 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_login(value: str, sa
         ("[fd00::1]:443", "[fd00::1]", 443, True),
         ("10.1.2.3", "::ffff:10.1.2.3", 443, True),
         (".", "a.example", 443, False),
+        (".", "", 443, False),
         ("*.", "a.example", 443, False),
         (":443", "a.example", 443, False),
     ],
@@ -190,6 +193,13 @@ def test_what_is_this_machine_goes_around_a_proxy(host: str, expected: bool) -> 
     both = of("http", "p", 1)
     assert (both.via(True, host, 443) is None) is expected
     assert both._replace(local=False).via(True, host, 443) == both.https
+
+
+def test_a_tunnel_and_a_plain_request_have_a_proxy_each() -> None:
+    users = Upstream(Server("http", "a", 1), Server("http", "b", 2), ("direct.example",))
+    assert users.via(False, "shop.example", 80) == users.http
+    assert users.via(True, "shop.example", 443) == users.https
+    assert users.via(False, "direct.example", 80) is users.via(True, "direct.example", 443) is None
 
 
 HOSTS = st.lists(st.sampled_from(["a", "ab", "b", "example"]), min_size=1, max_size=4).map(".".join)
@@ -495,7 +505,7 @@ def test_what_is_said_of_a_version_of_node(version: tuple[int, int], says: str) 
 def test_what_is_known_of_the_program_comes_first(
     command: list[str], first: str, among: str
 ) -> None:
-    lines = through.why_nothing(command, {})
+    lines = nothing.why_nothing(command, {})
     assert len(lines) <= nothing.MAX_LINES
     assert lines[2].startswith(f"  {first}")
     assert any(among in line for line in lines)
@@ -506,7 +516,7 @@ def test_node_is_asked_for_its_version_and_may_not_tell(tmp_path: Path, script: 
     node = tmp_path / "node"
     node.write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
     node.chmod(0o755)
-    lines = through.why_nothing(["node", "x.js"], {"PATH": str(tmp_path)})
+    lines = nothing.why_nothing(["node", "x.js"], {"PATH": str(tmp_path)})
     assert lines[0].startswith("Node 20.1 ignores") is (script == "echo v20.1.0")
 
 

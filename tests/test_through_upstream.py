@@ -14,14 +14,21 @@ from typing import NamedTuple
 import psutil
 import pytest
 from flowtally.launch import through
+from flowtally.launch.detour import Detour
 from flowtally.launch.proxy import Proxy
 from flowtally.launch.through import Wanted
+from flowtally.launch.upstream import Server
+from flowtally.launch.upstream import Upstream
 from lab.proxy import Mitmdump
 from lab.proxy import free_port
 from lab.site import HELLO
 from lab.site import Site
 from lab.site import flows
 from lab.tls import Authority
+from mitmproxy import http
+from mitmproxy.proxy.layers.http import HttpStream
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.test import tflow
 
 Tool = Callable[..., Path]
 Record = dict[str, Any]
@@ -262,3 +269,46 @@ def test_servers_need_not_be_vouched_for_where_the_user_says_so(
         through.start(proxy, wanted, environment)
         alone = chain._replace(environment=through.through(proxy, environment))
         assert alone.curl(tool("curl"), f"{chain.secure.url}/hello/e").endswith("200")
+
+
+# --- without mitmproxy's internals ---
+
+
+@pytest.fixture
+def tunnel() -> http.HTTPFlow:
+    """One that NO_PROXY names."""
+    flow = tflow.tflow()
+    flow.request.host, flow.request.port = "direct.example", 443
+    flow.client_conn.proxy_mode = ProxyMode.parse("upstream:http://proxy.example:3128")
+    return flow
+
+
+USERS = Upstream(None, Server("http", "proxy.example", 3128), ("direct.example",))
+
+
+def test_a_tunnel_goes_around_the_proxy_and_mitmproxy_is_left_as_it_was(
+    tunnel: http.HTTPFlow, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = HttpStream.handle_connect_upstream
+    detour = Detour(USERS)
+    assert HttpStream.handle_connect_upstream is not original
+    detour.http_connect(tunnel)
+    detour.done()
+    assert tunnel.server_conn.via is None
+    assert HttpStream.handle_connect_upstream is original
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["handle_connect_upstream", "handle_connect_regular"])
+def test_where_mitmproxy_cannot_go_around_the_proxy_a_tunnel_goes_through_it(
+    name: str,
+    tunnel: http.HTTPFlow,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delattr(HttpStream, name)
+    detour = Detour(USERS)
+    detour.http_connect(tunnel)
+    detour.done()
+    assert tunnel.server_conn.via == ("http", ("proxy.example", 3128))
+    assert "go through http://proxy.example:3128 all the same" in capsys.readouterr().err

@@ -207,6 +207,15 @@ def is_certain(result: Result) -> bool:
     return not result.holds and result.budget.bound == "max"
 
 
+def hold(results: Iterable[Result], whole: bool) -> bool | None:
+    """Whether all budgets hold; None: that cannot be told. `whole`: nothing is missing of what they
+    were held against."""
+    broken = [result for result in results if not result.holds]
+    if not whole and not any(map(is_certain, broken)):
+        return None
+    return not broken
+
+
 def _timed(budget: Budget, tally: Tally, total: Row) -> Result:
     distribution, point = TIMES[budget.name]
     points = getattr(total, distribution).points()

@@ -25,6 +25,7 @@ from .inputs import read
 from .launch.browse import browse
 from .launch.command import run
 from .terminal import CANNOT_BE_TOLD
+from .terminal import EXIT_STATUS
 from .terminal import IsOurs
 from .terminal import budgets
 from .terminal import show
@@ -153,7 +154,7 @@ def check(
     """
     from .budgets import IN_PART
     from .budgets import evaluate
-    from .budgets import is_certain
+    from .budgets import hold
     from .budgets import read_in_part
     from .budgets import status_codes
     from .report import budgets_text
@@ -177,10 +178,10 @@ def check(
         from .report import junit as xml
 
         _write(junit, xml.junit(results, sources, found.sessions), xml.is_ours, force)
-    broken = [result for result in results if not result.holds]
-    if read_in_part(tally) and not any(is_certain(result) for result in broken):
+    held = hold(results, whole=not read_in_part(tally))
+    if held is None:
         stop(f"{IN_PART}: what is missing may break a budget")
-    sys.exit(1 if broken else 0)
+    sys.exit(EXIT_STATUS[held])
 
 
 @main.command()

@@ -34,7 +34,9 @@ LONG = 60.0
 BEGINNING = 1 / 3
 """What part of a session is its beginning: what is new began later."""
 OF_THE_CLIENT = 0.5
+"""By how much an incident's weight is multiplied that the client is to blame for."""
 STOPPED = NEW = 2.0
+"""And one of a host of which nothing was right, or one that is new."""
 
 
 class Counted(NamedTuple):
@@ -91,8 +93,7 @@ class Incident:
     @property
     def name(self) -> str:
         """`404 Not found`, `tls_certificate_error (expired)`."""
-        known = f"{self.cause} {self.description}".rstrip()
-        return f"{known} ({self.reason})" if self.reason else known
+        return named(self.cause, self.description, self.reason)
 
     @property
     def why(self) -> Why:
@@ -112,6 +113,15 @@ class Incident:
     def share(self) -> float:
         """Of what was asked of the host, 0 to 1."""
         return min(1.0, self.count / self.of) if self.of else 1.0
+
+
+def named(cause: str, description: str, reason: str) -> str:
+    """What a problem or an incident is called: its cause, or its status code with what that means;
+    and the reason. (other) has its brackets."""
+    known = f"{cause} {description}".rstrip()
+    if not reason:
+        return known
+    return f"{known} {reason}" if reason == OTHER else f"{known} ({reason})"
 
 
 def weight(incident: Incident) -> float:
@@ -186,11 +196,12 @@ def _incident(key: Key, row: Row, count: int, tally: Tally) -> Incident:
 
 
 def _counted(rows: Rows, id: str) -> tuple[list[Counted], bool]:
-    """What belongs to an incident, the most frequent first, and whether there is more."""
+    """What belongs to an incident, the most frequent first, and whether there may be more."""
     mine = [(key[1], row.problems) for key, row in rows.items() if key[0] == id]
     named = [Counted(name, times) for name, times in mine if name != OTHER and times]
     named.sort(key=lambda each: (-each.times, each.name))
-    return named, len(named) < len(mine) or (OTHER, OTHER) in rows
+    more = any(name == OTHER for name, _ in mine) or (OTHER, OTHER) in rows
+    return named, more
 
 
 def _is_new(first: str, tally: Tally) -> bool:

@@ -1,5 +1,5 @@
-"""What only mitmproxy's internals can answer. Each part fails soft: without it, flowtally misses
-what the part would have seen, and nothing else."""
+"""What only mitmproxy's internals can answer or do. Each part fails soft: without it, flowtally
+misses what the part would have seen or done, and nothing else."""
 
 from __future__ import annotations
 
@@ -160,6 +160,28 @@ def watch_streams() -> Undo:
     replacements = {name: noting_time(original) for name, original in states.items()}
     replacements["handle_protocol_error"] = handle_protocol_error
     return _replace(stream, replacements)
+
+
+def tunnel_without_proxy() -> Undo | None:
+    """Have mitmproxy's mode `upstream` look whether a tunnel goes through a proxy before it asks
+    one for it. None: it cannot be had, and a tunnel without a proxy would break.
+
+    For requests mitmproxy looks (proxy/layers/http/__init__.py, HttpLayer.get_connection), for
+    tunnels it takes the mode's word (HttpStream.handle_connect_upstream).
+    """
+    try:
+        from mitmproxy.proxy.layers import http
+
+        stream: Any = http.HttpStream
+        through_proxy, without = stream.handle_connect_upstream, stream.handle_connect_regular
+    except (ImportError, AttributeError):
+        return None
+
+    @functools.wraps(through_proxy)
+    def handle_connect_upstream(self: Any) -> Any:
+        return without(self) if self.context.server.via is None else through_proxy(self)
+
+    return _replace(stream, {"handle_connect_upstream": handle_connect_upstream})
 
 
 def watch_faults(broke: Callable[[str, str], None], closed: Callable[[str, int], None]) -> Undo:

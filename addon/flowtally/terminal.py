@@ -24,6 +24,9 @@ MAX_NOTE = 4096
 CANNOT_BE_TOLD = 2
 """The exit status where a command could not do what it was asked for."""
 
+EXIT_STATUS = {True: 0, False: 1, None: CANNOT_BE_TOLD}
+"""Whether budgets hold (`budgets.hold`) → the exit status."""
+
 IsOurs = Callable[[bytes], bool]
 """Whether a file that begins like this was written by flowtally."""
 

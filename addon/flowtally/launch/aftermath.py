@@ -15,7 +15,7 @@ from .. import terminal
 from ..budgets import IN_PART
 from ..budgets import Result
 from ..budgets import evaluate
-from ..budgets import is_certain
+from ..budgets import hold
 from ..budgets import read_in_part
 from ..logs import Logs
 from ..logs import Session
@@ -30,12 +30,11 @@ from ..report.layout import terminal_width
 from ..report.paint import paint_for
 from ..tally import Tally
 from ..terminal import CANNOT_BE_TOLD
+from ..terminal import EXIT_STATUS
 from .outputs import Outputs
 from .proxy import Proxy
 from .proxy import Ready
 
-BROKEN = 1
-"""The exit status where a budget does not hold."""
 SUMMARY_FILE = "GITHUB_STEP_SUMMARY"
 """The variable in which a CI names the file for what its users are to see (docs.github.com,
 "Workflow commands", "Adding a job summary")."""
@@ -110,11 +109,7 @@ def status(results: Sequence[Result], *, whole: bool, written: bool) -> int:
     `written`: all files could be."""
     if not written:
         return CANNOT_BE_TOLD
-    if any(map(is_certain, results)):
-        return BROKEN
-    if not whole:
-        return CANNOT_BE_TOLD
-    return 0 if all(result.holds for result in results) else BROKEN
+    return EXIT_STATUS[hold(results, whole)]
 
 
 def _read(ready: Ready) -> Session | None:

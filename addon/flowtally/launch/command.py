@@ -14,6 +14,7 @@ import click
 
 from .. import terminal
 from ..terminal import CANNOT_BE_TOLD
+from . import nothing
 from . import through
 from .child import CommandError
 from .child import Foreground
@@ -137,7 +138,7 @@ def _launched(asked: Asked, environment: Mapping[str, str]) -> int:
         with foreground.may_end():
             changed = through.through(proxy, environment)
         status = foreground.run(file, asked.command, changed)
-        why_nothing = partial(through.why_nothing, asked.command, environment)
+        why_nothing = partial(nothing.why_nothing, asked.command, environment)
         what = " ".join(asked.command)
         told = aftermath.tell(proxy, asked.outputs, what, why_nothing, environment)
         return exit_status(status, foreground.interrupted, told)

@@ -8,13 +8,12 @@ are spoken to, and this addon says to which, and with which login.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import sys
 
 from mitmproxy import http
 from mitmproxy.connection import Client
-from mitmproxy.proxy.layers.http import HttpStream
 
+from ..internals import tunnel_without_proxy
 from .upstream import Server
 from .upstream import Upstream
 
@@ -28,16 +27,25 @@ class Detour:
         self._upstream = upstream
         either = upstream.https or upstream.http
         assert either is not None
+        self._either = either
         self.mode = f"upstream:{either.url}"
         """What mitmproxy's option `mode` has to be: in any other the addon does nothing."""
         self._tunnelled: set[str] = set()
         """Client connections with a tunnel in them, by id."""
-        _tunnel_without_proxy()
+        self._undo = tunnel_without_proxy()
+        if self._undo is None:
+            print(
+                "With this version of mitmproxy, tunnels (https) to hosts that are to be reached "
+                f"without a proxy go through {either.url} all the same.",
+                file=sys.stderr,
+            )
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         request = flow.request
         if self._is_for(flow):
-            _send(flow, self._upstream.via(True, request.host, request.port))
+            server = self._upstream.via(True, request.host, request.port)
+            # A tunnel without a proxy may be impossible; one through a proxy may still work.
+            _send(flow, self._either if server is None and self._undo is None else server)
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         self._tunnelled.add(flow.client_conn.id)
@@ -68,24 +76,12 @@ class Detour:
     def client_disconnected(self, client: Client) -> None:
         self._tunnelled.discard(client.id)
 
+    def done(self) -> None:
+        if self._undo is not None:
+            self._undo()
+
 
 def _send(flow: http.HTTPFlow, server: Server | None) -> None:
     # The object stands for all connections of this client until one is made, so what the last
     # request wanted has to be undone, too.
     flow.server_conn.via = server and (server.scheme, (server.host, server.port))  # type: ignore[assignment]
-
-
-def _tunnel_without_proxy() -> None:
-    """Have mitmproxy's mode `upstream` look whether there is a proxy before it speaks to one.
-
-    For requests it does (HttpLayer.get_connection), for tunnels it takes the mode's word.
-    """
-    original = HttpStream.handle_connect_upstream
-
-    def handle_connect_upstream(self: Any) -> Iterator[Any]:
-        if self.context.server.via is None:
-            yield from self.handle_connect_regular()
-        else:
-            yield from original(self)  # type: ignore[no-untyped-call]
-
-    HttpStream.handle_connect_upstream = handle_connect_upstream  # type: ignore[method-assign]

@@ -81,9 +81,9 @@ class Proxy:
         self._unanswered = 0
         """How many questions have no answer yet."""
 
-    def start(self, arguments: Sequence[str], quiet: bool = True) -> None:
-        """Start it. `arguments`: mitmdump's. `quiet`: what it prints goes to the file `OUTPUT` in
-        the folder, and it prints no summary; else it goes to standard error.
+    def start(self, arguments: Sequence[str]) -> None:
+        """Start it. `arguments`: mitmdump's. What it prints goes to the file `OUTPUT` in the
+        folder.
 
         It listens on a free port of 127.0.0.1, unless `arguments` say otherwise. Raises:
         LaunchError.
@@ -91,10 +91,10 @@ class Proxy:
         try:
             with (self.folder / OUTPUT).open("wb") as output:
                 self._process = subprocess.Popen(
-                    [*_command(self.folder, quiet), *arguments],
+                    [*_command(self.folder), *arguments],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=output if quiet else None,
+                    stderr=output,
                     # Ctrl+C is for what runs through the proxy, which outlives it.
                     **apart(),
                 )
@@ -210,12 +210,10 @@ def why(words: Sequence[str]) -> str:
     return f"{logged[0]}: {raised}" if raised and raised not in logged[0] else logged[0]
 
 
-def _command(folder: Path, quiet: bool) -> list[str]:
+def _command(folder: Path) -> list[str]:
     # -P: a file in the user's folder must not stand for a module.
-    command = [sys.executable, "-P", "-m", "flowtally.launch.process", str(folder)]
-    if quiet:
-        command.append("--quiet")
-    return command
+    module = "flowtally.launch.process"
+    return [sys.executable, "-P", "-m", module, str(folder), "--quiet"]
 
 
 def apart() -> dict[str, Any]:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from ..vocabulary import VARIABLES
 from . import trust
 from . import upstream
-from .nothing import why_nothing as why_nothing
 from .pkcs12 import trust_store
 from .proxy import SERVERS
 from .proxy import UPSTREAM

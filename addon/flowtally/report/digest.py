@@ -18,8 +18,8 @@ from ..incidents import incidents
 from ..tally import Tally
 from .layout import cell
 from .layout import percent
-from .layout import s
 from .layout import time_of_day
+from .markdown import and_more
 from .markdown import budget
 from .markdown import code
 from .markdown import heading
@@ -42,7 +42,7 @@ def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
     lines = heading(shown)
     if broken:
         lines += ["", "## Broken budgets", "", *map(budget, broken[:MAX_BUDGETS])]
-        lines += _more(len(broken) - MAX_BUDGETS, "budget")
+        lines += and_more(len(broken) - MAX_BUDGETS, "budget")
     found = incidents(tally)
     # A reason in them may be what a log says.
     tail = _tail(found, [code(sentence) for sentence in apart(shown, lambda *_: "")])
@@ -54,7 +54,7 @@ def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
         brief = brief or not _fits([*lines, *block, *tail])
         block = block[:1] if brief else block
         if not _fits([*lines, *block, *tail]):
-            lines += _more(len(found) - number + 1, "incident")
+            lines += and_more(len(found) - number + 1, "incident")
             break
         lines += block
         said |= {incident.advice, incident.client_words}
@@ -117,7 +117,3 @@ def _endpoints(endpoints: Sequence[Counted], more: bool) -> str:
     first, *others = endpoints
     and_more = f" and {len(others)}{' or more' if more else ''} more" if others or more else ""
     return f"{code(first.name)} ({first.times}){and_more}"
-
-
-def _more(count: int, what: str) -> list[str]:
-    return [f"- and {count} more {what}{s(count)}"] if count > 0 else []

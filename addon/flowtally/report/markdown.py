@@ -53,7 +53,7 @@ def report(tally: Tally, sessions: Sequence[str] = ()) -> list[str]:
     lines = [MARK, *heading(shown), "", *_problems_heading(shown)]
     for problem in shown.problems[:MAX_PROBLEMS]:
         lines += _problem(problem, EXAMPLES)
-    lines += _more(len(shown.problems) - MAX_PROBLEMS, "kind")
+    lines += and_more(len(shown.problems) - MAX_PROBLEMS, "kind")
     waits = [f"- {code(in_words(wait))}" for wait in shown.waits[:MAX_WAITS]]
     lines += ["", "## Equal waits", "", *waits] if waits else []
     others = [f"- {code(sentence)}" for sentence in apart(shown, _where)]
@@ -156,5 +156,6 @@ def _cell(line: Line, column: Column) -> str:
     return in_table(code(value))
 
 
-def _more(count: int, what: str) -> list[str]:
+def and_more(count: int, what: str) -> list[str]:
+    """A line on what is not shown; none where that is nothing."""
     return [f"- and {count} more {what}{s(count)}"] if count > 0 else []

@@ -21,6 +21,7 @@ from ..examples import distinct
 from ..histogram import FIRST
 from ..histogram import GROWTH
 from ..incidents import incidents
+from ..incidents import named
 from ..incidents import weight
 from ..moments import WIDTHS
 from ..rows import MAX_BUCKETS
@@ -282,7 +283,7 @@ def headline(totals: Totals) -> list[str]:
 
 def title(problem: Problem) -> str:
     """What a problem is called."""
-    name = f"{problem.cause} {problem.description}".rstrip() + in_brackets(problem.reason)
+    name = named(problem.cause, problem.description, problem.reason)
     return f"{problem.code} {problem.name}: {name}" if problem.code else name
 
 
