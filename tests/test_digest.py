@@ -160,5 +160,5 @@ def test_the_command_prints_it(tmp_path: Any) -> None:
     log.write_bytes(lines(BROKEN))
     done = run("why", log)
     assert done.returncode == 0
-    assert done.stdout.splitlines() == of(BROKEN)
+    assert done.stdout.splitlines() == digest(tally(BROKEN), logs=[str(log)])
     assert "did not end cleanly" in done.stderr

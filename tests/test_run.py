@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 
 import psutil
 import pytest
+from flowtally import settings
 from flowtally.budgets import Budget
 from flowtally.budgets import Result
 from flowtally.launch import aftermath
@@ -31,6 +32,10 @@ from flowtally.launch import child
 from flowtally.launch import command
 from flowtally.launch import proxy
 from flowtally.launch import signals
+from lab.cli import answered
+from lab.cli import cancelled
+from lab.cli import failed
+from lab.cli import tally
 from lab.servers import Answer
 from lab.servers import AnsweringServer
 from lab.servers import DeadPort
@@ -264,6 +269,41 @@ def test_the_exit_status_of_a_command_that_succeeded(
 
 
 # --- what is said ---
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([answered()], []),
+        ([answered(404)], []),
+        ([failed()], ["answered 502 in its place"]),
+        (
+            [failed("tls_certificate_error")],
+            ["--trust FILE, or --insecure-upstream", "answered 502 in its place"],
+        ),
+        ([cancelled()], ["--set flowtally_timeout=1"]),
+        ([cancelled(), answered(404)], []),
+    ],
+    ids=str,
+)
+def test_what_a_person_would_wonder_about(records: list[Any], words: list[str]) -> None:
+    hints = aftermath.hints_on(tally(*records))
+    assert len(hints) == len(words)
+    assert all(word in hint for word, hint in zip(words, hints, strict=True))
+
+
+def test_what_asyncio_says_of_open_connections_is_no_word_of_mitmdumps(tmp_path: Path) -> None:
+    said = (
+        "[12:00:00.000] before\n"
+        "Exception in callback StreamReaderProtocol.connection_made.<locals>.callback(<Task>)\n"
+        'Traceback (most recent call last):\n  File "x", line 1, in y\n'
+        "asyncio.exceptions.CancelledError\n"
+        "[12:00:00.001] behind\n"
+    )
+    running = proxy.Proxy(tmp_path)
+    (running.folder / proxy.OUTPUT).write_text(said)
+    assert running.last_words() == ["[12:00:00.000] before", "[12:00:00.001] behind"]
+    running.close()
 
 
 def test_what_came_through_is_told_on_standard_error(place: Place, server: AnsweringServer) -> None:
@@ -580,6 +620,12 @@ def test_no_command(place: Place) -> None:
             2,
             "the proxy cannot start: flowtally_timeout='-1': allowed is a number of seconds above "
             "0, such as 5 or 0.5",
+        ),
+        (
+            ["--set", "flowtally_timeot=1", "--", "true"],
+            2,
+            "the proxy cannot start: flowtally_timeot: no such option; flowtally has "
+            + ", ".join(option.name for option in settings.OPTIONS),
         ),
     ],
 )

@@ -81,7 +81,7 @@ class Flowtally(ConnectionHooks):
         """A bad option was given: mitmproxy is about to stop."""
         self._loaded = time.time()
         self._defects = Defects()
-        self._open = OpenFlows()
+        self._open = self.open_flows = OpenFlows()
         self._by_proxy: set[str] = set()
         """Ids of open flows that mitmproxy answered itself."""
         self._told_in_response: set[str] = set()
@@ -98,18 +98,10 @@ class Flowtally(ConnectionHooks):
         self._undo: list[internals.Undo] = []
         self._apply(rules)
 
-    @property
-    def open_flows(self) -> OpenFlows:
-        """For an addon of a test run."""
-        return self._open
-
     # --- options, life cycle ---
 
     def load(self, loader: Loader) -> None:
-        for reason in internals.refuse_options(loader.master.options, settings.refuse):
-            # An error in the log keeps mitmproxy from starting (addons/errorcheck.py).
-            logger.error(reason)
-            self._refused = True
+        self._refused = settings.refused(loader.master.options)
         for option in settings.OPTIONS:
             loader.add_option(option.name, option.type, option.default, option.help, option.choices)
 
@@ -138,6 +130,8 @@ class Flowtally(ConnectionHooks):
         self.live.host = self._values["flowtally_host"]
 
     def running(self) -> None:
+        # Some may have been given since `load`.
+        self._refused = self._refused or settings.refused(ctx.options)
         if self._refused:
             return
         self._undo = self._watch_internals()

@@ -242,7 +242,7 @@ def why(inputs: Inputs) -> None:
     _note_unclean(found)
     tally = found.merged()
     _note_nothing(inputs, tally)
-    show("\n".join(digest(tally)))
+    show("\n".join(digest(tally, logs=inputs.names)))
 
 
 @main.command()

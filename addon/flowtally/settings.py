@@ -6,6 +6,7 @@ the option are put in front of it by the caller.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Mapping
@@ -17,13 +18,17 @@ from typing import cast
 from typing import get_args
 
 from mitmproxy import flowfilter
+from mitmproxy.options import Options
 
+from . import internals
 from . import journal
 from . import vocabulary
 from .background import Background
 from .classify import Rules
 from .redaction import Urls
 from .vocabulary import Tag
+
+logger = logging.getLogger("flowtally")
 
 _TYPES = {str: "a text", int: "a whole number from 0", bool: "true or false"}
 
@@ -67,6 +72,15 @@ def rules(values: Mapping[str, Any], raw_tcp: bool = True) -> Rules:
         raw_tcp,
         values["flowtally_background"],
     )
+
+
+def refused(options: Options) -> bool:
+    """Whether options were given that cannot be used; says why in mitmproxy's log, which keeps it
+    from starting (addons/errorcheck.py)."""
+    reasons = internals.refuse_options(options, refuse)
+    for reason in reasons:
+        logger.error(reason)
+    return bool(reasons)
 
 
 def refuse(name: str, given: Any) -> str:

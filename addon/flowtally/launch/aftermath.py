@@ -26,6 +26,7 @@ from ..report import markdown
 from ..report import sessions_text
 from ..report import text
 from ..report.digest import digest
+from ..report.layout import indented
 from ..report.layout import terminal_width
 from ..report.paint import paint_for
 from ..tally import Tally
@@ -79,6 +80,8 @@ def tell(
     width = terminal_width()
     if came_through(tally):
         _say(text.ending(tally, ready.log, width, paint_for(sys.stderr)), painted=True)
+        if hints := hints_on(tally):
+            _say(["", *(line for hint in hints for line in indented(hint, width, ""))])
     else:
         _say(text.nothing(why_nothing(), ready.log, width))
     found = Logs()
@@ -88,7 +91,7 @@ def tell(
     results = evaluate(outputs.budgets, tally)
     if results:
         _say(["", *budgets_text.text(results, width)])
-    _append_digest(tally, results, environment)
+    _append_digest(tally, results, ready.log, environment)
     files = _files(outputs, found, results, what)
     # A list: one that fails keeps none of the others from being written.
     written = [
@@ -96,6 +99,30 @@ def tell(
         for file in files
     ]
     return status(results, whole=_is_whole(session, died), written=all(written))
+
+
+def hints_on(tally: Tally) -> list[str]:
+    """What a person would otherwise wonder about: what the command made of it, and which options
+    help."""
+    causes = {cause for _, cause, _ in tally["causes"]}
+    totals = tally.totals()
+    hints = []
+    if "tls_certificate_error" in causes:
+        hints.append(
+            "For a test server's certificate: --trust FILE, or --insecure-upstream, also where the "
+            "client itself was told not to check (curl -k, verify=False)."
+        )
+    if totals.failures:
+        hints.append(
+            "Where a server failed, mitmproxy may have answered 502 in its place, which a client "
+            "can take for an answer."
+        )
+    if totals.cancelled and not totals.problems:
+        hints.append(
+            "A request that its client left within flowtally_timeout (5 s) counts as cancelled; "
+            "with --set flowtally_timeout=1, one that had waited for a second is a timeout."
+        )
+    return hints
 
 
 def came_through(tally: Tally) -> bool:
@@ -167,13 +194,15 @@ def _files(outputs: Outputs, found: Logs, results: Sequence[Result], what: str) 
     return files
 
 
-def _append_digest(tally: Tally, results: Sequence[Result], environment: Mapping[str, str]) -> None:
+def _append_digest(
+    tally: Tally, results: Sequence[Result], log: Path, environment: Mapping[str, str]
+) -> None:
     """Where a CI shows its users a file, problems go there too."""
     path = environment.get(SUMMARY_FILE)
     broken = [result for result in results if not result.holds]
     if not path or not (broken or tally.totals().problems):
         return
-    lines = digest(tally, broken)
+    lines = digest(tally, broken, [os.fspath(log)])
     try:
         with Path(path).open("ab") as file:
             file.write("".join(f"{line}\n" for line in ["", *lines]).encode())

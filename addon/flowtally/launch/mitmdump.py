@@ -51,10 +51,21 @@ class Companion:
         loop = asyncio.get_running_loop()
         # Behind mitmproxy's last look for errors of the start (Master.run), which takes one turn of
         # the loop and ends the process.
-        loop.call_soon(loop.call_soon, loop.call_soon, self.begin)
+        loop.call_soon(loop.call_soon, loop.call_soon, self._begin)
+
+    def _begin(self) -> None:
+        # Other addons may take their time before that look.
+        if not _has_errored():
+            self.begin()
 
     def begin(self) -> None:
         """The proxy answers."""
+
+
+def _has_errored() -> bool:
+    """Whether an error was logged that will end mitmproxy's start (addons/errorcheck.py)."""
+    check = ctx.master.addons.get("errorcheck")
+    return bool(getattr(getattr(check, "logger", None), "has_errored", False))
 
 
 def addresses() -> list[tuple[str, int]]:

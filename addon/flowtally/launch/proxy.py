@@ -31,6 +31,12 @@ _LOGGED = r"\[\d\d:\d\d:\d\d\.\d+\] (?:\[Errno \d+\] )?(.*)"
 """A line of its log."""
 _LAST_LINE = "Error logged during startup, exiting..."
 """Of mitmproxy/addons/errorcheck.py."""
+_OF_THE_END = re.compile(
+    r"^Exception in callback StreamReaderProtocol\.connection_made\b.*?^\S*CancelledError\n",
+    re.MULTILINE | re.DOTALL,
+)
+"""What asyncio says up to Python 3.12 of each connection that is open when the loop ends
+(StreamReaderProtocol.connection_made asks the cancelled task for its exception)."""
 MAX_OUTPUT = 4000
 """Bytes of mitmdump's output that an error quotes: the last ones."""
 
@@ -173,6 +179,7 @@ class Proxy:
                 said = file.read().decode("utf-8", "replace")
         except OSError:
             return []
+        said = _OF_THE_END.sub("", said)
         return [line for line in said.splitlines() if line.strip()]
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ MAX_LINES lines, and about MAX_TOKENS of what a language model is given.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ from ..tally import Tally
 from .layout import cell
 from .layout import percent
 from .layout import time_of_day
+from .markdown import MAX_CODE
 from .markdown import and_more
 from .markdown import budget
 from .markdown import code
@@ -36,8 +38,9 @@ MAX_OTHERS = 6
 _MORE = ["- and 100 more incidents"]
 
 
-def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
-    """What went wrong. `broken`: the budgets that do not hold."""
+def digest(tally: Tally, broken: Sequence[Result] = (), logs: Sequence[str] = ()) -> list[str]:
+    """What went wrong. `broken`: the budgets that do not hold; `logs`: the names of the logs, none
+    where it is the newest one."""
     shown = view(tally, tables=(), terminal=True)
     lines = heading(shown)
     if broken:
@@ -45,7 +48,7 @@ def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
         lines += and_more(len(broken) - MAX_BUDGETS, "budget")
     found = incidents(tally)
     # A reason in them may be what a log says.
-    tail = _tail(found, [code(sentence) for sentence in apart(shown, lambda *_: "")])
+    tail = _tail(found, [code(sentence) for sentence in apart(shown, lambda *_: "")], logs)
     lines += ["", "## Look at this first", ""] if found else ["", "No problems"]
     said: set[str] = set()
     brief = False
@@ -61,12 +64,16 @@ def digest(tally: Tally, broken: Sequence[Result] = ()) -> list[str]:
     return [*lines, *tail]
 
 
-def _tail(found: Sequence[Incident], others: Sequence[str]) -> list[str]:
+def _tail(found: Sequence[Incident], others: Sequence[str], logs: Sequence[str]) -> list[str]:
     shown = others[:MAX_OTHERS]
     more = ["…"] if len(others) > MAX_OTHERS else []
     lines = ["", f"Not among the problems: {'; '.join([*shown, *more])}"] if others else []
     if first := next((incident.id for incident in found if incident.id), ""):
-        lines += ["", f"The requests of an incident: `flowtally flows --incident {first}`"]
+        words = ["flowtally", "flows", *logs, "--incident", first]
+        command = shlex.join(
+            words if len(shlex.join(words)) <= MAX_CODE else words[:2] + words[-2:]
+        )
+        lines += ["", f"The requests of an incident: {code(command)}"]
     return lines
 
 
