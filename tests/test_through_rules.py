@@ -8,6 +8,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -219,6 +220,17 @@ def test_a_proxy_is_understood_or_refused(value: str) -> None:
 
 
 # --- certificates ---
+
+
+def test_an_entry_without_an_end_takes_no_other_with_it(authority: Authority) -> None:
+    good = authority.bundle.read_bytes()
+    assert trust.certificates(good[:100] + b"\n" + good) == [der(authority.bundle)]
+
+
+def test_entries_without_an_end_are_passed_over_quickly() -> None:
+    begun = time.monotonic()
+    assert trust.certificates(b"-----BEGIN CERTIFICATE-----\n" * 100_000) == []
+    assert time.monotonic() - begun < 5  # looked through to the end each, they take minutes
 
 
 def test_what_is_no_certificate_in_a_bundle_is_passed_over(

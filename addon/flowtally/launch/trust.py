@@ -26,7 +26,9 @@ from ..vocabulary import VARIABLES
 from .proxy import LaunchError
 
 _PEM = re.compile(
-    rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.*?)-----END (?:X509 )?CERTIFICATE-----", re.DOTALL
+    # No dash in between: else a torn entry would take the next one with it, and each of many
+    # without an end would be looked through to the end of the file.
+    rb"-----BEGIN (?:X509 )?CERTIFICATE-----([^-]*)-----END (?:X509 )?CERTIFICATE-----"
 )
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 """The names under which OpenSSL looks for certificates in a folder (`openssl rehash`)."""
