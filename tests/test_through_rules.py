@@ -8,6 +8,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -433,6 +434,20 @@ def test_wgets_optionsstay_before_ours(started: Proxy, tmp_path: Path, by_variab
     lines = Path(changed["WGETRC"]).read_text(encoding="utf-8").splitlines()
     assert lines[0] == "timeout = 7"
     assert lines[-1] == f"ca_certificate = {started.folder / through.BUNDLE}"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_wgets_options_in_a_pipe_are_not_waited_for(started: Proxy, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    got: list[dict[str, str]] = []
+    environment = {"WGETRC": str(pipe)}
+    asking = threading.Thread(
+        target=lambda: got.append(through.through(started, environment)), daemon=True
+    )
+    asking.start()
+    asking.join(20)
+    assert got
+    assert b"use_proxy = on" in Path(got[0]["WGETRC"]).read_bytes()
 
 
 def test_every_variable_has_a_value_that_the_code_knows(started: Proxy) -> None:
