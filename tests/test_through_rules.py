@@ -309,6 +309,11 @@ def test_a_trusted_file_without_a_certificate_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no permissions of this kind")
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="cannot be written: Is a directory"):
+        trust.write(tmp_path, b"")
+
+
 def test_nobody_else_reads_what_is_written(tmp_path: Path) -> None:
     previous = os.umask(0)
     try:

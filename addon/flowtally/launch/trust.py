@@ -222,7 +222,11 @@ def pem(found: Iterable[bytes]) -> bytes:
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Write a file that nobody but its user can read."""
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(content)
+    """Write a file that nobody but its user can read. Raises: LaunchError."""
+    try:
+        with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
+    except OSError as error:  # such as a full disk
+        reason = error.strerror or error
+        raise LaunchError(f"{printable(str(path))}: cannot be written: {reason}") from error
     return path
