@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from flowtally.growing import BLOCK
+from flowtally.growing import MAX_LINE
 from flowtally.growing import Growing
 
 
@@ -56,6 +57,20 @@ def test_a_line_is_read_from_its_beginning(tmp_path: Path, size: int) -> None:
         log = Growing(path, position)
         assert list(log.lines()) == expected
         log.close()
+
+
+@pytest.mark.parametrize("size", [MAX_LINE + BLOCK, 3 * MAX_LINE + 1])
+def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"first\n" + b"x" * size)
+    log = Growing(path, 0)
+    assert list(log.lines()) == [b"first"]
+    with path.open("ab", buffering=0) as writer:
+        writer.write(b"yz\nlast\nbeg")
+        assert list(log.lines()) == [b"last"]
+        writer.write(b"un\n")
+        assert list(log.lines()) == [b"begun"]
+    log.close()
 
 
 def test_a_log_that_is_not_there(tmp_path: Path) -> None:

@@ -198,6 +198,35 @@ def test_what_runs_no_tests_starts_no_proxy(project: Project) -> None:
 ODD_IDS = ["a b", "ü", "\x1b[31m", "::", "[/]", "x" * 600, "x" * 601]
 
 
+def test_a_clock_that_a_test_sets_moves_no_flow_to_another_test(project: Project) -> None:
+    project.settings("flowtally = true", "flowtally_log = session.jsonl")
+    project.tests(
+        """
+        import time
+
+        @pytest.fixture(scope="module")
+        def in_three_years():
+            real = time.time
+            time.time = lambda: real() + 1e8
+            yield
+            time.time = real
+
+        def test_one(in_three_years):
+            get("/one")
+
+        def test_two(in_three_years):
+            get("/two")
+        """
+    )
+    project.tests("def test_three():\n    get('/three')", name="test_trees")
+    project.run().assert_outcomes(passed=3)
+    assert project.tested() == [
+        ("test_shop.py::test_one", "/one"),
+        ("test_shop.py::test_two", "/two"),
+        ("test_trees.py::test_three", "/three"),
+    ]
+
+
 def test_every_flow_belongs_to_the_test_during_which_it_began(project: Project, tool: Tool) -> None:
     tool("curl")
     project.settings("flowtally = true", "flowtally_log = session.jsonl")

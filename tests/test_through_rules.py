@@ -8,6 +8,8 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -231,6 +233,17 @@ def test_a_proxy_is_understood_or_refused(value: str) -> None:
 # --- certificates ---
 
 
+def test_an_entry_without_an_end_takes_no_other_with_it(authority: Authority) -> None:
+    good = authority.bundle.read_bytes()
+    assert trust.certificates(good[:100] + b"\n" + good) == [der(authority.bundle)]
+
+
+def test_entries_without_an_end_are_passed_over_quickly() -> None:
+    begun = time.monotonic()
+    assert trust.certificates(b"-----BEGIN CERTIFICATE-----\n" * 100_000) == []
+    assert time.monotonic() - begun < 5  # looked through to the end each, they take minutes
+
+
 def test_what_is_no_certificate_in_a_bundle_is_passed_over(
     authority: Authority, tmp_path: Path
 ) -> None:
@@ -306,6 +319,11 @@ def test_a_trusted_file_without_a_certificate_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no permissions of this kind")
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="cannot be written: Is a directory"):
+        trust.write(tmp_path, b"")
+
+
 def test_nobody_else_reads_what_is_written(tmp_path: Path) -> None:
     previous = os.umask(0)
     try:
@@ -431,6 +449,20 @@ def test_wgets_optionsstay_before_ours(started: Proxy, tmp_path: Path, by_variab
     lines = Path(changed["WGETRC"]).read_text(encoding="utf-8").splitlines()
     assert lines[0] == "timeout = 7"
     assert lines[-1] == f"ca_certificate = {started.folder / through.BUNDLE}"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_wgets_options_in_a_pipe_are_not_waited_for(started: Proxy, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    got: list[dict[str, str]] = []
+    environment = {"WGETRC": str(pipe)}
+    asking = threading.Thread(
+        target=lambda: got.append(through.through(started, environment)), daemon=True
+    )
+    asking.start()
+    asking.join(20)
+    assert got
+    assert b"use_proxy = on" in Path(got[0]["WGETRC"]).read_bytes()
 
 
 def test_every_variable_has_a_value_that_the_code_knows(started: Proxy) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 BLOCK = 64 * 1024
-"""How much is read at once, in bytes; no line is longer (journal.py, MAX_LINE)."""
+"""How much is read at once, in bytes; no line of flowtally's is longer (journal.py, MAX_LINE)."""
+MAX_LINE = 1024 * 1024
+"""How much is kept of a line that has no end yet, in bytes; a longer one is passed over."""
 
 
 class Growing:
@@ -27,6 +29,8 @@ class Growing:
         self._file.seek(_line_start(self._file, end if position is None else position))
         self._begun = b""
         """What there is of a line that has no end yet."""
+        self._too_long = False
+        """The line that has no end yet is passed over."""
 
     def lines(self) -> Iterator[bytes]:
         """Those that were finished since the last call."""
@@ -37,11 +41,16 @@ class Growing:
                 return
             yield from self._finished()  # what was written before it was moved away
             self._file.close()
-            self._file, self._begun = successor, b""
+            self._file, self._begun, self._too_long = successor, b"", False
 
     def _finished(self) -> Iterator[bytes]:
         while block := self._file.read(BLOCK):
             *whole, self._begun = (self._begun + block).split(b"\n")
+            if whole and self._too_long:
+                self._too_long = False
+                del whole[0]  # the end of that line
+            if self._too_long or len(self._begun) > MAX_LINE:
+                self._begun, self._too_long = b"", True
             yield from whole
 
     def _successor(self) -> BinaryIO | None:

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -70,18 +71,20 @@ class Starter(mitmdump.Companion):
             # Not the end of the pipe: a process that the starter forked may hold it open.
             if line == END:
                 break
-            loop.call_soon_threadsafe(self._answer, line)
+            loop.call_soon_threadsafe(self._answer, line, time.time())
         self.died = line != END
         ctx.master.shutdown()
 
-    def _answer(self, line: bytes) -> None:
-        """Answer a test run (testing/run.py): `test` says which test runs from `time` on, "" for
-        none; `settle` wants to know when the flows of a test have ended."""
+    def _answer(self, line: bytes, came: float) -> None:
+        """Answer a test run (testing/run.py): `test` says which test runs from now on, "" for none;
+        `settle` wants to know when the flows of a test have ended. `came`: when it was asked, by
+        the clock that flows go by: tests may set that of their own process to any time.
+        """
         question = json.loads(line)
         if "settle" in question:
             self._task = asyncio.get_running_loop().create_task(self._settle(question["settle"]))
             return
-        self._of_tests().tests.change(name_of(question["test"]), question["time"])
+        self._of_tests().tests.change(name_of(question["test"]), came)
         self._tell({})
 
     async def _settle(self, node: str) -> None:

@@ -122,10 +122,7 @@ def _wgetrc(environment: Mapping[str, str], ready: Ready, bundle: Path) -> bytes
     """wget's settings: the user's, and behind them what has to be, as the last one counts. Its
     settings win over the variables of proxies."""
     named = environment.get("WGETRC")
-    try:
-        users = (Path(named) if named else _home(environment) / ".wgetrc").read_bytes()
-    except (OSError, ValueError):
-        users = b""
+    users = trust.read(Path(named) if named else _home(environment) / ".wgetrc")
     ours = (
         "use_proxy = on",
         f"http_proxy = {ready.url}",

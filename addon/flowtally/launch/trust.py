@@ -26,7 +26,9 @@ from ..vocabulary import VARIABLES
 from .proxy import LaunchError
 
 _PEM = re.compile(
-    rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.*?)-----END (?:X509 )?CERTIFICATE-----", re.DOTALL
+    # No dash in between: else a torn entry would take the next one with it, and each of many
+    # without an end would be looked through to the end of the file.
+    rb"-----BEGIN (?:X509 )?CERTIFICATE-----([^-]*)-----END (?:X509 )?CERTIFICATE-----"
 )
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 """The names under which OpenSSL looks for certificates in a folder (`openssl rehash`)."""
@@ -111,7 +113,7 @@ def _system() -> Iterator[bytes]:
     paths = ssl.get_default_verify_paths()
     # As built in: what the environment says instead is the user's, not the system's.
     for file in (paths.openssl_cafile, *_SYSTEM_FILES):
-        if found := _decoded(_read(Path(file))):
+        if found := _decoded(read(Path(file))):
             yield from found
             return
     yield from _in_folder(Path(paths.openssl_capath))
@@ -120,7 +122,7 @@ def _system() -> Iterator[bytes]:
 def _mozillas() -> list[bytes]:
     import certifi  # mitmproxy brings it along; takes a while, and is hardly ever needed
 
-    return certificates(_read(Path(certifi.where())))
+    return certificates(read(Path(certifi.where())))
 
 
 def _users(environment: Mapping[str, str]) -> Iterator[bytes]:
@@ -133,7 +135,7 @@ def _users(environment: Mapping[str, str]) -> Iterator[bytes]:
         elif variable.value in ("bundle", "extra") and value:
             named[Path(value)] = None
     for path in named:
-        yield from _in_folder(path) if path.is_dir() else _decoded(_read(path))
+        yield from _in_folder(path) if path.is_dir() else _decoded(read(path))
     yield from _javas(environment)
 
 
@@ -168,10 +170,10 @@ def _in_folder(folder: Path) -> list[bytes]:
         files = sorted(file for file in folder.iterdir() if _HASHED.fullmatch(file.name))
     except OSError:
         return []
-    return [der for file in files for der in _decoded(_read(file))]
+    return [der for file in files for der in _decoded(read(file))]
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
     """What a file holds; nothing where there is none to read."""
     try:
         # A pipe would never end.
@@ -220,7 +222,11 @@ def pem(found: Iterable[bytes]) -> bytes:
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Write a file that nobody but its user can read."""
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(content)
+    """Write a file that nobody but its user can read. Raises: LaunchError."""
+    try:
+        with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
+    except OSError as error:  # such as a full disk
+        reason = error.strerror or error
+        raise LaunchError(f"{printable(str(path))}: cannot be written: {reason}") from error
     return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ class Run:
         """A test begins. Raises: LaunchError, where there is no proxy."""
         self.start()
         self.look()  # what is left of the tests before is none of this one's
-        self._ask({"test": node, "time": time.time()})
+        self._ask({"test": node})
         if self.trouble:
             raise LaunchError(self.trouble)
         self.current = Watch(self, node)
@@ -113,7 +112,7 @@ class Run:
     def end(self, watch: Watch) -> int:
         """A test has ended; returns how many of its flows have not."""
         still_open = self.settle(watch)
-        self._ask({"test": "", "time": time.time()})
+        self._ask({"test": ""})
         watch.over = True
         self.current = None
         return still_open
