@@ -208,6 +208,7 @@ def test_what_means_nothing_is_refused(asked: Record, message: str) -> None:
         ("~u items", record(), True),
         ("items", record(), True),
         ("~src 10.0.0.1:5000", record(), True),
+        ("~src 10", {"client_port": 1}, False),
         ("~http & !~websocket", record(), True),
         ("~websocket | ~http", record(kind="websocket"), True),
         ("~tcp", record(kind="tcp"), True),

@@ -554,6 +554,19 @@ def test_the_command_is_killed(place: Place) -> None:
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 2), ("exit 3", 3)])
+def test_a_proxy_that_hangs_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy, "PATIENCE", 0.1)
+    running = proxy.Proxy(tmp_path)
+    running.start(["--set", f"confdir={tmp_path}"])
+    assert running.ready.port
+    running.process.send_signal(signal.SIGSTOP)
+    assert running.stop() == -signal.SIGKILL
+    running.close()
+    assert not running.folder.exists()
+
+
 def test_the_proxy_is_killed(
     place: Place, server: AnsweringServer, script: str, status: int
 ) -> None:

@@ -411,6 +411,20 @@ def test_javas_options_stay_before_ours(started: Proxy, environment: dict[str, s
     assert "-Dhttps.proxyPort=8080" in changed["JAVA_TOOL_OPTIONS"].removeprefix(before)
 
 
+@pytest.mark.parametrize(
+    ("folder", "option"),
+    [
+        ("/plain", "-Djavax.net.ssl.trustStore=/plain/s"),
+        ("/a b", '"-Djavax.net.ssl.trustStore=/a b/s"'),
+        ("/a'b", '"-Djavax.net.ssl.trustStore=/a\'b/s"'),
+        ('/a"b', "'-Djavax.net.ssl.trustStore=/a\"b/s'"),
+    ],
+)
+def test_a_jvm_is_given_a_path_in_quotes_that_it_lacks(folder: str, option: str) -> None:
+    ready = Ready("127.0.0.1", 8080, "0", Path("log"), Path("ca"))
+    assert option in through._java("", ready, Path(folder) / "s")
+
+
 class Recorded:
     """A proxy that is not started, as `start` sees it."""
 

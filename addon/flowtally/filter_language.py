@@ -47,7 +47,9 @@ _PLAIN: Mapping[str, Filter] = {
 _TEXTS: Mapping[str, Callable[[Record], str | None]] = {
     "d": lambda record: record.get("host") if _is_http(record) or "kind" not in record else None,
     "m": lambda record: record.get("method") if _is_http(record) else None,
-    "src": lambda r: f"{r['client']}:{r['client_port']}" if "client_port" in r else None,
+    "src": lambda r: (
+        f"{r['client']}:{r['client_port']}" if {"client", "client_port"} <= r.keys() else None
+    ),
     "u": lambda record: record.get("host" if record.get("kind") == "dns" else "url"),
 }
 """Those with a regular expression, and where they look for it. An event has no kind; its host is

@@ -37,6 +37,8 @@ _OF_THE_END = re.compile(
 )
 """What asyncio says up to Python 3.12 of each connection that is open when the loop ends
 (StreamReaderProtocol.connection_made asks the cancelled task for its exception)."""
+PATIENCE = 15.0
+"""Seconds in which mitmdump has to end when it is told to."""
 MAX_OUTPUT = 4000
 """Bytes of mitmdump's output that an error quotes: the last ones."""
 
@@ -160,7 +162,8 @@ class Proxy:
         return self.process.wait()
 
     def stop(self) -> int:
-        """End mitmdump as Ctrl+C does, and wait for it; returns its exit status."""
+        """End mitmdump as Ctrl+C does, and wait for it; returns its exit status. One that hangs is
+        killed after PATIENCE."""
         pipe = self.process.stdin
         assert pipe is not None
         if not pipe.closed:
@@ -169,7 +172,11 @@ class Proxy:
                 pipe.close()
             except OSError:
                 pass  # it has ended
-        return self.process.wait()
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
 
     def last_words(self) -> list[str]:
         """The last lines of what mitmdump printed, oldest first."""

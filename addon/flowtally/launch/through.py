@@ -150,8 +150,9 @@ def _java(options: str, ready: Ready, store: Path) -> str:
         for part, value in (("Host", ready.host), ("Port", ready.port))
     ]
     file = f"-Djavax.net.ssl.trustStore={store}"
-    if any(char.isspace() for char in file):
-        file = f'"{file}"'
+    if any(char.isspace() or char in "'\"" for char in file):
+        quote = "'" if '"' in file else '"'
+        file = f"{quote}{file}{quote}"
     ours = (
         *address,
         # Empty: localhost, which is in it by default, is to be seen.
