@@ -553,7 +553,6 @@ def test_the_command_is_killed(place: Place) -> None:
     assert run.wait(TIMEOUT) == 128 + signal.SIGKILL
 
 
-@pytest.mark.parametrize(("script", "status"), [("exit 0", 2), ("exit 3", 3)])
 def test_a_proxy_that_hangs_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -567,6 +566,7 @@ def test_a_proxy_that_hangs_is_not_waited_for_for_ever(
     assert not running.folder.exists()
 
 
+@pytest.mark.parametrize(("script", "status"), [("exit 0", 2), ("exit 3", 3)])
 def test_the_proxy_is_killed(
     place: Place, server: AnsweringServer, script: str, status: int
 ) -> None:
