@@ -237,7 +237,7 @@ def _traffic(comparison: Comparison, width: int) -> list[str]:
 
 
 def _only(title: str, names: Sequence[tuple[str, int]], width: int) -> list[str]:
-    rows = [(f"  {name or '(none)'}", str(count)) for name, count in names[:ROWS]]
+    rows = [(f"  {name or '(none)'}", str(count)) for name, count, *_ in names[:ROWS]]
     if not rows:
         return []
     lines = table([(title, "flows"), *rows], width)
