@@ -27,7 +27,7 @@ _MOST = 10**30
 class Block(NamedTuple):
     """A block of time."""
 
-    count: int
+    flows: int
     problems: int
     untimed: int
     buckets: int
@@ -35,7 +35,7 @@ class Block(NamedTuple):
     @property
     def timed(self) -> int:
         """How many have a time that counts."""
-        return self.count - self.untimed
+        return self.flows - self.untimed
 
 
 class Blocks:

@@ -45,7 +45,6 @@ class Proportion:
         """For JSON; the share is rounded to a millionth."""
         return {"count": self.count, "of": self.of, "share": round(self.share, 6)}
 
-
     def effective(self, design_effect: float) -> Proportion:
         """How many independent ones it is worth, if so many are worth one."""
         if design_effect <= 1:

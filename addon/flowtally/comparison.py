@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
-from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
 from typing import Literal
@@ -29,6 +28,12 @@ from .dependence import design_effects
 from .dependence import of_parts
 from .dependence import of_shares
 from .dependence import of_times
+from .differences import Change
+from .differences import Comparison
+from .differences import Direction
+from .differences import Seen
+from .differences import Shift
+from .differences import Traffic
 from .examples import describe
 from .histogram import Histogram
 from .rows import OTHER
@@ -36,21 +41,16 @@ from .rows import Key
 from .rows import Row
 from .rows import Rows
 from .tally import Tally
-from .tally import Totals
 from .tally import endpoint
 from .tally import incident_id
 from .vocabulary import ERROR_BANDS
 from .vocabulary import ERRORS
-from .vocabulary import Why
-from .vocabulary import advice
 from .vocabulary import band_of
 
-SCHEMA = 1
-"""Version of `Comparison.to_data`."""
-
 ALPHA = 0.05
-"""Which part of the differences that are said to be beyond chance may be chance (Benjamini-Hochberg,
-over all that is tested). Of two alike sessions, how often anything is said to differ.
+"""Which part of the differences that are said to be beyond chance may be chance
+(Benjamini-Hochberg, over all that is tested). Of two alike
+sessions, how often anything is said to differ.
 
 A problem that appeared or vanished is listed anyway, as a single new 500 is worth a line; so is an
 endpoint that always failed on one side and never on the other. Unless it is beyond chance, the line
@@ -62,218 +62,8 @@ MIN_MS = 5.0
 """A time changed if it did by so much: nobody notices less, and a busy machine does it."""
 MIN_SAMPLES = 20
 """With fewer times on a side nothing is said about times; a p95 of fewer would be the maximum."""
-Direction = Literal["appeared", "vanished", "more", "fewer"]
 COMPARED = ("p50", "p95")
 """The percentiles that are compared."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A count that is another one after than before."""
-
-    name: str
-    """A cause, status code, error code, host (with its port unless that is usual) or endpoint, as
-    the log has it: not fit for a terminal."""
-    direction: Direction
-    before: Proportion
-    after: Proportion
-    p: float
-    """How probable such a difference is between two alike sessions."""
-    clear: bool
-    """It is beyond chance; what is not is listed if it appeared or vanished, see `ALPHA`."""
-    design_effect: float
-    """So many of them were taken for one, as they came together."""
-    error_code: int | None = None
-    """Of a cause, and of a status code among the problems (-3)."""
-    reason: str = ""
-    """Of a cause."""
-    description: str = ""
-    """Of a status code and an error code."""
-    called: bool = True
-    """Of a problem that vanished: its endpoints, or hosts, had traffic after. If not, nobody
-    tried whether it is fixed."""
-    latest: str = ""
-    """Of a problem that is there after: its latest example, as the log has it."""
-    incidents: tuple[str, ...] = ()
-    """Of a problem: the ids of its incidents, the largest first; the same in all sessions."""
-
-    @property
-    def worse(self) -> bool:
-        """Or else better, where it is something bad that is counted."""
-        return self.direction in ("appeared", "more")
-
-    @property
-    def advice(self) -> str:
-        """What to do about a cause."""
-        return advice(Why(self.name, self.reason))
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON; what has no value is left out."""
-        data = {
-            "name": self.name,
-            "reason": self.reason,
-            "error_code": self.error_code,
-            "description": self.description,
-            "change": self.direction,
-            "before": self.before.to_data(),
-            "after": self.after.to_data(),
-            "p": self.p,
-            "clear": self.clear,
-            "design_effect": round(self.design_effect, 3),
-            "incidents": list(self.incidents) or None,
-            "called_again": self.called if self.direction == "vanished" else None,
-            "advice": self.advice,
-            "latest": self.latest,
-        }
-        return {name: value for name, value in data.items() if value not in ("", None)}
-
-
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """A percentile of the duration that is another one after than before."""
-
-    table: Literal["all", "band", "host", "endpoint"]
-    name: str
-    """Of the band, host or endpoint; of `all` flows, ""."""
-    percentile: str
-    before: float
-    """In ms."""
-    after: float
-    samples_before: int
-    samples_after: int
-    longer: float
-    """How probable it is that one after is longer than one before."""
-    p: float
-    """How probable such a difference is between two alike sessions."""
-    design_effect: float
-    """So many of them were taken for one, as they came together."""
-
-    @property
-    def slower(self) -> bool:
-        """Or else faster."""
-        return self.after > self.before
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON; times in ms."""
-        return {
-            "table": self.table,
-            "name": self.name,
-            "percentile": self.percentile,
-            "before_ms": self.before,
-            "after_ms": self.after,
-            "samples_before": self.samples_before,
-            "samples_after": self.samples_after,
-            "probability_longer": round(self.longer, 6),
-            "p": self.p,
-            "design_effect": round(self.design_effect, 3),
-        }
-
-
-class Seen(NamedTuple):
-    """A host or an endpoint that had traffic on one side only."""
-
-    name: str
-    count: int
-    """Flows and failures without a flow."""
-    p: float
-    """How probable that is where it has a place in both sessions."""
-    clear: bool
-    """It is beyond chance."""
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON."""
-        return self._asdict()
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Hosts or endpoints that had traffic on one side only; what is clear first, then the
-    busiest."""
-
-    appeared: tuple[Seen, ...]
-    vanished: tuple[Seen, ...]
-    complete: bool
-    """False: a side had more of them than a tally keeps, so that what is not on it is not known,
-    and left out."""
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON: a list of objects for each side, as no name of a field may be data."""
-        return {
-            "appeared": [seen.to_data() for seen in self.appeared],
-            "vanished": [seen.to_data() for seen in self.vanished],
-            "complete": self.complete,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What differs between two tallies. Of each kind, what is clear comes first, then what is worse,
-    then what is large; of times, endpoints come before hosts and these before totals."""
-
-    before: Totals
-    after: Totals
-    problems: tuple[Change, ...]
-    """By error code and cause; of -3, by status code. Shares of flows and failures without a
-    flow."""
-    error_codes: tuple[Change, ...]
-    """The same by error code alone."""
-    status_codes: tuple[Change, ...]
-    """Complete responses with a status code. Shares of flows."""
-    hosts: tuple[Change, ...]
-    """Hosts with traffic on both sides: failures, with and without a flow, and status 400 and up;
-    shares of what each host had."""
-    endpoints: tuple[Change, ...]
-    """The same by endpoint."""
-    durations: tuple[Shift, ...]
-    traffic_hosts: Traffic
-    traffic_endpoints: Traffic
-
-    @property
-    def different(self) -> bool:
-        """Whether anything is listed."""
-        traffic = (self.traffic_hosts, self.traffic_endpoints)
-        return bool(
-            self.problems
-            or self.error_codes
-            or self.status_codes
-            or self.hosts
-            or self.endpoints
-            or self.durations
-            or any(each.appeared or each.vanished for each in traffic)
-        )
-
-    @property
-    def certain(self) -> bool:
-        """Whether anything is beyond chance."""
-        counts = (self.problems, self.error_codes, self.status_codes, self.hosts, self.endpoints)
-        traffic = (self.traffic_hosts, self.traffic_endpoints)
-        return bool(
-            self.durations
-            or any(change.clear for changes in counts for change in changes)
-            or any(seen.clear for each in traffic for seen in (*each.appeared, *each.vanished))
-        )
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON: `schema`, `different`, `certain`, `before` and `after` (`Totals`); lists of `Change`:
-        `problems`, `error_codes`, `status_codes`, `hosts`, `endpoints`; `durations` (`Shift`);
-        `traffic`: `hosts` and `endpoints` (`Traffic`)."""
-        return {
-            "schema": SCHEMA,
-            "different": self.different,
-            "certain": self.certain,
-            "before": self.before._asdict(),
-            "after": self.after._asdict(),
-            "problems": [change.to_data() for change in self.problems],
-            "error_codes": [change.to_data() for change in self.error_codes],
-            "status_codes": [change.to_data() for change in self.status_codes],
-            "hosts": [change.to_data() for change in self.hosts],
-            "endpoints": [change.to_data() for change in self.endpoints],
-            "durations": [shift.to_data() for shift in self.durations],
-            "traffic": {
-                "hosts": self.traffic_hosts.to_data(),
-                "endpoints": self.traffic_endpoints.to_data(),
-            },
-        }
 
 
 def compare(before: Tally, after: Tally) -> Comparison:
@@ -337,7 +127,7 @@ class _Side:
 
 
 def _count(block: Block) -> int:
-    return block.count
+    return block.flows
 
 
 def _problems_of(block: Block) -> int:
@@ -395,9 +185,7 @@ def _changes(
             direction = "more" if after.share > before.share else "fewer"
         else:
             direction = "vanished" if before.count else "appeared"
-        if clear or (
-            direction in ("appeared", "vanished") and listed(name, before, after)
-        ):
+        if clear or (direction in ("appeared", "vanished") and listed(name, before, after)):
             found.append(
                 Change(name, direction, before, after, p, clear, effect, error_code, reason)
             )
@@ -464,12 +252,15 @@ def _explained(changes: Iterable[Change], before: Tally, after: Tally) -> tuple[
     for change in changes:
         key = (change.error_code, change.name, change.reason)
         was, now = old.get(key), new.get(key)
-        vanished = change.direction == "vanished" and was is not None
         found.append(
             replace(
                 change,
                 description=_description(change.name, before, after),
-                called=not vanished or _is_called(change, was, before, after),
+                called=(
+                    was is None
+                    or change.direction != "vanished"
+                    or _is_called(change, was, before, after)
+                ),
                 latest=describe(now.examples[-1]) if now and now.examples else "",
                 incidents=tuple(ids.get(key, ())),
             )
@@ -542,9 +333,7 @@ def _error_codes(old: _Side, new: _Side) -> dict[_Name, _Test]:
 def _status_codes(old: _Side, new: _Side) -> dict[_Name, _Test]:
     def rows(side: _Side) -> dict[_Name, Row]:
         return {
-            (None, code, ""): row
-            for (_, code), row in side.tally["codes"].items()
-            if code != OTHER
+            (None, code, ""): row for (_, code), row in side.tally["codes"].items() if code != OTHER
         }
 
     before, after = rows(old), rows(new)
@@ -582,12 +371,12 @@ def _traffic(old: _Side, new: _Side, table: str) -> dict[_Name, _Test]:
     """Hosts or endpoints that had traffic on one side only, where what the other had is known."""
     before, after = old.tally[table], new.tally[table]
 
-    def alone(side: _Side, rows: Rows, others: Rows) -> dict[_Name, Row]:
+    def alone(rows: Rows, others: Rows) -> dict[_Name, Row]:
         if (OTHER,) in others:
             return {}
-        return {(None, *key, ""): rows[key] for key in rows.keys() - others.keys() - {(OTHER,)}}
+        return {(None, n, ""): rows[n,] for (n,) in rows.keys() - others.keys() - {(OTHER,)}}
 
-    only_before, only_after = alone(old, before, after), alone(new, after, before)
+    only_before, only_after = alone(before, after), alone(after, before)
     return _tested(
         _paired(
             {key: row.count for key, row in only_before.items()},

@@ -6,9 +6,9 @@ effect (Kish; Rao and Scott, 1992) says how many requests are worth one that is 
 many times the variance between blocks of time is larger than that of independent requests. Counts
 divided by it can be tested as if they were independent.
 
-It is estimated from the blocks of both sides, each around its own mean, so that a difference between
-the sides does not pass for dependence. One row alone tells little, so each leans on all the rows of
-its table, and where these tell nothing either, all of a block counts as one.
+It is estimated from the blocks of both sides, each around its own mean, so that a difference
+between the sides does not pass for dependence. One row alone tells little, so each leans on all the
+rows of its table, and where these tell nothing either, all of a block counts as one.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class Scatter(NamedTuple):
     lump: float = 1.0
     """The design effect if all of a block shared one fate."""
 
+    @property
+    def ratio(self) -> float:
+        """The design effect, as far as this tells; 1 where it tells nothing."""
+        return self.found / self.expected if self.expected > 0 else 1.0
+
     def __add__(self, other: Scatter) -> Scatter:  # type: ignore[override]
         """Of both, each around its own mean."""
         return Scatter(
@@ -62,20 +67,16 @@ def pooled(scatters: Iterable[Scatter]) -> Scatter:
 
 def design_effect(own: Scatter, table: Scatter) -> float:
     """So many requests are worth one that is independent; 1 or more."""
-    known = _leaning(table, own.lump)
-    return max(1.0, min(_leaning(own, known), max(own.lump, 1.0)))
-
-
-def _leaning(scatter: Scatter, prior: float) -> float:
-    if scatter.expected <= 0:
-        return prior
-    weight = scatter.freedom
-    return (weight * scatter.found / scatter.expected + LEAN * prior) / (weight + LEAN)
+    ignorance = max(0.0, 1 - table.freedom / LEAN)
+    known = ignorance * own.lump + (1 - ignorance) * table.ratio
+    weight = own.freedom
+    effect = (weight * own.ratio + LEAN * known) / (weight + LEAN)
+    return max(1.0, min(effect, own.lump))
 
 
 def of_shares(blocks: Iterable[Block], count: Callable[[Block], int]) -> Scatter:
     """Of a share of what is in each block."""
-    return _shares([(block.count, count(block)) for block in blocks])
+    return _shares([(block.flows, count(block)) for block in blocks])
 
 
 def of_parts(part: Blocks, whole: Blocks, count: Callable[[Block], int]) -> Scatter:
@@ -93,7 +94,7 @@ def of_parts(part: Blocks, whole: Blocks, count: Callable[[Block], int]) -> Scat
 def _shares(pairs: list[tuple[int, int]]) -> Scatter:
     of = sum(size for size, _ in pairs)
     count = sum(part for _, part in pairs)
-    if not 0 < count or not of:
+    if not count > 0 or not of:
         return Scatter()
     share = min(1.0, count / of)
     found = sum((part - share * size) ** 2 for size, part in pairs)

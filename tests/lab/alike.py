@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from datetime import datetime
 from random import Random
 from typing import Any
 
-from flowtally.comparison import Comparison
+from flowtally.differences import Comparison
 
+from .cli import BEGIN
 from .cli import Record
 from .cli import answered
 from .cli import failed
@@ -24,9 +26,7 @@ BETWEEN = 5.0
 
 def mixed(random: Random) -> list[Record]:
     """Requests that have nothing to do with one another."""
-    return sorted(
-        (_request(random, random.uniform(0, 600), 8, 40) for _ in range(2400)), key=_time
-    )
+    return sorted((_request(random, random.uniform(0, 600), 8, 40) for _ in range(2400)), key=_time)
 
 
 def many_hosts(random: Random) -> list[Record]:
@@ -147,8 +147,9 @@ def claims(comparison: Comparison) -> list[str]:
 
 
 _BROKEN = {
-    name: value for name, value in answered(500).items() if name in
-    ("status", "band", "description", "outcome", "error_code", "error_name")
+    name: value
+    for name, value in answered(500).items()
+    if name in ("status", "band", "description", "outcome", "error_code", "error_name")
 }
 
 
@@ -171,7 +172,8 @@ def _request(random: Random, second: float, hosts: int, endpoints: int) -> Recor
 
 
 def _pages(random: Random, page: Callable[[float], Iterator[Record]]) -> list[Record]:
-    second, found = 0.0, []
+    second = 0.0
+    found: list[Record] = []
     for _ in range(PAGES):
         found += page(second)
         second += random.expovariate(1 / BETWEEN)
@@ -183,14 +185,9 @@ def _time(record: Record) -> str:
 
 
 def _second(record: Record) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(record["time"]).timestamp() - _BEGIN
+    return datetime.fromisoformat(record["time"]).timestamp() - BEGIN
 
 
 def _moved(record: Record, second: float, flow: str) -> Record:
     moved = {**record, "time": answered(second=second)["time"]}
     return {**moved, "flow": flow} if "flow" in record else moved
-
-
-_BEGIN = 1_767_323_045
