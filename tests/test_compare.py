@@ -79,9 +79,6 @@ After:  126 flows, 4 unsuccessful, 6 failures without a flow, over 1 min 29 s
 Endpoint: problems               before    after
   GET http://shop.example/pay  12 of 20  1 of 31
 
-Host: problems    before     after
-  shop.example  15 of 83  4 of 124
-
 Duration                             before  after
   GET http://shop.example/list  p50   23 ms  33 ms  +42 %
   GET http://shop.example/list  p95   26 ms  36 ms  +40 %
@@ -330,11 +327,11 @@ def session(
 def test_two_sessions_of_a_kind_do_not_differ() -> None:
     random = Random(1)
     different = [
-        compare(session(random, 200), session(random, flows)).different
+        compare(session(random, 200), session(random, flows)).certain
         for flows in (200, 400, 1000)
         for _ in range(20)
     ]
-    assert sum(different) <= 3
+    assert sum(different) <= 4  # of sixty; one in twenty is what is allowed for
 
 
 def test_a_shift_of_a_third_with_200_samples_is_found() -> None:
@@ -574,9 +571,9 @@ def test_compare_as_json(tmp_path: Path) -> None:
         "change": "vanished",
         "before": {"count": 12, "of": 84, "share": 0.142857},
         "after": {"count": 0, "of": 132, "share": 0.0},
-        "p": pytest.approx(1.4276e-5, rel=1e-4),
+        "p": pytest.approx(2.64783e-4, rel=1e-4),
         "clear": True,
-        "design_effect": 1.04,
+        "design_effect": 1.325,
         "incidents": ["e756dce9"],
         "called_again": True,
         "advice": CAUSES["connection_refused"].advice,
@@ -701,8 +698,6 @@ def test_html(tmp_path: Path) -> None:
         "Fixed connection_refused -2 12 (14.3 %) → 0 (0.0 %)",
         "Gone, but not called again 404 Not found -3 1 (1.2 %) → 0 (0.0 %) may be chance",
         "GET http://shop.example/pay 12 of 20 1 of 31",
-        "shop.example 15 of 83 4 of 124",
-        "200 OK 68 (81.0 %) 122 (96.8 %)",
         "All flows p95 26 ms 36 ms",
         "Hosts only after Name Flows pinned.example 6 may be chance new.example 2 may be chance",
         "Hosts only before Name Flows old.example 1 may be chance",

@@ -103,7 +103,8 @@ def test_of_a_single_block_nothing_is_known() -> None:
     assert (scatter.expected, scatter.ratio, scatter.freedom) == (0, 1, 0)
     # So all that failed in it is taken for one.
     assert design_effect(scatter, scatter) == 3
-    assert design_effect(scatter, Scatter(100, 50, 100, 10)) == 2  # the table knows
+    known = design_effect(scatter, Scatter(100, 50, 100, 10))  # the table knows
+    assert 2 < known < 2.2
 
 
 def test_a_part_is_missed_where_it_is_not() -> None:

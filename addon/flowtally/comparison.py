@@ -23,6 +23,7 @@ from .chance import chance
 from .chance import least_chance
 from .chance import limit_of_chance
 from .chance import ranks
+from .dependence import LEAN_OF_TIMES
 from .dependence import Scatter
 from .dependence import design_effects
 from .dependence import of_parts
@@ -434,6 +435,7 @@ def _durations(old: _Side, new: _Side) -> list[_Ranked]:
         effects = design_effects(
             {key: of_times(row.blocks.values(), row.duration) for key, (row, _) in both.items()},
             {key: of_times(row.blocks.values(), row.duration) for key, (_, row) in both.items()},
+            LEAN_OF_TIMES,
         )
         for key, (was, now) in both.items():
             longer, p = ranks(was.duration, now.duration, effects[key])

@@ -28,6 +28,12 @@ Name = TypeVar("Name", bound=Hashable)
 
 LEAN = 4.0
 """How much the rows of a table weigh beside one of them, in its degrees of freedom."""
+LEAN_OF_TIMES = 60.0
+"""The same for times: what slows one endpoint slows others, while often one alone fails."""
+
+CAUTION = 5.0
+"""An estimate of few degrees of freedom may be far too small, so it is made larger: with this much,
+the normal distribution comes near to Student's where p is about 0.003."""
 
 
 class Scatter(NamedTuple):
@@ -65,12 +71,13 @@ def pooled(scatters: Iterable[Scatter]) -> Scatter:
     return total
 
 
-def design_effect(own: Scatter, table: Scatter) -> float:
+def design_effect(own: Scatter, table: Scatter, lean: float = LEAN) -> float:
     """So many requests are worth one that is independent; 1 or more."""
     ignorance = max(0.0, 1 - table.freedom / LEAN)
     known = ignorance * own.lump + (1 - ignorance) * table.ratio
     weight = own.freedom
-    effect = (weight * own.ratio + LEAN * known) / (weight + LEAN)
+    effect = (weight * own.ratio + lean * known) / (weight + lean)
+    effect *= 1 + CAUTION / (1 + table.freedom)
     return max(1.0, min(effect, own.lump))
 
 
@@ -122,7 +129,7 @@ def of_times(blocks: Iterable[Block], times: Histogram) -> Scatter:
 
 
 def design_effects(
-    before: Mapping[Name, Scatter], after: Mapping[Name, Scatter]
+    before: Mapping[Name, Scatter], after: Mapping[Name, Scatter], lean: float = LEAN
 ) -> dict[Name, float]:
     """The rows of a table, by what they are found by → their design effects."""
     nothing = Scatter()
@@ -130,4 +137,4 @@ def design_effects(
         name: before.get(name, nothing) + after.get(name, nothing) for name in {**before, **after}
     }
     table = pooled(both.values())
-    return {name: design_effect(own, table) for name, own in both.items()}
+    return {name: design_effect(own, table, lean) for name, own in both.items()}
