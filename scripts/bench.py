@@ -2,6 +2,7 @@
 
     .venv/bin/python scripts/bench.py [--read] [--live] [--memory] [--kills N] [--report]
                                       [--instructions [--only WORD]] [--addon FILE] [--flows N]
+                                      [--compare [--halves N]]
                                       [--records N] [--seconds N] [--rounds N] [--json FILE]
 
 --read: CPU time for each flow of a saved file that is read back. --live: requests per second
@@ -14,7 +15,9 @@ installed) with an access log of the same requests; needs psutil. --instructions
 instructions each flow of a saved file costs, and loading the addon, as valgrind counts them: hardly
 different from run to run, whatever else the machine does. --only WORD: of all that is counted for
 that, only bare mitmdump, the floor, and variants with this word in their names. --addon FILE: the
-main.py for that, of another version. Without any of these: --read --live.
+main.py for that, and for --compare, of another version. --compare: how often `flowtally compare`
+says without a mark that two halves of a session differ in which nothing changed, for N of them, and
+how often it finds an endpoint that got twice as slow. Without any of these: --read --live.
 
 Variants take turns within a round and are compared with the bare mitmdump of the same round, or
 with its GoAccess, so that whatever else the machine does weighs on all of them. Prints Markdown.
@@ -919,6 +922,66 @@ def measure_kills(kills: int) -> dict[str, int]:
 # --- the command ---
 
 
+# --- false alarms and power of a comparison ---
+
+
+def _comparing(addon: Path, log: str, halves: int) -> dict[str, int]:
+    """How often a cut of a log → makes a comparison claim anything; in a process of its own."""
+    sys.path[:0] = [str(addon.parent), str(Path(__file__).resolve().parent.parent / "tests")]
+    from flowtally.comparison import compare
+    from flowtally.report.comparison_text import text
+    from lab import alike
+    from lab.cli import tally
+
+    if log == POWER:
+        found = {"certain": 0, "in the first three lines": 0}
+        for seed in range(halves):
+            comparison = compare(*(tally(*s) for s in alike.slower_endpoint(random.Random(seed))))
+            found["certain"] += f"times: endpoint {alike.SLOWED}" in alike.claims(comparison)
+            said = " ".join(text(comparison)[:3])
+            found["in the first three lines"] += alike.SLOWED in said
+        return found
+    found = dict.fromkeys(alike.CUTS, 0)
+    for seed in range(halves):
+        chance = random.Random(seed)
+        records = alike.LOGS[log](chance)
+        for name, cut in alike.CUTS.items():
+            found[name] += bool(
+                alike.claims(compare(*(tally(*half) for half in cut(chance, records))))
+            )
+    return found
+
+
+POWER = "one of 30 endpoints twice as slow, 80 requests a side"
+LOGS = (
+    "mixed",
+    "thousands of hosts",
+    "bursts of 500s by page",
+    "latency shared by a page",
+    "everything",
+)
+"""Those of tests/lab/alike.py."""
+
+
+def measure_comparing(addon: Path, halves: int) -> dict[str, dict[str, int]]:
+    """Log → how a session was cut → how often the halves were said to differ."""
+    with process_context.Pool(os.cpu_count()) as pool:
+        logs = (*LOGS, POWER)
+        counts = pool.starmap(_comparing, [(addon, log, halves) for log in logs])
+    return dict(zip(logs, counts, strict=True))
+
+
+def comparing_table(halves: int, results: dict[str, dict[str, int]]) -> str:
+    """A Markdown table."""
+    cuts = list(results[LOGS[0]])
+    lines = [f"| Of {halves} alike pairs, said to differ | {' | '.join(cuts)} |"]
+    lines.append("|---" * (1 + len(cuts)) + "|")
+    lines += [f"| {log} | {' | '.join(str(results[log][cut]) for cut in cuts)} |" for log in LOGS]
+    lines += ["", f"| {POWER} | of {halves} |", "|---|---|"]
+    lines += [f"| {name} | {count} |" for name, count in results[POWER].items()]
+    return "\n".join(lines)
+
+
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder for as long as it is needed."""
@@ -938,6 +1001,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0, metavar="N")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--halves", type=int, default=100, metavar="N", help="of each log")
     parser.add_argument("--only", default="", metavar="WORD", help="what is counted")
     parser.add_argument("--addon", type=Path, default=ADDON, metavar="FILE", help="to be counted")
     parser.add_argument("--records", type=int, default=1_000_000, metavar="N", help="in the log")
@@ -947,7 +1012,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample here")
     arguments = parser.parse_args()
     wanted = (arguments.read, arguments.live, arguments.memory, arguments.kills, arguments.report)
-    if not any((*wanted, arguments.instructions)):
+    if not any((*wanted, arguments.instructions, arguments.compare)):
         arguments.read = arguments.live = True
     if arguments.instructions and shutil.which("valgrind") is None:
         print("--instructions needs valgrind, and it is not installed", file=sys.stderr)
@@ -984,6 +1049,9 @@ def main() -> None:
     if arguments.instructions:
         counted = results["instructions"] = measure_instructions(arguments.addon, arguments.only)
         print(instructions_table(counted), end="\n\n", flush=True)
+    if arguments.compare:
+        compared = results["compare"] = measure_comparing(arguments.addon, arguments.halves)
+        print(comparing_table(arguments.halves, compared), end="\n\n", flush=True)
     if arguments.kills:
         kills = results["kills"] = measure_kills(arguments.kills)
         print("| SIGKILL under load | |\n|---|---|")

@@ -22,8 +22,8 @@ from flowtally.live import Source
 from flowtally.report import html
 from flowtally.report.view import view
 from flowtally.session import Session
-from flowtally.tally import InFlight
 from flowtally.tally import Tally
+from flowtally.totals import InFlight
 from lab.cli import answered
 from lab.cli import lines
 from lab.cli import start

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flowtally.open_flows import OpenFlows
 from flowtally.open_flows import is_unanswered_query
-from flowtally.tally import InFlight
+from flowtally.totals import InFlight
 from mitmproxy import connection
 from mitmproxy import dns
 from mitmproxy import flow as mflow

@@ -291,6 +291,7 @@ def test_rows_have_one_shape(records: list[Record]) -> None:
             "first",
             "last",
             "seconds",
+            "blocks",
             "points",
             "examples",
         }

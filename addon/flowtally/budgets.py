@@ -21,7 +21,7 @@ from .rows import Key
 from .rows import Row
 from .tally import UNFINISHED
 from .tally import Tally
-from .tally import Totals
+from .totals import Totals
 from .vocabulary import BANDS
 from .vocabulary import CAPTURE_INCOMPLETE
 from .vocabulary import CAUSES

@@ -2,17 +2,18 @@
 
 - Shares are compared by Fisher's exact test (two-sided: twice the smaller tail), which holds for
   any counts, also those too small for a z-test.
-- Times are compared by Mood's quantile test: is the share of flows that are slower than the common
-  p50 (or p95) of both sessions another one before than after? That is a comparison of two shares
-  again, it asks for nothing about the distribution, it needs no more than a histogram's buckets,
-  and unlike a comparison of ranks (Mann-Whitney) it sees a tail that got longer.
+- Times are compared by their ranks (Mann-Whitney): do those after tend to be longer than those
+  before? It asks for nothing about the distribution, it needs no more than a histogram's buckets,
+  and hardly any other test sees so soon that something got slower.
 
-Both take flows for independent of one another. They are not quite: what fails, fails in rows. So
-whoever compares needs a strict threshold.
+Both take what they are given for independent, which requests are not quite: so they are given the
+design effect (`dependence`). What of all the answers is more than chance is decided for all of them
+at once (Benjamini-Hochberg): of hundreds of hosts there is always one that differs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import erfc
 from math import exp
@@ -44,24 +45,51 @@ class Proportion:
         """For JSON; the share is rounded to a millionth."""
         return {"count": self.count, "of": self.of, "share": round(self.share, 6)}
 
+    def effective(self, design_effect: float) -> Proportion:
+        """How many independent ones it is worth, if so many are worth one."""
+        if design_effect <= 1:
+            return self
+        return Proportion(round(self.count / design_effect), round(self.of / design_effect))
 
-# --- Mood ---
+
+# --- all answers at once ---
 
 
-def slower(before: Histogram, after: Histogram, share: float) -> tuple[Proportion, Proportion]:
-    """How many are slower than the quantile `share` (0 to 1) of both together, on either side. As
-    the quantile serves the end of a bucket, the one that comes nearest."""
+def limit_of_chance(tests: Collection[float], alpha: float) -> float:
+    """Up to which p an answer is more than chance, so that of all that are said to be, the part
+    `alpha` is expected to be wrong, and no more (Benjamini and Hochberg, 1995); 0: none is."""
+    limit = 0.0
+    for number, p in enumerate(sorted(tests), 1):
+        if p <= alpha * number / len(tests):
+            limit = p
+    return limit
+
+
+# --- Mann-Whitney ---
+
+
+def ranks(before: Histogram, after: Histogram, design_effect: float = 1.0) -> tuple[float, float]:
+    """How probable it is that a time after is longer than one before (half of those that are equal
+    counted in; 0 to 1), and how probable so uneven a probability is between two alike sessions
+    (Mann-Whitney, two-sided, by the normal distribution, corrected for ties)."""
     old, new = dict(before.filled()), dict(after.filled())
     of_old, of_new = sum(old.values()), sum(new.values())
-    passed_old = passed_new = 0
-    best = (2.0, 0, 0)  # distance from `share`, and how many of either side passed
-    for index in sorted(old.keys() | new.keys())[:-1]:
-        passed_old += old.get(index, 0)
-        passed_new += new.get(index, 0)
-        distance = abs((passed_old + passed_new) / (of_old + of_new) - share)
-        if distance < best[0]:
-            best = (distance, passed_old, passed_new)
-    return Proportion(of_old - best[1], of_old), Proportion(of_new - best[2], of_new)
+    of = of_old + of_new
+    if not of_old or not of_new:
+        return 0.5, 1.0
+    passed = wins = ties = 0  # wins: twice the pairs
+    for index in sorted(old.keys() | new.keys()):
+        here, there = old.get(index, 0), new.get(index, 0)
+        wins += there * (2 * passed + here)
+        passed += here
+        tied = here + there
+        ties += tied**3 - tied
+    pairs = of_old * of_new
+    variance = pairs / 12 * (of + 1 - ties / (of * (of - 1)))
+    if variance <= 0:
+        return 0.5, 1.0
+    far = abs(wins - pairs) / 2
+    return wins / (2 * pairs), erfc(far / sqrt(2 * variance * design_effect))
 
 
 # --- Fisher ---
@@ -80,6 +108,16 @@ def chance(one: Proportion, other: Proportion) -> float:
     if variance > LARGE_VARIANCE:
         return erfc(abs(one.count - mean) / sqrt(2 * variance))
     return min(1.0, 2 * _tail(one.count, one.of, other.of, hits, one.count > mean))
+
+
+def least_chance(one: Proportion, other: Proportion) -> float:
+    """How improbable the most uneven shares are, of two sides as large and as many hits."""
+    hits = one.count + other.count
+    left, right = min(hits, one.of), min(hits, other.of)
+    return min(
+        chance(Proportion(left, one.of), Proportion(hits - left, other.of)),
+        chance(Proportion(hits - right, one.of), Proportion(right, other.of)),
+    )
 
 
 def _tail(count: int, size: int, other_size: int, hits: int, upwards: bool) -> float:

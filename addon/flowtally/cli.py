@@ -193,9 +193,9 @@ def check(
 def compare(inputs: Inputs, html: Path | None, as_json: bool, force: bool) -> None:
     """Print what differs between two session logs: what a change fixed, and what it broke.
 
-    One of them may be - for standard input. Shares of flows are compared, and what may be chance is
-    left out or said to be. FILTER, an expression of mitmproxy's, and the options that narrow say
-    which flows are compared.
+    One of them may be - for standard input. Shares of flows are compared, and times by their ranks;
+    what came together counts as less, and what may be chance is left out or said to be. FILTER, an
+    expression of mitmproxy's, and the options that narrow say which flows are compared.
     """
     if len(inputs.names) != 2:
         stop(f"two logs are compared, BEFORE and AFTER; {len(inputs.names)} were given")

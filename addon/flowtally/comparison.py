@@ -1,49 +1,61 @@
 """Compares two tallies: what a change fixed, and what it broke. Pure.
 
 Two sessions are rarely of one size, so counts are compared as shares. What differs is held against
-what chance does to two sessions of the same kind (`chance.py`). The tests take flows for
-independent of one another, which they are not quite, so the threshold is strict; and what is small
-is no difference however certain it is.
+what chance does to two sessions of the same kind (`chance.py`), where requests that came together
+share their fate (`dependence.py`). Nothing is said to be certain by itself: all that is tested is
+judged at once. And what is small is no difference however certain it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
-from dataclasses import dataclass
 from dataclasses import replace
 from typing import Any
 from typing import Literal
+from typing import NamedTuple
 
+from .blocks import Block
+from .blocks import Blocks
 from .chance import Proportion
 from .chance import chance
-from .chance import slower
+from .chance import least_chance
+from .chance import limit_of_chance
+from .chance import ranks
+from .dependence import LEAN_OF_TIMES
+from .dependence import Scatter
+from .dependence import design_effects
+from .dependence import of_parts
+from .dependence import of_shares
+from .dependence import of_times
+from .differences import Change
+from .differences import Comparison
+from .differences import Direction
+from .differences import Seen
+from .differences import Shift
+from .differences import Traffic
 from .examples import describe
-from .histogram import PERCENTILES
+from .histogram import Histogram
 from .rows import OTHER
 from .rows import Key
 from .rows import Row
 from .rows import Rows
 from .tally import Tally
-from .tally import Totals
 from .tally import endpoint
+from .tally import incident_id
 from .vocabulary import ERROR_BANDS
 from .vocabulary import ERRORS
-from .vocabulary import Why
-from .vocabulary import advice
 from .vocabulary import band_of
 
-SCHEMA = 1
-"""Version of `Comparison.to_data`."""
+ALPHA = 0.05
+"""Which part of the differences that are said to be beyond chance may be chance
+(Benjamini-Hochberg, over all that is tested). Of two alike
+sessions, how often anything is said to differ.
 
-ALPHA = 0.01
-"""How probable it may be that a table of two alike sessions has any line that claims a difference.
-Each of its rows gets an equal part of it (Bonferroni): among hundreds of hosts there is always one
-that differs by chance."""
-ALPHA_LISTED = 0.05
-"""A problem that appeared or vanished is listed anyway, as a single new 500 is worth a line; so is
-an endpoint that always failed on one side and never on the other. From this probability on the line
-says that it may be chance; as it speaks of itself only, it is not held to a part of ALPHA."""
+A problem that appeared or vanished is listed anyway, as a single new 500 is worth a line; so is an
+endpoint that always failed on one side and never on the other. Unless it is beyond chance, the line
+says that it is not."""
 MIN_CHANGE = 1.1
 """A share or a time changed if the larger is at least so many times the smaller. In a large session
 a difference can be certain and mean nothing; a percentile is only known within 2 %."""
@@ -51,221 +63,140 @@ MIN_MS = 5.0
 """A time changed if it did by so much: nobody notices less, and a busy machine does it."""
 MIN_SAMPLES = 20
 """With fewer times on a side nothing is said about times; a p95 of fewer would be the maximum."""
-Direction = Literal["appeared", "vanished", "more", "fewer"]
-COMPARED = {name: PERCENTILES[name] for name in ("p50", "p95")}
+COMPARED = ("p50", "p95")
 """The percentiles that are compared."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A count that is another one after than before."""
-
-    name: str
-    """A cause, status code, error code, host (with its port unless that is usual) or endpoint, as
-    the log has it: not fit for a terminal."""
-    direction: Direction
-    before: Proportion
-    after: Proportion
-    p: float
-    """How probable such a difference is between two alike sessions."""
-    clear: bool
-    """It is beyond chance; what is not is listed if it appeared or vanished, see `ALPHA_LISTED`."""
-    error_code: int | None = None
-    """Of a cause, and of a status code among the problems (-3)."""
-    reason: str = ""
-    """Of a cause."""
-    description: str = ""
-    """Of a status code and an error code."""
-    called: bool = True
-    """Of a problem that vanished: its endpoints, or hosts, had traffic after. If not, nobody
-    tried whether it is fixed."""
-    latest: str = ""
-    """Of a problem that is there after: its latest example, as the log has it."""
-
-    @property
-    def advice(self) -> str:
-        """What to do about a cause."""
-        return advice(Why(self.name, self.reason))
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON; what has no value is left out."""
-        data = {
-            "name": self.name,
-            "reason": self.reason,
-            "error_code": self.error_code,
-            "description": self.description,
-            "change": self.direction,
-            "before": self.before.to_data(),
-            "after": self.after.to_data(),
-            "p": self.p,
-            "clear": self.clear,
-            "called_again": self.called if self.direction == "vanished" else None,
-            "advice": self.advice,
-            "latest": self.latest,
-        }
-        return {name: value for name, value in data.items() if value not in ("", None)}
-
-
-@dataclass(frozen=True, slots=True)
-class Shift:
-    """A percentile of the duration that is another one after than before."""
-
-    table: Literal["all", "band", "host", "endpoint"]
-    name: str
-    """Of the band, host or endpoint; of `all` flows, ""."""
-    percentile: str
-    before: float
-    """In ms."""
-    after: float
-    samples_before: int
-    samples_after: int
-    p: float
-    """How probable such a difference is between two alike sessions."""
-
-    @property
-    def slower(self) -> bool:
-        """Or else faster."""
-        return self.after > self.before
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON; times in ms."""
-        return {
-            "table": self.table,
-            "name": self.name,
-            "percentile": self.percentile,
-            "before_ms": self.before,
-            "after_ms": self.after,
-            "samples_before": self.samples_before,
-            "samples_after": self.samples_after,
-            "p": self.p,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Hosts or endpoints that had traffic on one side only, the busiest first."""
-
-    appeared: tuple[tuple[str, int], ...]
-    """Name → flows and failures without a flow."""
-    vanished: tuple[tuple[str, int], ...]
-    complete: bool
-    """False: a side had more of them than a tally keeps, so that what is not on it is not known,
-    and left out."""
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON: a list of objects for each side, as no name of a field may be data."""
-        return {
-            "appeared": [{"name": name, "count": count} for name, count in self.appeared],
-            "vanished": [{"name": name, "count": count} for name, count in self.vanished],
-            "complete": self.complete,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What differs between two tallies. Of each kind, what is clear and large comes first."""
-
-    before: Totals
-    after: Totals
-    problems: tuple[Change, ...]
-    """By error code and cause; of -3, by status code. Shares of flows and failures without a
-    flow."""
-    error_codes: tuple[Change, ...]
-    """The same by error code alone."""
-    status_codes: tuple[Change, ...]
-    """Complete responses with a status code. Shares of flows."""
-    hosts: tuple[Change, ...]
-    """Hosts with traffic on both sides: failures, with and without a flow, and status 400 and up;
-    shares of what each host had."""
-    endpoints: tuple[Change, ...]
-    """The same by endpoint."""
-    durations: tuple[Shift, ...]
-    traffic_hosts: Traffic
-    traffic_endpoints: Traffic
-
-    @property
-    def different(self) -> bool:
-        """Whether anything is listed."""
-        traffic = (self.traffic_hosts, self.traffic_endpoints)
-        return bool(
-            self.problems
-            or self.error_codes
-            or self.status_codes
-            or self.hosts
-            or self.endpoints
-            or self.durations
-            or any(each.appeared or each.vanished for each in traffic)
-        )
-
-    def to_data(self) -> dict[str, Any]:
-        """For JSON: `schema`, `different`, `before` and `after` (`Totals`); lists of `Change`:
-        `problems`, `error_codes`, `status_codes`, `hosts`, `endpoints`; `durations` (`Shift`);
-        `traffic`: `hosts` and `endpoints` (`Traffic`)."""
-        return {
-            "schema": SCHEMA,
-            "different": self.different,
-            "before": self.before._asdict(),
-            "after": self.after._asdict(),
-            "problems": [change.to_data() for change in self.problems],
-            "error_codes": [change.to_data() for change in self.error_codes],
-            "status_codes": [change.to_data() for change in self.status_codes],
-            "hosts": [change.to_data() for change in self.hosts],
-            "endpoints": [change.to_data() for change in self.endpoints],
-            "durations": [shift.to_data() for shift in self.durations],
-            "traffic": {
-                "hosts": self.traffic_hosts.to_data(),
-                "endpoints": self.traffic_endpoints.to_data(),
-            },
-        }
 
 
 def compare(before: Tally, after: Tally) -> Comparison:
     """What is different in `after`."""
-    old, new = before.totals(), after.totals()
-    return Comparison(
-        before=old,
-        after=new,
-        problems=_problems(before, after, old.attempts, new.attempts),
-        error_codes=_error_codes(before, after, old.attempts, new.attempts),
-        status_codes=_status_codes(before, after),
-        hosts=_failing(before["hosts"], after["hosts"]),
-        endpoints=_failing(before["endpoints"], after["endpoints"]),
-        durations=_durations(before, after),
-        traffic_hosts=_traffic(before["hosts"], after["hosts"]),
-        traffic_endpoints=_traffic(before["endpoints"], after["endpoints"]),
+    old, new = _Side(before), _Side(after)
+    problems, error_codes = _problems(old, new), _error_codes(old, new)
+    status_codes = _status_codes(old, new)
+    hosts, endpoints = _failing(old, new, "hosts"), _failing(old, new, "endpoints")
+    durations = _durations(old, new)
+    traffic_hosts, traffic_endpoints = _traffic(old, new, "hosts"), _traffic(old, new, "endpoints")
+    # All that may be said is judged at once, so nothing is said before all of it is tested.
+    counts = (problems, error_codes, status_codes, hosts, endpoints)
+    lonely = (traffic_hosts, traffic_endpoints)
+    limit = limit_of_chance(
+        [
+            *(test.p for tests in (*counts, *lonely) for test in tests.values() if test.telling),
+            *(shift.p for shift in durations),
+        ],
+        ALPHA,
     )
+    return Comparison(
+        before=old.totals,
+        after=new.totals,
+        problems=_explained(_changes(problems, limit, _always), before, after),
+        error_codes=tuple(
+            replace(change, description=_ERROR_NAMES.get(change.name, ""))
+            for change in _changes(error_codes, limit, _always)
+        ),
+        status_codes=tuple(
+            replace(change, description=_description(change.name, before, after))
+            for change in _changes(status_codes, limit, _is_problem)
+        ),
+        hosts=_changes(hosts, limit, _flipped),
+        endpoints=_changes(endpoints, limit, _flipped),
+        durations=_shifts(durations, limit),
+        traffic_hosts=_lonely(traffic_hosts, limit, before["hosts"], after["hosts"]),
+        traffic_endpoints=_lonely(
+            traffic_endpoints, limit, before["endpoints"], after["endpoints"]
+        ),
+    )
+
+
+class _Side:
+    """One of the two tallies, and what is needed of it more than once."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
+        self.totals = tally.totals()
+        self.total = tally.total()
+        self.rows: dict[str, Mapping[Key, Row]] = {
+            "all": {("",): self.total},
+            "band": {(band,): row for band, row, _ in tally.bands()},
+            "host": tally["hosts"],
+            "endpoint": tally["endpoints"],
+        }
+        """What a `Shift` can be of, its rows by name."""
+
+    def scatter(self, part: Blocks, count: Callable[[Block], int]) -> Scatter:
+        """Of something as a share of the whole."""
+        return of_parts(part, self.total.blocks, count)
+
+
+def _count(block: Block) -> int:
+    return block.flows
+
+
+def _problems_of(block: Block) -> int:
+    return block.problems
 
 
 # --- tables of counts ---
 
 _Name = tuple[int | None, str, str]
 """Error code, where it belongs to the name; name; reason, of a cause."""
-_Pairs = Mapping[_Name, tuple[Proportion, Proportion]]
+
+
+class _Test(NamedTuple):
+    """Two shares, and whether they are of one kind."""
+
+    before: Proportion
+    after: Proportion
+    design_effect: float
+    p: float
+    telling: bool
+    """It could have said something, had all hits been on one side."""
+
+
+def _tested(
+    pairs: Mapping[_Name, tuple[Proportion, Proportion]],
+    old: Mapping[_Name, Scatter],
+    new: Mapping[_Name, Scatter],
+) -> dict[_Name, _Test]:
+    """Each pair in which anything was counted. `old`, `new`: how far the blocks of time of either
+    side differ in it."""
+    effects = design_effects(old, new)
+    found = {}
+    for name, (before, after) in pairs.items():
+        if before.count or after.count:
+            effect = effects.get(name, 1.0)
+            worth = before.effective(effect), after.effective(effect)
+            telling = least_chance(*worth) <= ALPHA
+            found[name] = _Test(before, after, effect, chance(*worth), telling)
+    return found
 
 
 def _changes(
-    pairs: _Pairs, listed: Callable[[str, Proportion, Proportion], bool]
+    tests: Mapping[_Name, _Test],
+    limit: float,
+    listed: Callable[[str, Proportion, Proportion], bool],
 ) -> tuple[Change, ...]:
-    """The pairs that differ. `listed`: whether what appeared or vanished, given its name and both
-    sides, is among them even if that may be chance."""
-    there = {key: pair for key, pair in pairs.items() if pair[0].count or pair[1].count}
+    """The pairs that differ. `limit`: up to which p that is beyond chance. `listed`: whether what
+    appeared or vanished, given its name and both sides, is among them even if that may be
+    chance."""
     found = []
-    for (error_code, name, reason), (before, after) in there.items():
-        p = chance(before, after)
-        clear = p < ALPHA / len(there) and _changed(before.share, after.share)
+    for (error_code, name, reason), (before, after, effect, p, telling) in tests.items():
+        clear = telling and p <= limit and _changed(before.share, after.share)
         direction: Direction
         if before.count and after.count:
-            if not clear:
-                continue
             direction = "more" if after.share > before.share else "fewer"
         else:
-            if not clear and not listed(name, before, after):
-                continue
             direction = "vanished" if before.count else "appeared"
-            clear = p < ALPHA_LISTED
-        found.append(Change(name, direction, before, after, p, clear, error_code, reason))
-    found.sort(key=lambda c: (not c.clear, -abs(c.after.share - c.before.share), c.name, c.reason))
+        if clear or (direction in ("appeared", "vanished") and listed(name, before, after)):
+            found.append(
+                Change(name, direction, before, after, p, clear, effect, error_code, reason)
+            )
+    found.sort(key=_order)
     return tuple(found)
+
+
+def _order(change: Change) -> tuple[Any, ...]:
+    effect = abs(change.after.share - change.before.share)
+    return not change.clear, not change.worse, -effect, change.name, change.reason
 
 
 def _always(_name: str, _before: Proportion, _after: Proportion) -> bool:
@@ -295,35 +226,60 @@ def _paired(
     }
 
 
-def _problems(before: Tally, after: Tally, of_before: int, of_after: int) -> tuple[Change, ...]:
-    old, new = _causes(before), _causes(after)
+def _problems(old: _Side, new: _Side) -> dict[_Name, _Test]:
+    before, after = _causes(old.tally), _causes(new.tally)
     pairs = _paired(
-        {key: row.problems for key, row in old.items()},
-        {key: row.problems for key, row in new.items()},
-        of_before,
-        of_after,
+        {key: row.problems for key, row in before.items()},
+        {key: row.problems for key, row in after.items()},
+        old.totals.attempts,
+        new.totals.attempts,
     )
-    for key in old.keys() ^ new.keys():
-        lacking = after if key in old else before
+    for key in before.keys() ^ after.keys():
+        lacking = (new if key in before else old).tally
         if lacking["causes"].may_hide((str(key[0]), *key[1:])):
             del pairs[key]  # it may be there under (other)
-    changes = _changes(pairs, _always)
-    return tuple(
-        _explained(change, old.get(key), new.get(key), before, after)
-        for change in changes
-        for key in [(change.error_code, change.name, change.reason)]
+    return _tested(
+        pairs,
+        {key: old.scatter(row.blocks, _problems_of) for key, row in before.items()},
+        {key: new.scatter(row.blocks, _problems_of) for key, row in after.items()},
     )
 
 
-def _explained(
-    change: Change, old: Row | None, new: Row | None, before: Tally, after: Tally
-) -> Change:
-    description = _description(change.name, before, after)
-    called = True
-    if change.direction == "vanished" and old is not None:
-        called = _is_called(change, old, before, after)
-    latest = describe(new.examples[-1]) if new and new.examples else ""
-    return replace(change, description=description, called=called, latest=latest)
+def _explained(changes: Iterable[Change], before: Tally, after: Tally) -> tuple[Change, ...]:
+    """With what is known of problems beyond their counts."""
+    old, new = _causes(before), _causes(after)
+    ids = _incidents(before, after)
+    found = []
+    for change in changes:
+        key = (change.error_code, change.name, change.reason)
+        was, now = old.get(key), new.get(key)
+        found.append(
+            replace(
+                change,
+                description=_description(change.name, before, after),
+                called=(
+                    was is None
+                    or change.direction != "vanished"
+                    or _is_called(change, was, before, after)
+                ),
+                latest=describe(now.examples[-1]) if now and now.examples else "",
+                incidents=tuple(ids.get(key, ())),
+            )
+        )
+    return tuple(found)
+
+
+def _incidents(before: Tally, after: Tally) -> dict[_Name, list[str]]:
+    """Problem → the ids of its incidents on either side, the largest first."""
+    counts: dict[_Name, dict[str, int]] = {}
+    for tally in (before, after):
+        for key, row in tally["incidents"].items():
+            code, cause, reason, side, host = key
+            if code and OTHER not in key and row.problems:
+                id = incident_id(cause, reason, side, host)
+                of = counts.setdefault((int(code), cause, reason), {})
+                of[id] = of.get(id, 0) + row.problems
+    return {name: sorted(of, key=lambda id: (-of[id], id)) for name, of in counts.items()}
 
 
 def _causes(tally: Tally) -> dict[_Name, Row]:
@@ -350,98 +306,181 @@ def _description(code: str, before: Tally, after: Tally) -> str:
     return after.description(code) or before.description(code)
 
 
-def _error_codes(before: Tally, after: Tally, of_before: int, of_after: int) -> tuple[Change, ...]:
-    def totals(tally: Tally) -> dict[_Name, int]:
-        found: dict[_Name, int] = {}
-        for (code, *_), row in tally["causes"].items():
+_ERROR_NAMES = {str(code): error.name for code, error in ERRORS.items()}
+
+
+def _error_codes(old: _Side, new: _Side) -> dict[_Name, _Test]:
+    def totals(side: _Side) -> dict[_Name, Row]:
+        rows = side.tally["causes"]
+        found: dict[_Name, Row] = {}
+        for (code, *_), row in sorted(rows.items()):
             if code not in ("", OTHER):
-                found[None, code, ""] = found.get((None, code, ""), 0) + row.problems
-        return dict(sorted(found.items()))
+                found.setdefault((None, code, ""), Row(rows.table)).merge(row, rows.table)
+        return found
 
-    changes = _changes(_paired(totals(before), totals(after), of_before, of_after), _always)
-    named = {str(code): error.name for code, error in ERRORS.items()}
-    return tuple(replace(change, description=named.get(change.name, "")) for change in changes)
-
-
-def _status_codes(before: Tally, after: Tally) -> tuple[Change, ...]:
-    def totals(tally: Tally) -> dict[_Name, int]:
-        return {
-            (None, code, ""): row.flows
-            for (_, code), row in tally["codes"].items()
-            if code != OTHER
-        }
-
-    pairs = _paired(totals(before), totals(after), before.flows, after.flows)
-    changes = _changes(pairs, _is_problem)
-    return tuple(
-        replace(change, description=_description(change.name, before, after)) for change in changes
+    before, after = totals(old), totals(new)
+    return _tested(
+        _paired(
+            {key: row.problems for key, row in before.items()},
+            {key: row.problems for key, row in after.items()},
+            old.totals.attempts,
+            new.totals.attempts,
+        ),
+        {key: old.scatter(row.blocks, _problems_of) for key, row in before.items()},
+        {key: new.scatter(row.blocks, _problems_of) for key, row in after.items()},
     )
 
 
-def _failing(before: Rows, after: Rows) -> tuple[Change, ...]:
-    both = (before.keys() & after.keys()) - {(OTHER,)}
-    pairs: _Pairs = {
+def _status_codes(old: _Side, new: _Side) -> dict[_Name, _Test]:
+    def rows(side: _Side) -> dict[_Name, Row]:
+        return {
+            (None, code, ""): row for (_, code), row in side.tally["codes"].items() if code != OTHER
+        }
+
+    before, after = rows(old), rows(new)
+    return _tested(
+        _paired(
+            {key: row.flows for key, row in before.items()},
+            {key: row.flows for key, row in after.items()},
+            old.totals.flows,
+            new.totals.flows,
+        ),
+        {key: old.scatter(row.blocks, _count) for key, row in before.items()},
+        {key: new.scatter(row.blocks, _count) for key, row in after.items()},
+    )
+
+
+def _failing(old: _Side, new: _Side, table: str) -> dict[_Name, _Test]:
+    """Of each host or endpoint with traffic on both sides, how much of it went wrong."""
+    before, after = old.tally[table], new.tally[table]
+    both = sorted((before.keys() & after.keys()) - {(OTHER,)})
+
+    def scatters(rows: Rows) -> dict[_Name, Scatter]:
+        return {(None, n, ""): of_shares(rows[n,].blocks.values(), _problems_of) for (n,) in both}
+
+    pairs: dict[_Name, tuple[Proportion, Proportion]] = {
         (None, name, ""): (_bad(before[name,]), _bad(after[name,])) for (name,) in both
     }
-    return _changes(pairs, _flipped)
+    return _tested(pairs, scatters(before), scatters(after))
 
 
 def _bad(row: Row) -> Proportion:
     return Proportion(row.problems, row.count)
 
 
-def _traffic(before: Rows, after: Rows) -> Traffic:
-    lost_before, lost_after = (OTHER,) in before, (OTHER,) in after
-    return Traffic(
-        () if lost_before else _only(after, before),
-        () if lost_after else _only(before, after),
-        not lost_before and not lost_after,
+def _traffic(old: _Side, new: _Side, table: str) -> dict[_Name, _Test]:
+    """Hosts or endpoints that had traffic on one side only, where what the other had is known."""
+    before, after = old.tally[table], new.tally[table]
+
+    def alone(rows: Rows, others: Rows) -> dict[_Name, Row]:
+        if (OTHER,) in others:
+            return {}
+        return {(None, n, ""): rows[n,] for (n,) in rows.keys() - others.keys() - {(OTHER,)}}
+
+    only_before, only_after = alone(before, after), alone(after, before)
+    return _tested(
+        _paired(
+            {key: row.count for key, row in only_before.items()},
+            {key: row.count for key, row in only_after.items()},
+            old.totals.attempts,
+            new.totals.attempts,
+        ),
+        {key: old.scatter(row.blocks, _count) for key, row in only_before.items()},
+        {key: new.scatter(row.blocks, _count) for key, row in only_after.items()},
     )
 
 
-def _only(rows: Rows, others: Rows) -> tuple[tuple[str, int], ...]:
-    counts = ((key[0], rows[key].count) for key in rows.keys() - others.keys() - {(OTHER,)})
-    return tuple(sorted(counts, key=lambda item: (-item[1], item[0])))
+def _lonely(tests: Mapping[_Name, _Test], limit: float, before: Rows, after: Rows) -> Traffic:
+    def seen(side: Callable[[_Test], Proportion]) -> tuple[Seen, ...]:
+        found = [
+            Seen(name, side(test).count, test.p, test.telling and test.p <= limit)
+            for (_, name, _), test in tests.items()
+            if side(test).count
+        ]
+        return tuple(sorted(found, key=lambda each: (not each.clear, -each.count, each.name)))
+
+    complete = (OTHER,) not in before and (OTHER,) not in after
+    return Traffic(seen(lambda test: test.after), seen(lambda test: test.before), complete)
 
 
 # --- times ---
 
 
-def _durations(before: Tally, after: Tally) -> tuple[Shift, ...]:
-    old_bands: dict[Key, Row] = {(band,): row for band, row, _ in before.bands()}
-    new_bands: dict[Key, Row] = {(band,): row for band, row, _ in after.bands()}
-    return (
-        *_shifts("all", {("",): before.total()}, {("",): after.total()}),
-        *_shifts("band", old_bands, new_bands),
-        *_shifts("host", before["hosts"], after["hosts"]),
-        *_shifts("endpoint", before["endpoints"], after["endpoints"]),
-    )
+_TABLES: tuple[Literal["all", "band", "host", "endpoint"], ...]
+_TABLES = ("endpoint", "host", "all", "band")
+"""What times are compared of; what says most precisely where to look comes first."""
 
 
-def _shifts(
-    table: Literal["all", "band", "host", "endpoint"],
-    before: Mapping[Key, Row],
-    after: Mapping[Key, Row],
-) -> list[Shift]:
-    pairs = {
-        key[0]: (before[key].duration, after[key].duration)
-        for key in sorted((before.keys() & after.keys()) - {(OTHER,)})
-        if min(before[key].duration.count, after[key].duration.count) >= MIN_SAMPLES
-    }
+class _Ranked(NamedTuple):
+    """Times of both sides, and whether they are of one kind."""
+
+    table: Literal["all", "band", "host", "endpoint"]
+    name: str
+    before: Histogram
+    after: Histogram
+    longer: float
+    p: float
+    design_effect: float
+
+
+def _durations(old: _Side, new: _Side) -> list[_Ranked]:
     found = []
-    for name, (old, new) in pairs.items():
+    for table in _TABLES:
+        before, after = old.rows[table], new.rows[table]
+        both = {
+            key: (before[key], after[key])
+            for key in sorted((before.keys() & after.keys()) - {(OTHER,)})
+            if min(before[key].duration.count, after[key].duration.count) >= MIN_SAMPLES
+        }
+        effects = design_effects(
+            {key: of_times(row.blocks.values(), row.duration) for key, (row, _) in both.items()},
+            {key: of_times(row.blocks.values(), row.duration) for key, (_, row) in both.items()},
+            LEAN_OF_TIMES,
+        )
+        for key, (was, now) in both.items():
+            longer, p = ranks(was.duration, now.duration, effects[key])
+            found.append(
+                _Ranked(table, key[0], was.duration, now.duration, longer, p, effects[key])
+            )
+    return found
+
+
+def _shifts(tests: Iterable[_Ranked], limit: float) -> tuple[Shift, ...]:
+    """The percentiles that moved the way in which the times as a whole did beyond chance."""
+    found = []
+    for table, name, old, new, longer, p, effect in tests:
+        if p > limit:
+            continue
         was, now = old.percentiles(), new.percentiles()
-        for percentile, share in COMPARED.items():
+        for percentile in COMPARED:
             one, other = was[percentile], now[percentile]
             if abs(other - one) < MIN_MS or not _changed(one, other):
                 continue
-            slow_before, slow_after = slower(old, new, share)
-            p = chance(slow_before, slow_after)
-            same_way = (slow_after.share > slow_before.share) == (other > one)
-            if same_way and p < ALPHA / (len(pairs) * len(COMPARED)):
-                found.append(Shift(table, name, percentile, one, other, old.count, new.count, p))
-    found.sort(key=lambda shift: (-_ratio(shift), shift.name, shift.percentile))
-    return found
+            if (other > one) == (longer > 0.5):
+                found.append(
+                    Shift(
+                        table,
+                        name,
+                        percentile,
+                        one,
+                        other,
+                        old.count,
+                        new.count,
+                        longer,
+                        p,
+                        effect,
+                    )
+                )
+    found.sort(
+        key=lambda shift: (
+            not shift.slower,
+            _TABLES.index(shift.table),
+            -_ratio(shift),
+            shift.name,
+            shift.percentile,
+        )
+    )
+    return tuple(found)
 
 
 def _ratio(shift: Shift) -> float:

@@ -38,8 +38,9 @@ def middle(number: int) -> float:
     return FIRST * GROWTH ** (number - 0.5 if number else 0) / 1000
 
 
-def count_time(milliseconds: float, histograms: Iterable[Histogram]) -> None:
-    """Count a time in several distributions: its bucket is the same in all of them."""
+def count_time(milliseconds: float, histograms: Iterable[Histogram]) -> int:
+    """Count a time in several distributions: its bucket is the same in all of them. Returns the
+    bucket's number."""
     microseconds = round(milliseconds * 1000)
     number = bisect_right(STARTS, microseconds)
     for histogram in histograms:
@@ -47,6 +48,7 @@ def count_time(milliseconds: float, histograms: Iterable[Histogram]) -> None:
         if microseconds > histogram.longest:
             histogram.longest = microseconds
         histogram.buckets[number] += 1
+    return number
 
 
 class Histogram:

@@ -25,7 +25,7 @@ from mitmproxy import tls
 
 from .defects import Defects
 from .session import Session
-from .tally import InFlight
+from .totals import InFlight
 
 if TYPE_CHECKING:  # what only a report needs is loaded when one is made
     from .report.view import View

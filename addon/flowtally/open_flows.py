@@ -9,7 +9,7 @@ from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
 
-from .tally import InFlight
+from .totals import InFlight
 
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""

@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import Any
 from typing import NamedTuple
 
+from .blocks import Blocks
 from .histogram import Histogram
 from .moments import WIDTHS
 from .moments import Moments
@@ -101,6 +102,8 @@ class Table(NamedTuple):
     """It knows how `duration_ms` is distributed."""
     moments: bool = False
     """It knows when its flows and events were."""
+    blocks: bool = False
+    """It knows how its flows and events fall into blocks of time."""
     description: str = ""
     """The field of the first record of a row that says what the key means."""
     examples: int = 0
@@ -113,12 +116,13 @@ _NOTHING = Histogram()
 """Stands in rows for the distribution that their table does not know; cannot be added to."""
 del _NOTHING.buckets[:]
 _NEVER = Moments()
+_NO_BLOCKS = Blocks()
 
 
 class Row:
     """What is counted under a key."""
 
-    __slots__ = (*COUNTS, "_examples", "description", "duration", "moments", "wait")
+    __slots__ = (*COUNTS, "_examples", "blocks", "description", "duration", "moments", "wait")
 
     flows: int
     failures: int
@@ -137,6 +141,7 @@ class Row:
         self.wait = Histogram() if table.waits else _NOTHING
         self.duration = Histogram() if table.durations else _NOTHING
         self.moments = Moments() if table.moments else _NEVER
+        self.blocks = Blocks() if table.blocks else _NO_BLOCKS
         self._examples: list[tuple[tuple[Any, ...], Example]] = []
         """Each with its place in the table's order, ascending."""
 
@@ -182,6 +187,8 @@ class Row:
                 getattr(self, name).merge(theirs)
         if other.moments:
             self.moments.merge(other.moments)
+        if other.blocks:
+            self.blocks.merge(other.blocks)
         for kept in other.examples:
             self.keep(kept, table)
 
@@ -196,6 +203,8 @@ class Row:
             data["duration"] = self.duration.to_data()
         if self.moments:
             data |= self.moments.to_data()
+        if self.blocks:
+            data["blocks"] = self.blocks.to_data()
         if self._examples:
             data["examples"] = self.examples
         return data
@@ -212,6 +221,8 @@ class Row:
             self.duration = Histogram.from_data(data["duration"])
         if table.moments:
             self.moments = Moments.from_data(data)
+        if table.blocks and "blocks" in data:
+            self.blocks = Blocks.from_data(data["blocks"])
         kept = data.get("examples", [])
         if not isinstance(kept, list) or len(kept) > table.examples:
             raise ValueError(f"{table.name} has at most {table.examples} examples")
@@ -308,6 +319,8 @@ class Timeline(Rows):
         """Series → the row of that second."""
         self._start = ""
         """Its point of time."""
+        self.moment = 0
+        """That second, Unix time."""
         self.key = self._key
 
     @property
@@ -322,7 +335,8 @@ class Timeline(Rows):
         """The row of a record, whose series is known."""
         second = record["time"][:19]
         if second != self._second:
-            self._start, _ = self._key(record)
+            self.moment = unix_second(record["time"])
+            self._start = self._start_of(self.moment)
             self._second, self._now = second, {}
         row = self._now.get(name)
         if row is None:

@@ -19,10 +19,16 @@ from functools import lru_cache
 from typing import Any
 from typing import NamedTuple
 
+from .blocks import BUCKETS
+from .blocks import COUNT
+from .blocks import PROBLEMS
+from .blocks import UNTIMED
+from .blocks import Blocks
 from .equal_waits import wait_of
 from .histogram import Histogram
 from .histogram import count_time
 from .moments import WIDTHS
+from .moments import unix_second
 from .rows import COUNTS
 from .rows import MAX_BUCKETS
 from .rows import OTHER
@@ -34,6 +40,7 @@ from .rows import Rows
 from .rows import Table
 from .rows import Timeline
 from .rows import series
+from .totals import Totals
 from .vocabulary import BANDS
 from .vocabulary import COLLATERAL
 from .vocabulary import DEFAULT_PORTS
@@ -156,6 +163,13 @@ def _is_timed(record: Record) -> bool:
     )
 
 
+def _is_wrong(record: Record) -> bool:
+    """Whether a flow is a problem of what it was for, as far as it tells alone."""
+    if record["outcome"] == "error":
+        return record.get("reason") != COLLATERAL
+    return record["outcome"] != "cancelled" and "error_code" in record
+
+
 def _wait(record: Record) -> Key | None:
     wait = wait_of(record, endpoint(record)) if "cause" in record else None
     return wait and (wait.client, wait.endpoint, str(wait.step))
@@ -216,10 +230,18 @@ TABLES = (
         COMMON,
         waits=True,
         durations=True,
+        blocks=True,
         description="description",
     ),
     Table(
-        "causes", ("error_code", "cause", "reason"), _cause, 100, COMMON, events=True, examples=5
+        "causes",
+        ("error_code", "cause", "reason"),
+        _cause,
+        100,
+        COMMON,
+        events=True,
+        blocks=True,
+        examples=5,
     ),
     Table(
         "incidents",
@@ -246,8 +268,18 @@ TABLES = (
         PROBLEM,
         events=True,
     ),
-    Table("hosts", ("host",), _host, 1500, SITE, events=True, waits=True, durations=True),
-    Table("endpoints", ("endpoint",), _endpoint, 3000, SITE, durations=True),
+    Table(
+        "hosts",
+        ("host",),
+        _host,
+        1500,
+        SITE,
+        events=True,
+        waits=True,
+        durations=True,
+        blocks=True,
+    ),
+    Table("endpoints", ("endpoint",), _endpoint, 3000, SITE, durations=True, blocks=True),
     Table("media_types", ("media_type",), _media_type, 100, COMMON, durations=True),
     Table("methods", ("kind", "method"), lambda r: (r["kind"], r.get("method", "")), 50, COMMON),
     Table("protocols", ("kind", "close_code"), _protocol, 50, COMMON, durations=True),
@@ -286,54 +318,9 @@ _VALUES: Mapping[str, Collection[str]] = {
 # --- the whole ---
 
 
-class Totals(NamedTuple):
-    """What a session comes to; the background but for its number left out."""
-
-    flows: int
-    failures: int
-    """Flows that broke."""
-    unsuccessful: int
-    """Complete responses with an error code."""
-    cancelled: int
-    """Flows that their clients ended of their own will."""
-    events: int
-    """Failures without a flow."""
-    challenges: int
-    """Of the unsuccessful, 401s and 407s that were answered."""
-    collateral: int
-    """Of the failures, those that another stream of the connection had caused."""
-    problems: int
-    """All that went wrong: failures with and without a flow and unsuccessful responses, but for
-    answered challenges and collateral."""
-    ok: int
-    unfinished: int
-    background: int
-    """Flows, and failures without one, of which each is somebody's background traffic."""
-    request_bytes: int
-    response_bytes: int
-    dropped: int
-    """Records that could not be written to the log."""
-    first: str
-    """Time of the earliest flow or event, RFC 3339; "" of none."""
-    last: str
-
-    @property
-    def attempts(self) -> int:
-        """Flows, and failures without one: what a share is of."""
-        return self.flows + self.events
-
-
-class InFlight(NamedTuple):
-    """The flows that wait for their end, and are counted then."""
-
-    flows: int
-    oldest: float
-    """How long the oldest has been waiting, in seconds; 0 if there is none."""
-
-
-Places = tuple[tuple[Row, ...], tuple[Histogram, ...], tuple[Histogram, ...]]
+Places = tuple[tuple[Row, ...], tuple[Histogram, ...], tuple[Histogram, ...], tuple[Blocks, ...]]
 """Where records are counted that have some fields in common: rows, and of these the distributions
-of `wait_ms` and of `duration_ms`."""
+of `wait_ms` and of `duration_ms`, and the blocks of time."""
 
 
 class Fate(NamedTuple):
@@ -354,6 +341,7 @@ def _places(found: Iterable[tuple[Row, Table]]) -> Places:
         tuple([row for row, _ in found]),
         tuple([row.wait for row, table in found if table.waits]),
         tuple([row.duration for row, table in found if table.durations]),
+        tuple([row.blocks for row, table in found if table.blocks]),
     )
 
 
@@ -417,14 +405,14 @@ class Tally:
         fate = self._fates.get(common)
         if fate is None:
             fate = self._fate(common, record)
-        (rows_of_fate, waits, durations), examples, series, special, timed = fate
+        (rows_of_fate, waits, durations, blocks), examples, series, special, timed = fate
         site = kind, method, get("url"), get("host"), get("port")
         places = self._sites.get(site)
         if places is None:
             if len(self._sites) >= MAX_REMEMBERED:
                 self._sites.clear()
             self._sites[site] = places = _places(self._find_rows(SITE, record))
-        rows_of_site, waits_of_site, durations_of_site = places
+        rows_of_site, waits_of_site, durations_of_site, blocks_of_site = places
         time = record["time"]
         rows = [*rows_of_fate, *rows_of_site, self._timeline.row(record, series)]
         if special:
@@ -443,11 +431,23 @@ class Tally:
             self.last = time
         if time < self.first or not self.first:
             self.first = time
+        bucket = None
         if timed:
             if (time := get("wait_ms")) is not None:
                 count_time(time, [*waits, *waits_of_site])
             if (time := get("duration_ms")) is not None:
-                count_time(time, [*durations, *durations_of_site])
+                bucket = count_time(time, [*durations, *durations_of_site])
+        second = self._timeline.moment
+        wrong = special and _is_wrong(record)
+        for each in (*blocks, *blocks_of_site):
+            block = each.block if each.second == second else each.at(second)
+            block[COUNT] += 1
+            if bucket is None:
+                block[UNTIMED] += 1
+            else:
+                block[BUCKETS] += bucket
+            if wrong:
+                block[PROBLEMS] += 1
 
     def _rows_of_problem(self, record: Record) -> list[Row]:
         """The rows in which problems alone are counted; what they keep, they keep."""
@@ -483,6 +483,8 @@ class Tally:
                 if row is None:
                     row = rows.admit(key, challenge.get(rows.table.description, ""))
                 row.challenges += 1
+                if rows.table.blocks:
+                    row.blocks.at(unix_second(record["time"]))[PROBLEMS] -= 1
 
     def _add_background(self, record: Record) -> None:
         """Count a flow, or a failure without one, that nobody debugs."""
@@ -538,6 +540,10 @@ class Tally:
                     row.keep(record, rows.table)
                 if rows.table.moments:
                     row.moments.add(record["time"])
+                if rows.table.blocks:
+                    block = row.blocks.at(unix_second(record["time"]))
+                    for what in (COUNT, PROBLEMS, UNTIMED):
+                        block[what] += 1
         self._span(record["time"])
 
     def _span(self, time: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..comparison import Change
-from ..comparison import Comparison
+from ..differences import Change
+from ..differences import Comparison
 from ..vocabulary import band_of
 from .comparison_text import PROBLEMS
+from .comparison_text import incident_ids
 from .comparison_text import verdict
 from .html import COLOURS
 from .html import fill
@@ -16,12 +17,6 @@ ROWS = 200
 
 def page(comparison: Comparison, before: str, after: str) -> str:
     """What differs between two sessions; `before` and `after` are the names of their logs."""
-    problems = comparison.problems
-    gone = [change for change in problems if change.direction == "vanished"]
-
-    def moved(direction: str) -> list[Change]:
-        return [change for change in problems if change.direction == direction]
-
     hosts, endpoints = comparison.traffic_hosts, comparison.traffic_endpoints
     return fill(
         "comparison.html.j2",
@@ -29,13 +24,8 @@ def page(comparison: Comparison, before: str, after: str) -> str:
         problems_are=PROBLEMS,
         verdict=verdict(comparison),
         sides=[(f"Before: {before}", comparison.before), (f"After: {after}", comparison.after)],
-        problems=[
-            ("new", "New", moved("appeared")),
-            ("worse", "Worse", moved("more")),
-            ("fixed", "Fixed", [change for change in gone if change.called]),
-            ("better", "Better", moved("fewer")),
-            ("gone", "Gone, but not called again", [c for c in gone if not c.called]),
-        ],
+        incident_ids=incident_ids,
+        problems=[*_problems(comparison, True), *_problems(comparison, False)],
         failing=[
             ("endpoints", "Endpoints", comparison.endpoints[:ROWS]),
             ("hosts", "Hosts", comparison.hosts[:ROWS]),
@@ -53,6 +43,25 @@ def page(comparison: Comparison, before: str, after: str) -> str:
         ],
         complete=hosts.complete and endpoints.complete,
     )
+
+
+def _problems(comparison: Comparison, clear: bool) -> list[tuple[str, str, list[Change]]]:
+    """`clear`: what is beyond chance, or else what is not."""
+    problems = [change for change in comparison.problems if change.clear == clear]
+    gone = [change for change in problems if change.direction == "vanished"]
+
+    def moved(direction: str) -> list[Change]:
+        return [change for change in problems if change.direction == direction]
+
+    sections = [
+        ("new", "New", moved("appeared")),
+        ("worse", "Worse", moved("more")),
+        ("fixed", "Fixed", [change for change in gone if change.called]),
+        ("gone", "Gone, but not called again", [c for c in gone if not c.called]),
+        ("better", "Better", moved("fewer")),
+    ]
+    suffix = "" if clear else "-or-chance"
+    return [(id + suffix, title, changes) for id, title, changes in sections]
 
 
 def _colour(change: Change) -> str:

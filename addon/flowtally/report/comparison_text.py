@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+from operator import itemgetter
 from textwrap import wrap
 
 from ..chance import Proportion
-from ..comparison import Change
-from ..comparison import Comparison
-from ..comparison import Direction
-from ..comparison import Shift
-from ..comparison import Traffic
+from ..differences import Change
+from ..differences import Comparison
+from ..differences import Direction
+from ..differences import Seen
+from ..differences import Shift
+from ..differences import Traffic
 from ..redaction import printable
-from ..tally import Totals
 from ..tally import place
+from ..totals import Totals
 from ..vocabulary import ERROR_BANDS
 from ..vocabulary import band_of
 from .layout import WIDTH
@@ -33,6 +35,12 @@ from .layout import table
 ROWS = 10
 """How many rows a section has at most."""
 
+IDS = 3
+"""How many incidents of a problem are named at most."""
+
+NAME = 120
+"""How much of a name a sentence has at most, in characters."""
+
 PROBLEMS = "problems"
 """What is counted of hosts and endpoints, `Row.problems`: failures with and without a flow."""
 
@@ -40,33 +48,63 @@ PROBLEMS = "problems"
 def text(comparison: Comparison, width: int = WIDTH) -> list[str]:
     """What got better, what got worse, and what else is different."""
     width = columns(width)
-    problems = comparison.problems
-    gone = _of(problems, "vanished")
-    statuses = [
-        change
-        for change in comparison.status_codes
-        if change.clear and band_of(change.name) not in ERROR_BANDS
-    ]
     lines = [
         *_wrapped(" ".join(verdict(comparison)), width),
         "",
         *_side("Before", comparison.before, width),
         *_side("After", comparison.after, width),
-        *_problems("Fixed", [change for change in gone if change.called], width),
-        *_problems("Gone, but not called again", [c for c in gone if not c.called], width),
+    ]
+    return [*lines, *_certain(comparison, width), *_of_chance(comparison, width)]
+
+
+def _certain(comparison: Comparison, width: int) -> list[str]:
+    """What is beyond chance: what is worse first, and where before what."""
+    problems = _clear(comparison.problems)
+    gone = _of(problems, "vanished")
+    statuses = [
+        change
+        for change in _clear(comparison.status_codes)
+        if band_of(change.name) not in ERROR_BANDS
+    ]
+    hosts, endpoints = comparison.traffic_hosts, comparison.traffic_endpoints
+    return [
+        *_failing(f"Endpoint: {PROBLEMS}", _clear(comparison.endpoints), width),
+        *_failing(f"Host: {PROBLEMS}", _clear(comparison.hosts), width),
         *_problems("New", _of(problems, "appeared"), width, explain=True),
         *_problems("Worse", _of(problems, "more"), width, explain=True),
-        *_problems("Better", _of(problems, "fewer"), width),
-        *_changes(
-            "Error code", [change for change in comparison.error_codes if change.clear], width
-        ),
-        *_changes("Other status", statuses, width),
-        *_failing(f"Endpoint: {PROBLEMS}", comparison.endpoints, width),
-        *_failing(f"Host: {PROBLEMS}", comparison.hosts, width),
         *_durations(comparison.durations, width),
-        *_traffic(comparison, width),
+        *_problems("Fixed", [change for change in gone if change.called], width),
+        *_problems("Gone, but not called again", [c for c in gone if not c.called], width),
+        *_problems("Better", _of(problems, "fewer"), width),
+        *_changes("Error code", _clear(comparison.error_codes), width),
+        *_changes("Other status", statuses, width),
+        *_traffic(hosts, endpoints, width, clear=True),
     ]
-    return lines
+
+
+def _of_chance(comparison: Comparison, width: int) -> list[str]:
+    """What is listed though it may be chance."""
+    problems = [change for change in comparison.problems if not change.clear]
+    gone = _of(problems, "vanished")
+    hosts, endpoints = comparison.traffic_hosts, comparison.traffic_endpoints
+    failing = [
+        [change for change in changes if not change.clear]
+        for changes in (comparison.endpoints, comparison.hosts)
+    ]
+    return [
+        *_failing(f"Endpoint: {PROBLEMS}", failing[0], width),
+        *_failing(f"Host: {PROBLEMS}", failing[1], width),
+        *_problems("New", _of(problems, "appeared"), width, explain=True),
+        *_problems("Fixed", [change for change in gone if change.called], width),
+        *_problems("Gone, but not called again", [c for c in gone if not c.called], width),
+        *_traffic(hosts, endpoints, width, clear=False),
+        *_incomplete("hosts", hosts, width),
+        *_incomplete("endpoints", endpoints, width),
+    ]
+
+
+def _clear(changes: Iterable[Change]) -> list[Change]:
+    return [change for change in changes if change.clear]
 
 
 def verdict(comparison: Comparison) -> list[str]:
@@ -75,13 +113,7 @@ def verdict(comparison: Comparison) -> list[str]:
     for name, side in (("before", before), ("after", after)):
         if not side.attempts:
             return [f"Nothing came through {name} the change: there is nothing to compare."]
-    sentences = _verdict_on_problems(comparison.problems)
-    slower = sum(shift.slower for shift in comparison.durations)
-    faster = len(comparison.durations) - slower
-    if slower:
-        sentences.append(f"Slower: {_number(slower, 'percentile')}.")
-    if faster:
-        sentences.append(f"Faster: {_number(faster, 'percentile')}.")
+    sentences = _differences(comparison)
     if not sentences:
         if comparison.different:
             sentences.append("No difference in problems and times.")
@@ -98,23 +130,50 @@ def verdict(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def _verdict_on_problems(problems: Sequence[Change]) -> list[str]:
+def _differences(comparison: Comparison) -> list[str]:
+    """What is worse, then what is better; but first what is certain."""
+    problems, durations = comparison.problems, comparison.durations
     gone, new = _of(problems, "vanished"), _of(problems, "appeared")
     fixed = [change for change in gone if change.called]
-    sentences = []
-    if fixed:
-        sentences.append(f"Fixed: {_number(len(fixed), 'problem')} gone{_rare(fixed)}.")
-    if untried := len(gone) - len(fixed):
-        it = "it" if untried == 1 else "them"
-        sentences.append(
-            f"Gone: {_number(untried, 'problem')}, but what had {it} was not called again."
-        )
-    if new:
-        sentences.append(f"New: {_number(len(new), 'problem')}{_rare(new)}.")
-    for name, direction in (("Worse", "more"), ("Better", "fewer")):
-        if count := len([change for change in problems if change.direction == direction]):
-            sentences.append(f"{name}: {_number(count, 'problem')}.")
-    return sentences
+    untried = [change for change in gone if not change.called]
+    more, fewer = _of(problems, "more"), _of(problems, "fewer")
+    slower = [shift for shift in durations if shift.slower]
+    faster = [shift for shift in durations if not shift.slower]
+    it = "it" if len(untried) == 1 else "them"
+    said: list[tuple[Sequence[Change] | Sequence[Shift], str]] = [
+        (new, f"New: {_number(len(new), 'problem')}{_rare(new)}."),
+        (more, f"Worse: {_number(len(more), 'problem')}."),
+        (slower, f"Slower: {_first(slower)}."),
+        (fixed, f"Fixed: {_number(len(fixed), 'problem')} gone{_rare(fixed)}."),
+        (
+            untried,
+            f"Gone: {_number(len(untried), 'problem')}, but what had {it} was not called"
+            f" again{_rare(untried)}.",
+        ),
+        (fewer, f"Better: {_number(len(fewer), 'problem')}."),
+        (faster, f"Faster: {_first(faster)}."),
+    ]
+    found = [(_is_rare(what), sentence) for what, sentence in said if what]
+    return [sentence for _, sentence in sorted(found, key=itemgetter(0))]
+
+
+def _is_rare(what: Sequence[Change] | Sequence[Shift]) -> bool:
+    return not any(isinstance(each, Shift) or each.clear for each in what)
+
+
+def _first(shifts: Sequence[Shift]) -> str:
+    """The one that says most, and how many more there are: an endpoint, if one is among them."""
+    if not shifts:
+        return ""
+    first = shifts[0]
+    name = printable(_name_of(first), NAME)
+    others = {(shift.table, shift.name) for shift in shifts} - {(first.table, first.name)}
+    more = f", and {len(others)} more" if others else ""
+    return f"{name} ({first.percentile} {ms(first.before)} → {ms(first.after)}){more}"
+
+
+def _name_of(shift: Shift) -> str:
+    return "all flows" if shift.table == "all" else shift.name or "(none)"
 
 
 def _rare(changes: Sequence[Change]) -> str:
@@ -159,7 +218,16 @@ def _problems(
             lines += indented(change.advice, width, "       ")
             if change.latest:
                 lines.append(printable(f"       last: {change.latest}", width))
+        if change.incidents:
+            lines.append(f"       {incident_ids(change)}")
     return [*lines, *_more(len(changes), "problem")]
+
+
+def incident_ids(change: Change) -> str:
+    """The incidents of a problem, in a few words."""
+    shown = " ".join(f"[{id}]" for id in change.incidents[:IDS])
+    left = len(change.incidents) - IDS
+    return f"incident{s(len(change.incidents))} {shown}" + (f" and {left} more" if left > 0 else "")
 
 
 def _changes(title: str, changes: Sequence[Change], width: int) -> list[str]:
@@ -203,7 +271,7 @@ def _certainty(change: Change) -> str:
 def _durations(shifts: Sequence[Shift], width: int) -> list[str]:
     rows = [
         (
-            f"  {shift.name or '(none)'}" if shift.table != "all" else "  All flows",
+            f"  {'All flows' if shift.table == 'all' else _name_of(shift)}",
             shift.percentile,
             ms(shift.before),
             ms(shift.after),
@@ -223,24 +291,28 @@ def _factor(shift: Shift) -> str:
     return f"{100 * (shift.after / shift.before - 1):+.0f} %"
 
 
-def _traffic(comparison: Comparison, width: int) -> list[str]:
-    hosts, endpoints = comparison.traffic_hosts, comparison.traffic_endpoints
-    lines = [
-        *_only("Host only after", hosts.appeared, width),
-        *_only("Host only before", hosts.vanished, width),
-        *_only("Endpoint only after", _of_known(endpoints.appeared, hosts.appeared), width),
-        *_only("Endpoint only before", _of_known(endpoints.vanished, hosts.vanished), width),
+def _traffic(hosts: Traffic, endpoints: Traffic, width: int, clear: bool) -> list[str]:
+    """`clear`: what is beyond chance, or else what is not."""
+
+    def shown(names: Sequence[Seen]) -> list[Seen]:
+        return [seen for seen in names if seen.clear == clear]
+
+    return [
+        *_only("Host only after", shown(hosts.appeared), width),
+        *_only("Host only before", shown(hosts.vanished), width),
+        *_only("Endpoint only after", shown(_of_known(endpoints.appeared, hosts.appeared)), width),
+        *_only("Endpoint only before", shown(_of_known(endpoints.vanished, hosts.vanished)), width),
     ]
-    for what, traffic in (("hosts", hosts), ("endpoints", endpoints)):
-        lines += _incomplete(what, traffic, width)
-    return lines
 
 
-def _only(title: str, names: Sequence[tuple[str, int]], width: int) -> list[str]:
-    rows = [(f"  {name or '(none)'}", str(count)) for name, count in names[:ROWS]]
+def _only(title: str, names: Sequence[Seen], width: int) -> list[str]:
+    rows = [
+        (f"  {seen.name or '(none)'}", str(seen.count), "" if seen.clear else "may be chance")
+        for seen in names[:ROWS]
+    ]
     if not rows:
         return []
-    lines = table([(title, "flows"), *rows], width)
+    lines = table([(title, "flows", ""), *rows], width)
     return ["", *lines, *_more(len(names), title.partition(" ")[0].lower())]
 
 
@@ -251,12 +323,10 @@ def _incomplete(what: str, traffic: Traffic, width: int) -> list[str]:
     return ["", *indented(sentence, width, "")]
 
 
-def _of_known(
-    endpoints: Iterable[tuple[str, int]], hosts: Iterable[tuple[str, int]]
-) -> list[tuple[str, int]]:
+def _of_known(endpoints: Iterable[Seen], hosts: Iterable[Seen]) -> list[Seen]:
     """The endpoints that no host in the other list stands for already."""
-    listed = {host for host, _ in hosts}
-    return [item for item in endpoints if _host(item[0]) not in listed]
+    listed = {host.name for host in hosts}
+    return [seen for seen in endpoints if _host(seen.name) not in listed]
 
 
 def _host(endpoint: str) -> str:

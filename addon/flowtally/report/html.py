@@ -24,10 +24,10 @@ from markupsafe import Markup
 from .. import __version__
 from ..redaction import printable
 from ..rows import EVENT
-from ..tally import InFlight
 from ..tally import Tally
-from ..tally import Totals
 from ..tally import place
+from ..totals import InFlight
+from ..totals import Totals
 from .incidents_html import MOST
 from .incidents_html import shown_incidents
 from .layout import at_least

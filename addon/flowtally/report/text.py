@@ -13,7 +13,7 @@ from ..examples import describe
 from ..redaction import printable
 from ..rows import EVENT
 from ..tally import Tally
-from ..tally import Totals
+from ..totals import Totals
 from . import layout
 from .layout import WIDTH
 from .layout import Cells

@@ -32,9 +32,9 @@ from ..rows import Key
 from ..rows import Row
 from ..rows import Timeline
 from ..tally import UNFINISHED
-from ..tally import InFlight
 from ..tally import Tally
-from ..tally import Totals
+from ..totals import InFlight
+from ..totals import Totals
 from ..vocabulary import ERRORS
 from ..vocabulary import REASONS
 from ..vocabulary import Why

@@ -13,7 +13,7 @@ from ..report import budgets_text
 from ..report import incidents_text
 from ..report.layout import counted
 from ..report.layout import s
-from ..tally import Totals
+from ..totals import Totals
 from .summary import Found
 
 MOST_INCIDENTS = 10
