@@ -152,11 +152,7 @@ READ = """
       problem.dataset.key, {
         value: problem.querySelector(".count").dataset.value,
         text: problem.querySelector(".count").innerText,
-        title: problem.querySelector("strong").innerText,
-        reason: problem.querySelector(".reason")?.innerText ?? "",
-        host: problem.querySelector(".host")?.innerText ?? "",
-        id: problem.querySelector(".id")?.innerText ?? "",
-        bars: problem.querySelectorAll(".bars rect").length,
+        hosts: [...problem.querySelectorAll(".hosts span")].map((host) => host.innerText),
         examples: problem.querySelectorAll(".examples li").length }])),
     apart: [...document.querySelectorAll(".apart li")].map((each) => each.innerText),
     tables: Object.fromEntries([...document.querySelectorAll("section:has(thead)")].map(
