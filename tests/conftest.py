@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from lab.laboratory import Laboratory
+from lab.tls import Authority
 
 # How long an example takes says something about the machine only.
 settings.register_profile("flowtally", deadline=None)
@@ -24,6 +25,18 @@ CI = bool(os.environ.get("CI"))
 def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
     with Laboratory(tmp_path_factory.mktemp("laboratory")) as laboratory:
         yield laboratory
+
+
+@pytest.fixture(scope="session")
+def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One CA for all proxies: making one takes longer than the rest of a start."""
+    return tmp_path_factory.mktemp("confdir")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA for servers."""
+    return Authority.create(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from flowtally.moments import MAX_POINTS
-from flowtally.moments import WIDTHS
+from flowtally.blocks import MAX_BLOCKS as MAX_POINTS
+from flowtally.blocks import WIDTHS
 from flowtally.moments import Moments
 from flowtally.moments import unix_second
 from flowtally.times import timestamp

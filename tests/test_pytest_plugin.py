@@ -25,7 +25,6 @@ from lab.servers import Request
 from lab.servers import site
 from lab.tls import HOST
 from lab.tls import Authority
-from mitmproxy import certs
 
 pytest_plugins = ["pytester"]
 
@@ -69,14 +68,6 @@ def server() -> Iterator[AnsweringServer]:
 
     with AnsweringServer(answer) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a certificate, which takes long to make."""
-    folder = tmp_path_factory.mktemp("confdir")
-    certs.CertStore.from_store(folder, "mitmproxy", 2048)
-    return folder
 
 
 class Project:

@@ -176,11 +176,6 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(scope="module")
-def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("confdir")
-
-
 @pytest.fixture
 def place(tmp_path: Path, confdir: Path) -> Iterator[Place]:
     place = Place(tmp_path, confdir)
@@ -272,22 +267,27 @@ def test_the_exit_status_of_a_command_that_succeeded(
 
 
 @pytest.mark.parametrize(
-    ("records", "words"),
+    ("records", "unsuccessful", "words"),
     [
-        ([answered()], []),
-        ([answered(404)], []),
-        ([failed()], ["answered 502 in its place"]),
+        ([answered()], True, []),
+        ([answered(404)], True, []),
+        ([failed()], False, ["answered 502 in its place"]),
         (
             [failed("tls_certificate_error")],
+            False,
             ["--trust FILE, or --insecure-upstream", "answered 502 in its place"],
         ),
-        ([cancelled()], ["--set flowtally_timeout=1"]),
-        ([cancelled(), answered(404)], []),
+        ([cancelled()], True, ["--set flowtally_timeout=1"]),
+        # A browser leaves requests all the time.
+        ([cancelled()], False, []),
+        ([cancelled(), answered(404)], True, []),
     ],
     ids=str,
 )
-def test_what_a_person_would_wonder_about(records: list[Any], words: list[str]) -> None:
-    hints = aftermath.hints_on(tally(*records))
+def test_what_a_person_would_wonder_about(
+    records: list[Any], unsuccessful: bool, words: list[str]
+) -> None:
+    hints = aftermath.hints_on(tally(*records), unsuccessful)
     assert len(hints) == len(words)
     assert all(word in hint for word, hint in zip(words, hints, strict=True))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -76,17 +75,6 @@ def run(*command: str | Path, **environment: str) -> str:
 def bare(home: Path) -> dict[str, str]:
     """The environment of a user who has set nothing."""
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
-
-
-@pytest.fixture(scope="module")
-def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One CA for all proxies: making one takes longer than the rest of a start."""
-    return tmp_path_factory.mktemp("confdir")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.create(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
@@ -327,11 +315,8 @@ def test_pip_downloads_through_the_proxy(world: World, tmp_path: Path) -> None:
     assert {flow["status"] for flow in world.flows("/simple/somepackage", 2)} == {200}
 
 
-def test_npm_asks_its_registry_through_the_proxy(world: World, tmp_path: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        # On a build machine, too: Debian's has some hundred packages with it.
-        pytest.skip("npm is not installed")
+def test_npm_asks_its_registry_through_the_proxy(world: World, tool: Tool, tmp_path: Path) -> None:
+    npm = tool("npm")
     package = {
         "name": "somepackage",
         "dist-tags": {"latest": "1.0.0"},

@@ -41,11 +41,6 @@ from lab.tls import Authority
 Environment = Mapping[str, str]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.create(tmp_path_factory.mktemp("authority"))
-
-
 def der(file: Path) -> bytes:
     return ssl.PEM_cert_to_DER_cert(file.read_text(encoding="ascii"))
 

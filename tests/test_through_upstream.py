@@ -88,16 +88,6 @@ def environment_of_user(home: Path, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("confdir")
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.create(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture(scope="module")
 def chain(
     tmp_path_factory: pytest.TempPathFactory, confdir: Path, authority: Authority
 ) -> Iterator[Chain]:

@@ -1,5 +1,5 @@
 """How what is counted falls into blocks of time: what a comparison needs to see that requests of
-one page, or of one outage, share their fate.
+one page, or of one outage, share their fate, and what tells when something happened.
 
 Bounded: there are at most MAX_BLOCKS, which get wider when there are more. Any two series of blocks
 can be added.
@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
 
-from .moments import WIDTHS
+WIDTHS = (1, 2, 10, 30, 60, 300, 900, 3600, 10800, 43200, 86400, 604800, 6048000, 604800000)
+"""Seconds that a block of time may span. Each is a multiple of the one before, so that any two
+series of them can be merged."""
 
 MAX_BLOCKS = 24
 """Enough to see how far blocks differ, and few enough that one is longer than a page takes."""
@@ -91,6 +93,10 @@ class Blocks:
             self._blocks = self.widened(number)
             self.number = number
             self.second = None
+
+    def starts(self) -> Mapping[int, list[int]]:
+        """Where each block begins, Unix time → its counts."""
+        return self._blocks
 
     def widened(self, number: int) -> dict[int, list[int]]:
         """Where a block begins → its counts, in blocks that span this one of WIDTHS, or as wide as

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 from typing import TypeVar
 
 from .blocks import Block
@@ -36,7 +36,8 @@ CAUTION = 5.0
 the normal distribution comes near to Student's where p is about 0.003."""
 
 
-class Scatter(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Scatter:
     """How far blocks of time differ from one another."""
 
     found: float = 0.0
@@ -53,7 +54,7 @@ class Scatter(NamedTuple):
         """The design effect, as far as this tells; 1 where it tells nothing."""
         return self.found / self.expected if self.expected > 0 else 1.0
 
-    def __add__(self, other: Scatter) -> Scatter:  # type: ignore[override]
+    def __add__(self, other: Scatter) -> Scatter:
         """Of both, each around its own mean."""
         return Scatter(
             self.found + other.found,

@@ -1,6 +1,6 @@
 """When something happened: the first and the last time, and how often in between.
 
-Bounded: there are at most MAX_POINTS points of time, which get wider when there are more.
+Bounded, as blocks of time are.
 """
 
 from __future__ import annotations
@@ -10,25 +10,22 @@ from datetime import datetime
 from math import floor
 from typing import Any
 
-MAX_POINTS = 24
-WIDTHS = (1, 2, 10, 30, 60, 300, 900, 3600, 10800, 43200, 86400, 604800, 6048000, 604800000)
-"""Seconds that a point of time may span. Each is a multiple of the one before, so that any two
-series of points can be merged."""
+from .blocks import COUNT
+from .blocks import MAX_BLOCKS
+from .blocks import WIDTHS
+from .blocks import Blocks
 
 
 class Moments:
     """Times at which something happened."""
 
-    __slots__ = ("first", "last", "number", "points")
+    __slots__ = ("_blocks", "first", "last")
 
     def __init__(self) -> None:
         self.first = ""
         """RFC 3339; "" of nothing."""
         self.last = ""
-        self.number = 0
-        """Which of WIDTHS a point spans."""
-        self.points: dict[int, int] = {}
-        """Where a point begins, Unix time → how often it happened in it."""
+        self._blocks = Blocks()
 
     def __bool__(self) -> bool:
         return bool(self.first)
@@ -36,42 +33,30 @@ class Moments:
     @property
     def seconds(self) -> int:
         """How long a point of time is."""
-        return WIDTHS[self.number]
+        return self._blocks.seconds
+
+    @property
+    def points(self) -> dict[int, int]:
+        """Where a point of time begins, Unix time → how often it happened in it."""
+        return {start: counts[COUNT] for start, counts in self._blocks.starts().items()}
 
     def add(self, time: str) -> None:
         """Count something that happened at `time`, RFC 3339."""
         self._span(time, time)
-        self._count(unix_second(time), 1)
+        self._blocks.at(unix_second(time))[COUNT] += 1
 
     def merge(self, other: Moments) -> None:
         """Add what `other` counted."""
         if not other:
             return
         self._span(other.first, other.last)
-        self._widen(other.number)
-        for start, times in other.points.items():
-            self._count(start, times)
+        self._blocks.merge(other._blocks)
 
     def _span(self, first: str, last: str) -> None:
         if not self.first or first < self.first:
             self.first = first
         if last > self.last:
             self.last = last
-
-    def _count(self, second: int, times: int) -> None:
-        start = second - second % self.seconds
-        self.points[start] = self.points.get(start, 0) + times
-        while len(self.points) > MAX_POINTS and self.number < len(WIDTHS) - 1:
-            self._widen(self.number + 1)
-
-    def _widen(self, number: int) -> None:
-        if number <= self.number:
-            return
-        self.number = number
-        points, self.points = self.points, {}
-        for start, times in points.items():
-            wider = start - start % self.seconds
-            self.points[wider] = self.points.get(wider, 0) + times
 
     def to_data(self) -> dict[str, Any]:
         """As it stands in the log: `first`, `last`; `seconds`, how long a point of time is;
@@ -96,14 +81,14 @@ class Moments:
         points = data.get("points")
         if not isinstance(points, list) or len(points) % 2 or set(map(type, points)) - {int}:
             raise ValueError("'points' must be a list of pairs of whole numbers")
-        if len(points) > 2 * MAX_POINTS or any(abs(number) > 10**15 for number in points):
+        if len(points) > 2 * MAX_BLOCKS or any(abs(number) > 10**15 for number in points):
             raise ValueError("'points' has too many of them, or one that cannot be")
         if any(times <= 0 for times in points[1::2]):
             raise ValueError("'points' has one in which nothing happened")
         self.first, self.last = data["first"], data["last"]
-        self.number = WIDTHS.index(data["seconds"])
+        self._blocks.number = WIDTHS.index(data["seconds"])
         for start, times in zip(points[::2], points[1::2], strict=True):
-            self._count(start, times)
+            self._blocks.at(start)[COUNT] += times
         return self
 
 

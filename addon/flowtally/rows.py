@@ -15,9 +15,9 @@ from operator import itemgetter
 from typing import Any
 from typing import NamedTuple
 
+from .blocks import WIDTHS
 from .blocks import Blocks
 from .histogram import Histogram
-from .moments import WIDTHS
 from .moments import Moments
 from .moments import unix_second
 from .redaction import printable

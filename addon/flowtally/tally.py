@@ -23,11 +23,11 @@ from .blocks import BUCKETS
 from .blocks import COUNT
 from .blocks import PROBLEMS
 from .blocks import UNTIMED
+from .blocks import WIDTHS
 from .blocks import Blocks
 from .equal_waits import wait_of
 from .histogram import Histogram
 from .histogram import count_time
-from .moments import WIDTHS
 from .moments import unix_second
 from .rows import COUNTS
 from .rows import MAX_BUCKETS
@@ -530,6 +530,7 @@ class Tally:
         if "background" in record:
             self._add_background(record)
             return
+        second = unix_second(record["time"])
         for rows in self.tables.values():
             if rows.table.events and (key := rows.key(record)) is not None:
                 row = rows.get(key)
@@ -541,7 +542,7 @@ class Tally:
                 if rows.table.moments:
                     row.moments.add(record["time"])
                 if rows.table.blocks:
-                    block = row.blocks.at(unix_second(record["time"]))
+                    block = row.blocks.at(second)
                     for what in (COUNT, PROBLEMS, UNTIMED):
                         block[what] += 1
         self._span(record["time"])

@@ -62,9 +62,11 @@ def tell(
     what: str,
     why_nothing: Callable[[], Sequence[str]],
     environment: Mapping[str, str],
+    failed: bool = False,
 ) -> int:
     """End the proxy, say what became of the session, write what is wanted; returns the exit status
     where `what`, the command, succeeded. `why_nothing`: sentences for where nothing came through.
+    `failed`: it did not succeed.
     """
     ready = proxy.ready
     died = not proxy.running
@@ -80,7 +82,7 @@ def tell(
     width = terminal_width()
     if came_through(tally):
         _say(text.ending(tally, ready.log, width, paint_for(sys.stderr)), painted=True)
-        if hints := hints_on(tally):
+        if hints := hints_on(tally, failed):
             _say(["", *(line for hint in hints for line in indented(hint, width, ""))])
     else:
         _say(text.nothing(why_nothing(), ready.log, width))
@@ -101,9 +103,9 @@ def tell(
     return status(results, whole=_is_whole(session, died), written=all(written))
 
 
-def hints_on(tally: Tally) -> list[str]:
+def hints_on(tally: Tally, failed: bool) -> list[str]:
     """What a person would otherwise wonder about: what the command made of it, and which options
-    help."""
+    help. `failed`: the command did."""
     causes = {cause for _, cause, _ in tally["causes"]}
     totals = tally.totals()
     hints = []
@@ -117,10 +119,11 @@ def hints_on(tally: Tally) -> list[str]:
             "Where a server failed, mitmproxy may have answered 502 in its place, which a client "
             "can take for an answer."
         )
-    if totals.cancelled and not totals.problems:
+    if failed and totals.cancelled and not totals.problems:
         hints.append(
-            "A request that its client left within flowtally_timeout (5 s) counts as cancelled; "
-            "with --set flowtally_timeout=1, one that had waited for a second is a timeout."
+            "The command failed, and left requests before flowtally_timeout was over, so they "
+            "count as cancelled; with --set flowtally_timeout=1, one that had waited for a second "
+            "is a timeout."
         )
     return hints
 

@@ -24,6 +24,7 @@ from .browsers import Machine
 from .browsers import find
 from .leftovers import companion
 from .leftovers import end
+from .options import launching
 from .outputs import Outputs
 from .profile import Start
 from .profile import prepare
@@ -65,35 +66,12 @@ class Asked(NamedTuple):
 @click.option(
     "--browser", default="", metavar="NAME_OR_PATH", help="chromium, chrome, edge, brave, firefox."
 )
-@click.option(
-    "--log",
-    default="",
-    metavar="FILE_OR_FOLDER",
-    help="Where the session log goes (flowtally_log).",
-)
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a web page.")
-@click.option("--force", is_flag=True, help="Overwrite FILE even if flowtally did not write it.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of mitmproxy's."
-)
-@click.option("--insecure-upstream", is_flag=True, help="Accept any certificate of a server.")
-@click.option(
-    "--trust",
-    "trusted",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Accept servers that these certificates vouch for (PEM).",
-)
+@launching
 def browse(
     arguments: tuple[str, ...],
     browser: str,
-    log: str,
-    html: Path | None,
-    force: bool,
-    settings: tuple[str, ...],
-    insecure_upstream: bool,
-    trusted: tuple[Path, ...],
+    wanted: Wanted,
+    outputs: Outputs,
 ) -> None:
     """Start a browser through a proxy of its own, and say what became of its requests.
 
@@ -111,8 +89,6 @@ def browse(
     not be written.
     """
     url, own = _split(arguments)
-    wanted = Wanted(log, settings, insecure_upstream, trusted)
-    outputs = Outputs(html=html, force=force)
     sys.exit(launched(Asked(url, own, browser, wanted, outputs), os.environ))
 
 

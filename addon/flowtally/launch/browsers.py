@@ -122,6 +122,7 @@ def find(asked: str, machine: Machine) -> Browser:
     for row in known:
         if asked.lower() in ("", row.name) and (program := machine.at(row)):
             return Browser(row.name, row.kind, program)
+    # Path.expanduser raises where there is no such user.
     program = machine.on_path(os.path.expanduser(asked)) if asked else None  # noqa: PTH111
     if program is not None:
         return Browser(asked, kind_of(program, known), program)

@@ -19,6 +19,7 @@ from . import through
 from .child import CommandError
 from .child import Foreground
 from .child import find
+from .options import launching
 from .outputs import Outputs
 from .proxy import LaunchError
 from .proxy import Proxy
@@ -42,13 +43,6 @@ class Asked(NamedTuple):
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option("--max", "maxima", multiple=True, metavar="NAME=NUMBER", help="At most so many.")
 @click.option("--min", "minima", multiple=True, metavar="NAME=NUMBER", help="At least so many.")
-@click.option(
-    "--log",
-    default="",
-    metavar="FILE_OR_FOLDER",
-    help="Where the session log goes.",
-)
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a web page.")
 @click.option("--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write Markdown.")
 @click.option(
     "--junit",
@@ -56,31 +50,15 @@ class Asked(NamedTuple):
     metavar="FILE",
     help="Write the budgets (JUnit XML).",
 )
-@click.option("--force", is_flag=True, help="Overwrite FILE even if flowtally did not write it.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="An option of mitmproxy's."
-)
-@click.option("--insecure-upstream", is_flag=True, help="Accept any certificate of a server.")
-@click.option(
-    "--trust",
-    "trusted",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Accept servers that these certificates vouch for (PEM).",
-)
+@launching
 def run(
     command: tuple[str, ...],
     maxima: tuple[str, ...],
     minima: tuple[str, ...],
-    log: str,
-    html: Path | None,
     markdown: Path | None,
     junit: Path | None,
-    force: bool,
-    settings: tuple[str, ...],
-    insecure_upstream: bool,
-    trusted: tuple[Path, ...],
+    wanted: Wanted,
+    outputs: Outputs,
 ) -> None:
     """Run a command through a proxy of its own, and say what became of its requests.
 
@@ -105,8 +83,8 @@ def run(
         )
     # No session is there yet that could have a code of its own.
     budgets = terminal.budgets(maxima, minima, codes=()) if maxima or minima else ()
-    wanted = Wanted(log, settings, insecure_upstream, trusted)
-    asked = Asked(command, wanted, Outputs(budgets, junit, html, markdown, force))
+    outputs = outputs._replace(budgets=budgets, junit=junit, markdown=markdown)
+    asked = Asked(command, wanted, outputs)
     sys.exit(launched(asked, os.environ))
 
 
@@ -140,7 +118,9 @@ def _launched(asked: Asked, environment: Mapping[str, str]) -> int:
         status = foreground.run(file, asked.command, changed)
         why_nothing = partial(nothing.why_nothing, asked.command, environment)
         what = " ".join(asked.command)
-        told = aftermath.tell(proxy, asked.outputs, what, why_nothing, environment)
+        told = aftermath.tell(
+            proxy, asked.outputs, what, why_nothing, environment, failed=status != 0
+        )
         return exit_status(status, foreground.interrupted, told)
 
 

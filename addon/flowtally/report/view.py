@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from typing import NamedTuple
 
+from ..blocks import WIDTHS
 from ..equal_waits import EqualWait
 from ..equal_waits import Wait
 from ..equal_waits import equal_waits
@@ -23,7 +24,6 @@ from ..histogram import GROWTH
 from ..incidents import incidents
 from ..incidents import named
 from ..incidents import weight
-from ..moments import WIDTHS
 from ..rows import MAX_BUCKETS
 from ..rows import OTHER
 from ..rows import SERIES
