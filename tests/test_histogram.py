@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import pytest
 from flowtally.histogram import MOST
 from flowtally.histogram import PERCENTILES
 from flowtally.histogram import SIZE
+from flowtally.histogram import SPARSE
 from flowtally.histogram import STARTS
 from flowtally.histogram import Histogram
 from flowtally.histogram import bucket
@@ -73,6 +75,16 @@ def test_saved_and_loaded(times: list[int]) -> None:
     assert loaded.filled() == histogram(*times).filled()
     count_time(1.0, [loaded])
     assert loaded.count == len(times) + 1
+
+
+@pytest.mark.parametrize(("buckets", "dense"), [(SPARSE, False), (SPARSE + 1, True)])
+def test_many_buckets_are_kept_in_an_array(buckets: int, dense: bool) -> None:
+    made = histogram(*STARTS[:buckets])
+    assert isinstance(made.buckets, array) is dense
+    assert isinstance(Histogram.from_data(made.to_data()).buckets, array) is dense
+    merged = Histogram()
+    merged.merge(made)
+    assert isinstance(merged.buckets, array) is dense
 
 
 def test_what_stands_in_the_log() -> None:

@@ -20,7 +20,8 @@ STARTS = [FIRST + 1, *(ceil(FIRST * GROWTH**number) for number in range(1, SIZE 
 """The least time of each bucket but the first, in microseconds."""
 MOST = 2**31
 """What a bucket of a log may hold; it leaves room to count on."""
-_EMPTY = array("I", bytes(4 * SIZE))
+SPARSE = 24
+"""Up to so many buckets are kept in a dictionary; an array of all would be no larger then."""
 
 PERCENTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 """Name of a percentile → the share of all values that do not exceed it."""
@@ -42,12 +43,15 @@ def count_time(milliseconds: float, histograms: Iterable[Histogram]) -> int:
     """Count a time in several distributions: its bucket is the same in all of them. Returns the
     bucket's number."""
     microseconds = round(milliseconds * 1000)
-    number = bisect_right(STARTS, microseconds)
+    number = bucket(microseconds)
     for histogram in histograms:
         histogram.microseconds += microseconds
         if microseconds > histogram.longest:
             histogram.longest = microseconds
-        histogram.buckets[number] += 1
+        try:
+            histogram.buckets[number] += 1
+        except KeyError:  # seldom: most times fall where others did
+            histogram.begin(number, 1)
     return number
 
 
@@ -58,7 +62,7 @@ class Histogram:
     __slots__ = ("buckets", "longest", "microseconds")
 
     def __init__(self) -> None:
-        self.buckets = _EMPTY[:]
+        self.buckets: dict[int, int] | array[int] = {}
         self.longest = 0
         """In microseconds."""
         self.microseconds = 0
@@ -66,12 +70,12 @@ class Histogram:
 
     def __bool__(self) -> bool:
         """Whether anything was counted."""
-        return any(self.buckets)
+        return bool(self.buckets)
 
     @property
     def count(self) -> int:
         """How many times were counted."""
-        return sum(self.buckets)
+        return sum(self.buckets if isinstance(self.buckets, array) else self.buckets.values())
 
     @property
     def maximum(self) -> float:
@@ -87,14 +91,25 @@ class Histogram:
     def merge(self, other: Histogram) -> None:
         """Add what `other` counted."""
         for number, count in other.filled():
-            self.buckets[number] = min(self.buckets[number] + count, MOST)
+            try:
+                self.buckets[number] = min(self.buckets[number] + count, MOST)
+            except KeyError:
+                self.begin(number, count)
         self.microseconds += other.microseconds
         self.longest = max(self.longest, other.longest)
 
+    def begin(self, number: int, count: int) -> None:
+        """Hold a bucket that the dictionary does not have."""
+        self.buckets[number] = count
+        if len(self.buckets) > SPARSE:
+            self._densify()
+
     def filled(self) -> list[tuple[int, int]]:
         """The buckets that hold anything, in order: their numbers and counts."""
-        numbers = compress(range(SIZE), self.buckets)
-        return list(zip(numbers, filter(None, self.buckets), strict=True))
+        if isinstance(self.buckets, array):
+            numbers = compress(range(SIZE), self.buckets)
+            return list(zip(numbers, filter(None, self.buckets), strict=True))
+        return sorted(self.buckets.items())
 
     def percentiles(self) -> dict[str, float]:
         """PERCENTILES → the value in ms that this share of all values do not exceed; 0 of
@@ -148,6 +163,8 @@ class Histogram:
                 raise ValueError("'buckets' has one that does not exist")
             if min(counts) <= 0 or max(counts) > MOST:
                 raise ValueError("'buckets' has one that holds nothing or too much")
+        if len(counts) > SPARSE:
+            self._densify()
         number = -1
         for gap, count in zip(gaps, counts, strict=True):
             number += gap + 1
@@ -155,6 +172,12 @@ class Histogram:
         self.microseconds = _microseconds(data, "sum_ms")
         self.longest = _microseconds(data, "max_ms")
         return self
+
+    def _densify(self) -> None:
+        filled = self.filled()
+        self.buckets = array("I", bytes(4 * SIZE))
+        for number, count in filled:
+            self.buckets[number] = count
 
 
 def _microseconds(data: dict[str, Any], name: str) -> int:

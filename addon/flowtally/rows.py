@@ -113,8 +113,7 @@ class Table(NamedTuple):
 
 
 _NOTHING = Histogram()
-"""Stands in rows for the distribution that their table does not know; cannot be added to."""
-del _NOTHING.buckets[:]
+"""Stands in rows for the distribution that their table does not know; is never added to."""
 _NEVER = Moments()
 _NO_BLOCKS = Blocks()
 
