@@ -381,7 +381,7 @@ def test_a_session_in_which_nothing_happened(browser: Browser, written: Report) 
             assert (
                 page.locator("#problems")
                 .inner_text()
-                .endswith("Nothing came through yet: is the client pointed at the proxy?")
+                .endswith("Nothing came through: is the client pointed at the proxy?")
             )
             check_totals(read(page)["totals"], statistics())
             # Nothing of what has nothing to show.

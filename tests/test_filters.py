@@ -12,6 +12,7 @@ from flowtally.filter_language import MAX_DEPTH
 from flowtally.filter_language import FilterError
 from flowtally.filter_language import parse
 from flowtally.filters import Given
+from flowtally.filters import in_words
 from flowtally.filters import is_problem
 from flowtally.filters import wanted
 from flowtally.record import flow_record
@@ -136,6 +137,17 @@ def test_what_an_option_means(asked: Record, of: Record, holds: bool) -> None:
 
 def test_nothing_asked_for_is_no_filter() -> None:
     assert wanted(Given(), NOW) is None
+    assert in_words(Given()) == ""
+
+
+def test_what_is_asked_for_in_words() -> None:
+    asked = Given(
+        ["dns_error", "unknown"], ["4xx"], ["a b"], ["/x"], "10m", "9:00", True, ["1a2b"], ["~d x"]
+    )
+    assert in_words(asked) == (
+        "--cause dns_error --cause unknown --status 4xx --host 'a b' --path /x "
+        "--since 10m --until 9:00 --incident 1a2b --problems '~d x'"
+    )
 
 
 def test_a_time_of_day_is_todays_on_this_machine() -> None:

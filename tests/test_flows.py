@@ -148,6 +148,31 @@ def test_a_report_is_narrowed(log: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments", [["report"], ["report", "--markdown"], ["report", "--json"], ["why"]], ids=str
+)
+def test_what_was_narrowed_says_so(log: Path, arguments: list[str]) -> None:
+    said = "--status 4xx '~m GET'"
+    assert said in run(*arguments, log, "--status", "4xx", "~m GET").stdout
+    assert "Only what matches" not in run(*arguments, log).stdout
+    assert '"only"' not in run(*arguments, log).stdout
+
+
+def test_a_page_that_was_narrowed_says_so(log: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    run("report", log, "--status", "4xx", "--host", "<b>", "--html", page)
+    text = page.read_text("utf-8")
+    assert "Only what matches --status 4xx --host &#39;&lt;b&gt;&#39;" in text
+    assert "Nothing matches." in text
+
+
+@pytest.mark.parametrize("command", ["report", "why"])
+def test_where_nothing_matches_the_client_is_not_to_blame(log: Path, command: str) -> None:
+    done = run(command, log, "--status", "299")
+    assert "Nothing matches." in done.stdout
+    assert "pointed at the proxy" not in done.stdout
+
+
+@pytest.mark.parametrize(
     ("arguments", "status"), [(["--host", "shop.example"], 0), (["--problems"], 1), ([], 1)]
 )
 def test_budgets_are_for_what_is_wanted(log: Path, arguments: list[str], status: int) -> None:

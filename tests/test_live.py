@@ -43,9 +43,9 @@ def test_what_is_in_flight_is_shown_and_makes_the_page_anew() -> None:
         versions.add(page._page._source.version())
         pages.append(html.render(page._page._source.view(), html.About(), live=True))
     assert len(versions) == 3
-    assert "Nothing came through yet" in pages[0]
+    assert "Nothing came through" in pages[0]
     assert "In flight" not in pages[0]
-    assert "Nothing came through yet" not in pages[2]
+    assert "Nothing came through" not in pages[2]
     assert "In flight" in pages[2]
     assert "oldest 12 s" in pages[2]
 

@@ -88,9 +88,9 @@ def report(
     from .report.layout import terminal_width
     from .report.paint import paint_for
 
-    found = read(inputs.sources, inputs.wanted)
+    found = read(inputs)
     tally = found.merged()
-    _note_nothing(inputs, tally)
+    _note_nothing(tally)
     if html is not None:
         from .report import html as html_report  # Jinja2 takes a while to load
 
@@ -167,9 +167,9 @@ def check(
         )
     budgets(maxima, minima, None)
     sources = inputs.sources
-    found = read(sources, inputs.wanted)
+    found = read(inputs, sources)
     tally = found.merged()
-    if _note_nothing(inputs, tally):
+    if _note_nothing(tally):
         sys.exit(CANNOT_BE_TOLD)
     results = evaluate(budgets(maxima, minima, status_codes(tally)), tally, found.unreadable)
     _note_unclean(found)
@@ -204,10 +204,10 @@ def compare(inputs: Inputs, html: Path | None, as_json: bool, force: bool) -> No
         stop("BEFORE and AFTER cannot both be standard input")
     if html is not None and as_json:
         stop("--html and --json: one of them at a time")
-    both = [read([source], inputs.wanted) for source in (before, after)]
+    both = [read(inputs, [source]) for source in (before, after)]
     for logs in both:
         _note_unclean(logs)
-        _note_nothing(inputs, logs.merged())
+        _note_nothing(logs.merged())
     from .comparison import compare as compare_tallies
     from .report import comparison_text
     from .report.layout import terminal_width
@@ -238,10 +238,10 @@ def why(inputs: Inputs) -> None:
     """
     from .report.digest import digest
 
-    found = read(inputs.sources, inputs.wanted)
+    found = read(inputs)
     _note_unclean(found)
     tally = found.merged()
-    _note_nothing(inputs, tally)
+    _note_nothing(tally)
     show("\n".join(digest(tally, logs=inputs.names)))
 
 
@@ -338,10 +338,10 @@ def _skip(path: Path, reason: str) -> None:
     tell(f"{path}: {reason}; skipped")
 
 
-def _note_nothing(inputs: Inputs, tally: Tally) -> bool:
+def _note_nothing(tally: Tally) -> bool:
     """Say so where a filter leaves nothing; whether it does."""
     totals = tally.totals()
-    nothing = inputs.wanted is not None and not (totals.attempts or totals.background)
+    nothing = bool(tally.only) and not (totals.attempts or totals.background)
     if nothing:
         tell(NOTHING_MATCHES)
     return nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -69,6 +70,23 @@ def wanted(given: Given, now: datetime) -> Filter | None:
     if not conditions:
         return None
     return lambda record: all(holds(record) for holds in conditions)
+
+
+def in_words(given: Given) -> str:
+    """What was asked for, as it would be given to the command line; "" where nothing was."""
+    words = []
+    for name, values in (
+        ("--cause", given.causes),
+        ("--status", given.statuses),
+        ("--host", given.hosts),
+        ("--path", given.paths),
+        ("--since", [given.since] if given.since else []),
+        ("--until", [given.until] if given.until else []),
+        ("--incident", given.incidents),
+    ):
+        for value in values:
+            words += [name, value]
+    return shlex.join([*words, *["--problems"] * given.problems, *given.expressions])
 
 
 def is_problem(record: Record) -> bool:

@@ -63,6 +63,8 @@ class Inputs:
     """Files, and - for standard input. Empty: the newest log in the default folder."""
     wanted: Filter | None
     """Which flows and events; None: all."""
+    only: str
+    """The same in words; "" of all."""
     problems: bool
     """Only problems."""
 
@@ -96,6 +98,7 @@ def narrowed(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         from .filter_language import FilterError
         from .filters import Given
+        from .filters import in_words
         from .filters import wanted
 
         expressions = [each for each in inputs if each.startswith(EXPRESSION)]
@@ -107,21 +110,23 @@ def narrowed(command: Callable[..., None]) -> Callable[..., None]:
             found = wanted(given, datetime.now(UTC))
         except FilterError as error:
             stop(str(error))
-        command(inputs=Inputs(names, found, problems), **others)
+        command(inputs=Inputs(names, found, in_words(given), problems), **others)
 
     for option in reversed(_OPTIONS):
         with_inputs = option(with_inputs)
     return with_inputs
 
 
-def read(sources: Sequence[str], wanted: Filter | None = None) -> Logs:
-    """The logs of that name, - being standard input. Says what could not be read and what is
-    missing; ends the program if there is no session."""
+def read(inputs: Inputs, sources: Sequence[str] = ()) -> Logs:
+    """What is to be read, or of it the logs of these names, - being standard input. Says what could
+    not be read and what is missing; ends the program if there is no session."""
     from . import logs
     from .report import sessions_text
 
+    sources = sources or inputs.sources
     with named(sources) as (opened, told):
-        found = logs.read(opened, told, wanted)
+        found = logs.read(opened, told, inputs.wanted)
+    found.only = inputs.only
     for note in sessions_text.notes(found):
         tell(note)
     if not found.sessions:

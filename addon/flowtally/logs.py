@@ -429,6 +429,8 @@ class Logs:
         """The first of the unreadable lines."""
         self.unreadable = 0
         """How many lines were unreadable."""
+        self.only = ""
+        """What was wanted, in words."""
 
     @property
     def missing(self) -> int:
@@ -438,10 +440,12 @@ class Logs:
     def merged(self) -> Tally:
         """The tally of all sessions."""
         if len(self.sessions) == 1:
-            return next(iter(self.sessions.values())).tally
-        tally = Tally()
-        for session in self.sessions.values():
-            tally.merge(session.tally)
+            tally = next(iter(self.sessions.values())).tally
+        else:
+            tally = Tally()
+            for session in self.sessions.values():
+                tally.merge(session.tally)
+        tally.only = self.only
         return tally
 
     # --- building ---

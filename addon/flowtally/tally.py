@@ -351,6 +351,8 @@ class Tally:
     def __init__(self) -> None:
         self.dropped = 0
         """Records that could not be written, as `gap` records say."""
+        self.only = ""
+        """What its records were narrowed to, in words; "" of all."""
         self.first = ""
         """Time of the earliest flow or event, RFC 3339."""
         self.last = ""

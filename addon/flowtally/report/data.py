@@ -26,10 +26,12 @@ def report(
     sessions: list[dict[str, Any]], unreadable: int, tally: Tally, missing: int = 0
 ) -> dict[str, Any]:
     """What `flowtally report --json` prints. `sessions`: id, begin and whether it ended cleanly.
-    `unreadable`: lines that could not be used; `missing`: records that are in no log."""
+    `unreadable`: lines that could not be used; `missing`: records that are in no log. `only`:
+    the filter, if there was one."""
     return {
         "flowtally": __version__,
         "schema": SCHEMA,
+        **({"only": tally.only} if tally.only else {}),
         "sessions": sessions,
         "unreadable": unreadable,
         "missing": missing,

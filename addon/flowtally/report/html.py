@@ -152,7 +152,7 @@ def _title(totals: Totals) -> str:
 
 
 def _when(shown: View, about: About) -> str:
-    words = [_span(shown.totals)]
+    words = [_span(shown.totals), f"Only what matches {shown.only}" if shown.only else ""]
     if about.unclean:
         every = len(about.sessions) == about.unclean
         which = "" if every else f"{about.unclean} of {len(about.sessions)} sessions "

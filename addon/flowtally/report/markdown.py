@@ -97,8 +97,10 @@ def plain(sentence: str) -> str:
 def heading(shown: View) -> list[str]:
     """What a report begins with."""
     lines = [f"# flowtally: {', '.join(headline(shown.totals))}"]
-    if not shown.totals.attempts and not shown.totals.background:
-        lines += ["", "Nothing came through: is the client pointed at the proxy?"]
+    if shown.only:
+        lines += ["", f"Only what matches {code(shown.only)}"]
+    if shown.nothing:
+        lines += ["", plain(shown.nothing)]
     return lines
 
 

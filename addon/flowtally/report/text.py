@@ -13,7 +13,6 @@ from ..examples import describe
 from ..redaction import printable
 from ..rows import EVENT
 from ..tally import Tally
-from ..totals import Totals
 from . import layout
 from .layout import WIDTH
 from .layout import Cells
@@ -74,7 +73,7 @@ def summary(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]
     width = columns(width)
     shown = view(tally, tables=(STATUS,), terminal=True)
     return [
-        *_headline(shown.totals, width, paint),
+        *_headline(shown, width, paint),
         *_problems(shown, 1, width, paint),
         *_waits(shown, width, paint),
         *_apart(shown, width, paint),
@@ -107,7 +106,7 @@ def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     of_http = [lines for lines in shown.tables if not lines.table.other_protocols]
     of_others = [lines for lines in shown.tables if lines.table.other_protocols]
     return [
-        *_headline(shown.totals, width, paint),
+        *_headline(shown, width, paint),
         *_problems(shown, EXAMPLES, width, paint),
         *_waits(shown, width, paint),
         *_apart(shown, width, paint),
@@ -118,13 +117,14 @@ def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:
     ]
 
 
-def _headline(totals: Totals, width: int, paint: Paint) -> list[str]:
+def _headline(shown: View, width: int, paint: Paint) -> list[str]:
     # Broken between the counts only.
-    counts = ", ".join(word.replace(" ", "\xa0") for word in headline(totals))
+    counts = ", ".join(word.replace(" ", "\xa0") for word in headline(shown.totals))
     lines = wrap(f"flowtally: {counts}", width, subsequent_indent=" " * 11)
     lines = [line.replace("\xa0", " ") for line in lines]
-    if not totals.attempts and not totals.background:
-        lines += wrap("Nothing came through: is the client pointed at the proxy?", width)
+    only = f"Only what matches {shown.only}" if shown.only else ""
+    for sentence in filter(None, (only, shown.nothing)):
+        lines += wrap(sentence, width)
     return [paint(line, "title") for line in lines]
 
 

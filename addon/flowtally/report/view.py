@@ -24,6 +24,7 @@ from ..histogram import GROWTH
 from ..incidents import incidents
 from ..incidents import named
 from ..incidents import weight
+from ..redaction import printable
 from ..rows import MAX_BUCKETS
 from ..rows import OTHER
 from ..rows import SERIES
@@ -155,11 +156,19 @@ class Bar:
     count: int
 
 
+NOTHING_CAME = "Nothing came through: is the client pointed at the proxy?"
+NOTHING_MATCHES = "Nothing matches."
+MAX_ONLY = 300
+"""Characters that are shown of what a report was narrowed to."""
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """A report."""
 
     totals: Totals
+    only: str
+    """What the report was narrowed to, as on the command line; "" of all."""
     problems: Sequence[Problem]
     apart: Sequence[Problem]
     """What is no problem: what clients cancelled, and what is unfinished."""
@@ -172,6 +181,13 @@ class View:
     timeline: OverTime
     durations: Sequence[Bar]
     """None for a terminal, which does not show them."""
+
+    @property
+    def nothing(self) -> str:
+        """What is to be said where there is nothing to report; "" where there is."""
+        if self.totals.attempts or self.totals.background or self.in_flight.flows:
+            return ""
+        return NOTHING_MATCHES if self.only else NOTHING_CAME
 
     def lines(self, id: str) -> Lines:
         """A table, by the id of its declaration."""
@@ -192,6 +208,7 @@ def view(
     found = _problems(tally)
     return View(
         totals=tally.totals(),
+        only=printable(tally.only, MAX_ONLY),
         problems=[problem for problem in found if not problem.apart],
         apart=[problem for problem in found if problem.apart],
         waits=waits(tally),
