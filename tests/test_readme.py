@@ -62,9 +62,9 @@ def blocks(language: str, document: Path = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text_of(document), re.MULTILINE | re.DOTALL)
 
 
-def block_with(words: str) -> str:
-    """The one shell block of the README that has these words."""
-    (found,) = (block for block in blocks("sh") if words in block)
+def block_with(words: str, document: Path = README) -> str:
+    """The one shell block of a document that has these words."""
+    (found,) = (block for block in blocks("sh", document) if words in block)
     return found
 
 
@@ -164,7 +164,7 @@ def test_the_table_of_slips_says_what_flowtally_says() -> None:
 
 def test_the_table_of_record_types() -> None:
     schema = json.loads(text_of(KNOWN / "record.schema.json"))
-    table = table_after("| type | what it holds |", README)
+    table = table_after("| type | what it holds |", VOCABULARY)
     named = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
     assert named == schema["properties"]["type"]["enum"]
 
@@ -287,7 +287,7 @@ def test_jq_examples_work(tmp_path: Path, tool: Tool) -> None:
     (tmp_path / "session.jsonl").write_bytes(cli.lines(*shown, cli.final(*shown)))
     problems, hosts = (
         subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
-        for line in block_with("jq ").splitlines()
+        for line in block_with("jq ", VOCABULARY).splitlines()
     )
     assert not problems.stderr + hosts.stderr
     assert [line.split("\t")[1:3] for line in problems.stdout.splitlines()] == [
