@@ -31,6 +31,8 @@ NAMES = sorted(
 )
 LIMITS = {True: 300, False: 3900}
 """Seconds that an experiment may take, if it is quick or not."""
+SHOWN, SENTENCE = 20, 1000
+"""How many failures of an experiment are told, and how many characters of each."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,14 @@ def main() -> None:
             # Not resolved: a link to an interpreter is what tells it of its environment.
             done.append(run(name, arguments.quick, python.absolute()))
     print(table(done))
-    failures = [(one, failure) for one in done for failure in one.failures]
-    for one, failure in failures:
-        print(f"\n- {one.name}, {one.generation}: {failure}", end="")
+    for one in done:
+        for failure in one.failures[:SHOWN]:
+            told = failure if len(failure) <= SENTENCE else failure[:SENTENCE] + "…"
+            print(f"\n- {one.name}, {one.generation}: {told}", end="")
+        if (more := len(one.failures) - SHOWN) > 0:
+            print(f"\n- {one.name}, {one.generation}: and {more} more", end="")
     print()
-    sys.exit(bool(failures))
+    sys.exit(any(one.failures for one in done))
 
 
 if __name__ == "__main__":
