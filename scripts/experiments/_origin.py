@@ -27,7 +27,8 @@ from h2.exceptions import ProtocolError
 from lab.tls import Authority
 
 BODY = b'{"items": [' + b'"item", ' * 100 + b"null]}"
-LARGE = b"x" * 1_000_000
+BODIES = {"/large": b"x" * 200_000, "/streamed": b"x" * 1_000_000}
+"""Those of some paths; `BODY` is that of all others."""
 GRPC = b"\x00\x00\x00\x00\x05hello"
 """A gRPC message, with its prefix."""
 TRAILERS = [("grpc-status", "0")]
@@ -42,11 +43,12 @@ def _answer(body: bytes) -> bytes:
     return head % (len(body), body)
 
 
-ANSWERS = {True: _answer(LARGE), False: _answer(BODY)}
+ANSWERS = {path.encode(): _answer(body) for path, body in BODIES.items()}
+USUAL = _answer(BODY)
 
 
 class Http1(asyncio.Protocol):
-    """`/large` is answered with `LARGE`, everything else with `BODY`; requests have no bodies."""
+    """Answers requests without bodies."""
 
     def __init__(self) -> None:
         self._received = b""
@@ -60,7 +62,8 @@ class Http1(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer each complete request head, or send messages back."""
         if self._upgraded:
-            self.transport.write(_unmasked(data))
+            for frame in _frames(data):
+                self.transport.write(frame)
             return
         *complete, self._received = (self._received + data).split(b"\r\n\r\n")
         for head in complete:
@@ -70,14 +73,16 @@ class Http1(asyncio.Protocol):
                 self.transport.write(UPGRADE % base64.b64encode(digest))
                 self._upgraded = True
             else:
-                self.transport.write(ANSWERS[b" /large" in head])
+                path = head.split(b" ", 2)[1]
+                self.transport.write(ANSWERS.get(path, USUAL))
 
 
-def _unmasked(frame: bytes) -> bytes:
-    """A client's short frame as a server sends it (RFC 6455 §5.2)."""
-    mask, text = frame[2:6], frame[6:]
-    plain = bytes(byte ^ mask[index % 4] for index, byte in enumerate(text))
-    return frame[:1] + bytes([len(plain)]) + plain
+def _frames(data: bytes) -> Iterator[bytes]:
+    """A client's short frames as a server sends them back (RFC 6455 §5.2)."""
+    while data:
+        size = data[1] & 0x7F
+        first, mask, text, data = data[:1], data[2:6], data[6 : 6 + size], data[6 + size :]
+        yield first + bytes([size]) + bytes(b ^ mask[at % 4] for at, b in enumerate(text))
 
 
 class Http2(asyncio.Protocol):

@@ -50,8 +50,8 @@ WAYS: dict[str, tuple[signal.Signals, ...]] = {
     "SIGINT": (signal.SIGINT,),
     "SIGINT twice": (signal.SIGINT, signal.SIGINT),
 }
-LONG = 1800
-"""Characters of a long path."""
+LONG = "/long" * 360
+"""What makes a path long: checkpoints come with the bytes of the log."""
 PATIENCE = 20
 """Seconds to wait for the first response, or for a log that is large enough."""
 LAST_RECORDS = 100
@@ -128,8 +128,7 @@ def _until_killed(
         with suppress(OSError, HTTPException):
             while True:
                 number = next(numbers)
-                letters = "".join(chr(97 + number // 26**place % 26) for place in range(4))
-                path = f"/{letters * (LONG // 4) if long else letters}"
+                path = f"/{number}" + LONG * long
                 connection.request("GET", path)
                 if len(connection.getresponse().read()) < len(BODY):
                     return
