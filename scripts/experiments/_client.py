@@ -1,4 +1,4 @@
-"""Clients that ask through a proxy as fast as they can, in every protocol, and measure each answer."""
+"""Clients that ask through a proxy as fast as they can, in every protocol, and time each answer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import os
 import ssl
 import time
 from collections.abc import Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -50,42 +52,50 @@ class Answers:
     latencies: list[float]
     """Seconds that each answer took."""
     seconds: float
-    """How long all of it took."""
+    """How long all of it took, connecting left out."""
 
 
 class _Turns:
-    """Tells clients whether to go on, and takes what they measured."""
+    """Tells clients when to begin and whether to go on, and takes what they measured."""
 
-    def __init__(self, seconds: float, requests: int) -> None:
-        self._left = requests or 1 << 62
-        self._until = time.perf_counter() + (seconds or 3600)
+    def __init__(self, requests: int, connections: int, begin: Callable[[], None]) -> None:
+        self._left = requests
+        self._connected = asyncio.Barrier(connections)
+        self._begin = begin
+        self.begun = 0.0
         self.latencies: list[float] = []
 
+    async def begin(self) -> None:
+        """Wait until all clients are connected."""
+        if await self._connected.wait() == 0:
+            self._begin()
+            self.begun = time.perf_counter()
+
     def next(self) -> bool:
+        """Whether to ask once more."""
         self._left -= 1
-        return self._left >= 0 and time.perf_counter() < self._until
+        return self._left >= 0
 
 
 def ask(
     load: Load,
     port: int,
     ports: Ports,
-    *,
-    seconds: float = 0,
-    requests: int = 0,
-    connections: int = 16,
+    requests: int,
+    connections: int,
+    begin: Callable[[], None] = lambda: None,
 ) -> Answers:
-    """Ask for so many seconds, or so many times. `port`: of the proxy, in the load's mode.
+    """Ask so many times, over so many connections. `port`: of the proxy, in the load's mode.
+    `begin`: called when all are connected.
 
     Raises: ConnectionError or TimeoutError where an answer was not what the origin sends.
     """
 
     async def all_clients() -> Answers:
-        turns = _Turns(seconds, requests)
-        begun = time.perf_counter()
+        turns = _Turns(requests, connections, begin)
         clients = [_CLIENTS[load.protocol](load, port, ports, turns) for _ in range(connections)]
         await asyncio.gather(*clients)
-        return Answers(turns.latencies, time.perf_counter() - begun)
+        return Answers(turns.latencies, time.perf_counter() - turns.begun)
 
     return asyncio.run(all_clients())
 
@@ -111,6 +121,7 @@ async def _ask_http1(
 ) -> None:
     request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
     size = len(BODIES.get(load.path, BODY))
+    await turns.begin()
     while turns.next():
         begun = time.perf_counter()
         writer.write(request)
@@ -152,6 +163,7 @@ async def _http2(load: Load, port: int, ports: Ports, turns: _Turns) -> None:
         (":path", load.path),
         *([("content-type", "application/grpc"), ("te", "trailers")] if grpc else []),
     ]
+    await turns.begin()
     while turns.next():
         begun = time.perf_counter()
         stream = connection.get_next_available_stream_id()
@@ -202,6 +214,7 @@ async def _websocket(load: Load, port: int, ports: Ports, turns: _Turns) -> None
         raise ConnectionError(f"{load.title}: answered {head!r}")
     # Masked with zeros (RFC 6455 §5.3), which leaves the text as it is.
     frame = bytes([0x81, 0x80 | len(MESSAGE), 0, 0, 0, 0]) + MESSAGE
+    await turns.begin()
     while turns.next():
         begun = time.perf_counter()
         writer.write(frame)
@@ -214,7 +227,7 @@ async def _websocket(load: Load, port: int, ports: Ports, turns: _Turns) -> None
     writer.close()
 
 
-_CLIENTS: dict[str, Callable[..., object]] = {
+_CLIENTS: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
     "http1": _http1,
     "tls": _tls,
     "http2": _http2,
