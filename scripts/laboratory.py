@@ -30,8 +30,8 @@ NAMES = sorted(
     path.stem for path in (SCRIPTS / "experiments").glob("[a-z]*.py") if path.stem != "result"
 )
 LIMITS = {True: 900, False: 5400}
-"""Seconds after which an experiment is ended, if it is quick or not: on a busy machine, each takes a
-multiple of its time."""
+"""Seconds after which an experiment is ended, if it is quick or not: on a busy machine, each takes
+a multiple of its time."""
 SHOWN, SENTENCE = 20, 1000
 """How many failures of an experiment are told, and how many characters of each."""
 

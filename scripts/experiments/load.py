@@ -1,10 +1,11 @@
 """Asks through mitmdump as fast as it can, with flowtally and with what mitmproxy itself offers.
 
-Done: a bare mitmdump, one with flowtally, one with mitmproxy's dumper, with `-w` and with `hardump`
-run side by side; in each round, each of them is asked in turn, in a new order each time, for every
-load: HTTP/1, HTTP/2, TLS, gRPC, large and streamed bodies, WebSocket messages, regular and reverse
-mode. Each figure is compared with that of the same round, so that whatever else the machine does
-weighs on all of them. At the end all requests are looked for in flowtally's log.
+Done: a bare mitmdump, one with flowtally, also with its live page open in two tabs, one with
+mitmproxy's dumper, with `-w` and with `hardump` run side by side; in each round, each of them is
+asked in turn, in a new order each time, for every load: HTTP/1, HTTP/2, TLS, gRPC, large and
+streamed bodies, WebSocket messages, regular and reverse mode. Each figure is compared with that of
+the same round, so that whatever else the machine does weighs on all of them. At the end all
+requests are looked for in flowtally's log.
 Bounded: eight rounds of 16 requests when quick, else 15 of 200, for each load and mitmdump.
 Fails: an answer is not what the server sends; a request is not in the log exactly once; with
 flowtally, the median share of bare in requests per second is below 0.97, or that of another variant
@@ -19,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -44,7 +46,7 @@ from .result import Result
 ROUNDS = {True: (8, 16), False: (15, 200)}
 """How many rounds there are, and requests of each load in each; if it is quick or not."""
 CONNECTIONS = 8
-BARE, FLOWTALLY = "bare", "flowtally"
+BARE, FLOWTALLY, PAGE = "bare", "flowtally", "flowtally, its live page open"
 LEAST = 0.97
 """The share of a bare mitmdump's requests per second that it has to be with flowtally."""
 SURE = 0.99
@@ -139,6 +141,7 @@ def _variants(folder: Path, ports: Ports) -> Iterator[dict[str, Variant]]:
     arguments = {
         BARE: ["-q"],
         FLOWTALLY: ["-q", "-s", str(ADDON), "--set", f"flowtally_log={log}"],
+        PAGE: ["-q", "-s", str(ADDON), "--set", f"flowtally_log={folder / 'page.jsonl'}"],
         "mitmproxy's dumper": [],
         "-w FILE": ["-q", "-w", str(folder / "saved.flows")],
         "hardump": ["-q", "--set", f"hardump={folder / 'saved.har'}"],
@@ -148,7 +151,37 @@ def _variants(folder: Path, ports: Ports) -> Iterator[dict[str, Variant]]:
         for name, of_variant in arguments.items():
             running[name] = Variant(of_variant, folder, ports)
             stack.callback(running[name].stop)
+        stack.enter_context(_tabs(running[PAGE].ports["regular"]))
         yield running
+
+
+@contextmanager
+def _tabs(port: int) -> Iterator[None]:
+    """A browser's tab with the live page, which asks every two seconds, and one that asked for the
+    page and never reads it. `port`: of a regular proxy."""
+    request = b"GET http://flowtally.test/report.html HTTP/1.1\r\nHost: flowtally.test\r\n%b\r\n"
+    stop = threading.Event()
+
+    def look() -> None:
+        known = b""
+        while not stop.is_set():
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as tab:
+                tab.sendall(request % (b"If-None-Match: %b\r\nConnection: close\r\n" % known))
+                answer = b""
+                while part := tab.recv(65536):
+                    answer += part
+                known = answer.partition(b"ETag: ")[2].partition(b"\r")[0]
+            stop.wait(2)
+
+    with socket.create_connection(("127.0.0.1", port), 5) as deaf:
+        deaf.sendall(request % b"")
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 def _measure(rounds: int, requests: int, folder: Path, ports: Ports, result: Result) -> Measured:
@@ -202,7 +235,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 def _judge(load: Load, measured: Measured, result: Result) -> None:
     names = [name for of_load, name in measured if of_load is load]
     own = measured[load, FLOWTALLY]
-    for name in sorted(names, key=lambda name: (name != BARE, name != FLOWTALLY)):
+    for name in sorted(names, key=[BARE, FLOWTALLY, PAGE, *names].index):
         samples = measured[load, name]
         ordered = sorted(samples.latencies)
         told = f"{median(samples.rates):,.0f}/s, p50 {1e3 * ordered[len(ordered) // 2]:.1f} ms, "
@@ -218,7 +251,7 @@ def _judge(load: Load, measured: Measured, result: Result) -> None:
                 low, high = interval(shares)
                 told += f"; {what} {median(shares):.2f} of bare ({low:.2f}-{high:.2f})"
         result.figures.append((f"{load.title}: {name}", told))
-        if name == FLOWTALLY:
+        if name in (FLOWTALLY, PAGE):
             continue
         shares = [one / other for one, other in zip(own.rates, samples.rates, strict=True)]
         least = LEAST if name == BARE else 1
