@@ -261,6 +261,8 @@ def _websocket(flow: http.HTTPFlow, rules: Rules, note: Note | None) -> Tag:
     tag = _head(response, rules)
     if code is None:
         return {**tag, "outcome": "unfinished"}
+    if type(code) is not int or not 0 <= code < 2**16:  # RFC 6455 §5.5.1; set by another script
+        raise TypeError(f"the close code is {code!r:.40}, no code")
     if code == 1006:
         # RFC 6455 §7.4.1: the connection was closed without a close frame.
         if note is not None and _is_inactivity(note):

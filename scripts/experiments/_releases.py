@@ -63,19 +63,19 @@ SMOKE = (
 TEXTS = """
 import json
 from flowtally import vocabulary
-from test_mitmproxy_texts import KNOWN_TEXTS, PACKAGES, installed_texts
+from test_mitmproxy_texts import KNOWN_TEXTS, PACKAGES, ROOT, installed_texts
 from pathlib import Path
 
 installed = installed_texts()
-sources = [path.read_text("utf-8") for package in PACKAGES.values()
-           for path in Path(package.__file__).parent.rglob("*.py")]
+folders = [ROOT, *(Path(package.__file__).parent for package in PACKAGES.values())]
+sources = [path.read_text("utf-8") for folder in folders for path in folder.rglob("*.py")]
 
 def said(words):
     for text in installed:
         fixed = text.partition("{}")[0]
         if text.startswith(words) or (fixed and fixed != text and words.startswith(fixed)):
             return True
-    return any(words in source for source in (*installed, *sources))
+    return any(words in source for source in sources)
 
 rows = [row for name in ("EXCHANGE", "HANDSHAKE", "LOG", "NOTE")
         for row in getattr(vocabulary, f"{name}_MESSAGES") if row.match != "like"]
