@@ -15,6 +15,7 @@ import pytest
 from flowtally.addon import Flowtally
 from flowtally.valid import check
 from lab.proxy import REPOSITORY
+from mitmproxy.proxy import server_hooks
 from mitmproxy.test import taddons
 from mitmproxy.test import tflow
 
@@ -72,9 +73,8 @@ def test_only_the_odd_flow_suffers(name: str, ended: bool, tmp_path: Path) -> No
         # Another client's failure is told although the odd flow is open.
         client = tflow.tclient_conn()
         client.peername = ("127.0.0.8", 8)
-        context_of = type("Data", (), {"client": client, "server": dead})
-        addon.server_connect(context_of)
-        addon.server_connect_error(context_of)
+        addon.server_connect(server_hooks.ServerConnectionHookData(dead, client))
+        addon.server_connect_error(server_hooks.ServerConnectionHookData(dead, client))
         addon.client_disconnected(client)
         addon.requestheaders(good)
         addon.response(good)

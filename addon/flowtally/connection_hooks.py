@@ -22,7 +22,6 @@ from .handshakes import HESITATION
 from .live import LivePage
 from .tagger import Tagger
 
-
 _OF_THE_ADDON = frozenset(("load", "configure", "running", "done"))
 """Hooks that are not about flows: mitmproxy has to know what they raise."""
 

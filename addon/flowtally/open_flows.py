@@ -44,12 +44,13 @@ class OpenFlows(dict[str, mflow.Flow]):
 
     def waiting_for(self, client: Any, server: connection.Connection) -> list[mflow.Flow]:
         """The flows of a client that wait for a connection to a server, which will not come."""
+        address = getattr(server, "address", None)
         found = []
         for flow in self.values():
             if _client(flow) != client:
                 continue
             try:
-                is_its = flow.server_conn.id == server.id or server.address in _destinations(flow)
+                is_its = flow.server_conn.id == server.id or address in _destinations(flow)
                 if is_its and _end(flow) is None:
                     found.append(flow)
             except (TypeError, AttributeError):

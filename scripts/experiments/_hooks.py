@@ -47,7 +47,14 @@ ODD: tuple[Callable[[], Any], ...] = (
     *(lambda: None, lambda: 0, lambda: -1, lambda: math.inf, lambda: math.nan, lambda: "x"),
     *(lambda: b"x", list, dict, lambda: (1, 2), lambda: True, lambda: 2**70, lambda: -5.5),
     *(lambda: "404", lambda: ["127.0.0.1", 1], lambda: {"a": []}, object, lambda: "\ud800"),
-    *(lambda: 65536, lambda: 70000, lambda: b"\xff\xfe", lambda: ("x",), lambda: [None], lambda: set),
+    *(
+        lambda: 65536,
+        lambda: 70000,
+        lambda: b"\xff\xfe",
+        lambda: ("x",),
+        lambda: [None],
+        lambda: set,
+    ),
 )
 HEADERS = (
     *(b"host", b"origin", b"content-type", b"content-encoding", b"content-length", b"location"),
