@@ -1,10 +1,10 @@
 """Abuse: odd flows at the hooks, odd bytes at the sockets, hostile servers, hostile logs.
 
 What is done: hooks of the addon get flows of every kind with odd values in odd orders
-(`_hooks.py`); a mitmdump gets connections that begin as HTTP/1, HTTP/2, TLS, WebSocket, SOCKS, CONNECT or DNS and
-go on with bytes changed, cut, doubled and spliced, and servers that answer so; among them good
-requests, which are counted at both ends; the command line reads logs with changes of every kind
-(`_logs.py`), and logs that are nothing but size.
+(`_hooks.py`); a mitmdump gets connections that begin as HTTP/1, HTTP/2, TLS, WebSocket, SOCKS,
+CONNECT or DNS and go on with bytes changed, cut, doubled and spliced, and servers that answer so;
+among them good requests, which are counted at both ends; the command line reads logs with changes
+of every kind (`_logs.py`), and logs that are nothing but size.
 
 What is bounded: inputs by number (quick: 20,000 hooks, 2,000 connections, 300 logs; else 1,000,000,
 100,000 and 5,000), each connection by 0.3 s, a command by 20 s and 2 GB of address space.
