@@ -13,17 +13,12 @@ from mitmproxy.proxy import layer
 from mitmproxy.proxy import server_hooks
 
 from . import internals
-from .defects import Defects
 from .defects import P
-from .defects import guard_hooks
 from .failures import Failure
 from .failures import Failures
 from .handshakes import HESITATION
 from .live import LivePage
 from .tagger import Tagger
-
-_OF_THE_ADDON = frozenset(("load", "configure", "running", "done"))
-"""Hooks that are not about flows: mitmproxy has to know what they raise."""
 
 
 class ConnectionHooks(ABC):
@@ -32,11 +27,6 @@ class ConnectionHooks(ABC):
     failures: Failures
     live: LivePage
     tagger: Tagger
-    _defects: Defects
-
-    def __init_subclass__(cls) -> None:
-        # Another script may have put anything into what a hook is given.
-        guard_hooks(cls, _OF_THE_ADDON)
 
     @abstractmethod
     def _record_events(

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from collections.abc import Container
-from functools import wraps
-from inspect import isfunction
-from typing import Any
 from typing import ParamSpec
 
 logger = logging.getLogger("flowtally")
@@ -33,28 +29,3 @@ class Defects:
             step(*args, **kwargs)
         except Exception as problem:
             self.tell(getattr(step, "__name__", str(step)), problem)
-
-
-def guard_hooks(addon: type, others: Container[str]) -> None:
-    """Keep the hooks of an addon's class from raising: what they raise is told as a defect.
-
-    Its public methods are hooks that are given one thing, but for `others` and its commands. The
-    addon has its `Defects` in `_defects`.
-    """
-    for name in dir(addon):
-        if not name.startswith(("_", "command_")) and name not in others:
-            hook = getattr(addon, name)
-            if isfunction(hook):
-                setattr(addon, name, _guarded(hook))
-
-
-def _guarded(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    @wraps(hook)
-    def guarded(addon: Any, given: Any) -> Any:
-        try:
-            return hook(addon, given)
-        except Exception as problem:
-            addon._defects.tell(hook.__name__, problem)
-            return None
-
-    return guarded

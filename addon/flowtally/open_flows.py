@@ -22,13 +22,12 @@ class OpenFlows(dict[str, mflow.Flow]):
 
     def clients(self) -> set[Any]:
         """The addresses (`peername`) of the clients that have a flow here."""
-        return {_client(flow) for flow in self.values()}
+        return {flow.client_conn.peername for flow in self.values()}
 
     def in_flight(self, now: float) -> InFlight:
         """How many flows are open at `now` (Unix time); those of a file are not, nobody waits."""
-        waiting = [flow for flow in self.values() if flow.live]
-        starts = [start for flow in waiting if (start := _began(flow)) is not None]
-        return InFlight(len(waiting), max(0.0, now - min(starts, default=now)))
+        starts = [began(flow) for flow in self.values() if flow.live]
+        return InFlight(len(starts), max(0.0, now - min(starts, default=now)))
 
     def answered_by(self, client: Any, server: connection.Connection) -> http.HTTPFlow | None:
         """The flow of a client whose answer has begun on a connection to a server.
@@ -36,7 +35,7 @@ class OpenFlows(dict[str, mflow.Flow]):
         mitmproxy's client may have read all of it before the first hook tells of it.
         """
         for flow in self.values():
-            if getattr(flow.server_conn, "id", "") != server.id or _client(flow) != client:
+            if flow.server_conn.id != server.id or flow.client_conn.peername != client:
                 continue
             if isinstance(flow, http.HTTPFlow) and flow.response is not None:
                 return flow
@@ -45,17 +44,13 @@ class OpenFlows(dict[str, mflow.Flow]):
     def waiting_for(self, client: Any, server: connection.Connection) -> list[mflow.Flow]:
         """The flows of a client that wait for a connection to a server, which will not come."""
         address = getattr(server, "address", None)
-        found = []
-        for flow in self.values():
-            if _client(flow) != client:
-                continue
-            try:
-                is_its = flow.server_conn.id == server.id or address in _destinations(flow)
-                if is_its and _end(flow) is None:
-                    found.append(flow)
-            except (TypeError, AttributeError):
-                continue  # as in `abandoned`
-        return found
+        return [
+            flow
+            for flow in self.values()
+            if flow.client_conn.peername == client
+            and _end(flow) is None
+            and (flow.server_conn.id == server.id or address in _destinations(flow))
+        ]
 
     def abandoned(self, created: float, gone: float, ended: float) -> list[mflow.Flow]:
         """Flows that no hook will finish: their client left at `gone` or before, or they ended at
@@ -81,24 +76,6 @@ class OpenFlows(dict[str, mflow.Flow]):
             if over:
                 found.append(flow)
         return found
-
-
-def _client(flow: mflow.Flow) -> Any:
-    """The address of a flow's client; None where another script has put something odd there."""
-    try:
-        hash(flow.client_conn.peername)
-    except (TypeError, AttributeError):
-        return None
-    return flow.client_conn.peername
-
-
-def _began(flow: mflow.Flow) -> float | None:
-    """When a flow began; None where another script has put something odd there."""
-    try:
-        start: Any = began(flow)
-    except AttributeError:
-        return None
-    return start if isinstance(start, (int, float)) and start == start else None
 
 
 def began(flow: mflow.Flow) -> float:

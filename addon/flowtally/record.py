@@ -74,7 +74,7 @@ def flow_record(
     record.update(tag)
     if tag["outcome"] == "unfinished":
         record.pop("duration_ms", None)  # nobody knows it yet
-    if flow.is_replay in ("request", "response"):
+    if flow.is_replay:
         record["replay"] = flow.is_replay
     return record
 
@@ -101,7 +101,8 @@ def event_record(
     _client_fields(record, client)
     if host:
         record["host"] = redaction.printable(host, redaction.MAX_HOST)
-    _port(record, port)
+    if port is not None:
+        record["port"] = port
     record.update(tag)
     del record["outcome"]
     return record
@@ -111,13 +112,7 @@ def _client_fields(record: Record, peername: Any) -> None:
     """`client`, its address, and `client_port`."""
     if peername and len(peername) >= 2:  # of IPv6, a flow label and a scope follow
         record["client"] = redaction.printable(str(peername[0]), redaction.MAX_HOST)
-        _port(record, peername[1], "client_port")
-
-
-def _port(record: Record, port: Any, name: str = "port") -> None:
-    """A port that is one: another script may have set anything, and readers refuse what is none."""
-    if type(port) is int and 0 <= port < 2**16:
-        record[name] = port
+        record["client_port"] = peername[1]
 
 
 def _connection_fields(record: Record, server: connection.Server, opened: bool) -> None:
@@ -148,8 +143,6 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     host = request.pretty_host if pretty else data.host
     if pretty and not _AUTHORITY.isdisjoint(host):
         host = data.host  # a Host header that is none
-    if type(host) is not str:
-        raise TypeError(f"the host is {host!r:.40}, no text")
     record["method"] = _METHODS.get(data.method) or _method(data.method, urls)
     url = _url(data, host, urls)
     if len(url) > redaction.MAX_HOST or not url.isprintable():
@@ -158,7 +151,7 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     record["url"] = url
     if host:
         record["host"] = host
-        _port(record, data.port)
+        record["port"] = data.port
     record["http_version"] = _VERSIONS.get(data.http_version) or _token(data.http_version)
     websocket = flow.websocket
     if websocket is not None:
@@ -265,7 +258,7 @@ def _dns_fields(record: Record, flow: dns.DNSFlow) -> float:
         # The root has a name without a letter.
         record["host"] = redaction.printable(question.name, redaction.MAX_HOST) or "."
     if server.address:
-        _port(record, server.address[1])
+        record["port"] = server.address[1]
     started = ended = request.timestamp or flow.timestamp_created
     if response is not None:
         ended = response.timestamp or started
@@ -283,7 +276,7 @@ def _stream_fields(record: Record, flow: mflow.Flow) -> float:
     if server.address:
         if host := redaction.printable(str(server.address[0]), redaction.MAX_HOST):
             record["host"] = host
-        _port(record, server.address[1])
+        record["port"] = server.address[1]
     started = flow.timestamp_created
     ended = started
     if isinstance(flow, tcp.TCPFlow | udp.UDPFlow):
