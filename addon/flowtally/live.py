@@ -24,6 +24,7 @@ from mitmproxy import http
 from mitmproxy import tls
 
 from .defects import Defects
+from .journal import read_log
 from .session import Session
 from .totals import InFlight
 
@@ -230,10 +231,10 @@ class Page:
     async def _log(self) -> http.Response:
         path = self._source.log()
         try:
-            if path.stat().st_size > MAX_LOG:
-                return refuse(413, f"The log is too large to be sent; it is {path}.")
             async with self._reading:
-                body = await asyncio.to_thread(path.read_bytes)
+                body = await asyncio.to_thread(read_log, path, MAX_LOG)
+            if body is None:
+                return refuse(413, f"The log is too large to be sent; it is {path}.")
         except OSError as error:
             return refuse(503, f"The log cannot be read: {error.strerror or error}")
         return _respond(body, "application/jsonl", _download("flowtally-session.jsonl"))
