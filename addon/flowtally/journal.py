@@ -163,8 +163,8 @@ def _is_json(line: bytes) -> bool:
 
 
 class Journal:
-    """Writes one session's records and numbers them. Never raises, and waits for nothing but the
-    file system.
+    """Writes one session's records and numbers them. It raises nothing of the disk's, and waits for
+    nothing but the file system.
 
     While the log cannot be written, records are counted instead; as soon as it can be again, a
     `gap` record says how many are missing and why. Their numbers are missing, too.
@@ -220,13 +220,14 @@ class Journal:
 
     def write(self, record: dict[str, Any], rows: Sequence[bytes] | None = None) -> None:
         """Give a record its number, the field `seq`, and append it. `rows`: the last field of a
-        checkpoint's record, encoded already."""
+        checkpoint's record, encoded already. Raises: TypeError, ValueError, where the record is no
+        plain data; nothing is written then, and no number given."""
         usual = self._started and not self.dropped and time.monotonic() < self._next_check
         # Before the number is given: a gap record that has to come first gets one, too.
         ready = usual or self._ready()
-        self.seq += 1
-        record["seq"] = self.seq
+        record["seq"] = self.seq + 1
         line = encode(record)
+        self.seq += 1
         if rows is not None:
             line = line[:-2] + b',"rows":[' + b",".join(rows) + b"]}\n"
         if not (ready and self._append(line)):

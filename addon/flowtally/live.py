@@ -142,10 +142,13 @@ class LivePage:
         host = self.host
         if not host:
             return False
-        mode = flow.client_conn.proxy_mode.type_name
-        if mode in ADDRESS_MODES:
-            return flow.request.pretty_host.lower() == host
-        return flow.request.data.host.lower() == host and mode != "reverse"
+        try:
+            mode = flow.client_conn.proxy_mode.type_name
+            if mode in ADDRESS_MODES:
+                return flow.request.pretty_host.lower() == host
+            return flow.request.data.host.lower() == host and mode != "reverse"
+        except (AttributeError, TypeError):
+            return False  # another script has put something odd there
 
     def is_own_host(self, host: str) -> bool:
         """Whether something concerns the live page's host."""
@@ -184,7 +187,6 @@ class LivePage:
         except Exception as problem:
             self._defects.tell("page", problem)
             flow.response = refuse(500, "flowtally cannot show this; the log says why.")
-
 
     def _forget(self) -> None:
         """Take the requests that have ended out of mitmproxy's list of flows (console, mitmweb),
