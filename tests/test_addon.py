@@ -338,7 +338,8 @@ def test_an_open_flow_that_another_script_broke_does_not_keep_the_session_open(
             addon.requestheaders(flow)
         addon.done()
     last = [r for r in records(tmp_path / "log") if r["type"] in ("flow", "stats")]
-    assert [r.get("outcome", r["type"]) for r in last] == ["unfinished", "stats"]
+    assert [r.get("outcome", r["type"]) for r in last] == ["unfinished", "unfinished", "stats"]
+    assert ["status" in record for record in last] == [False, True, False]
 
 
 def test_names_without_a_letter(tmp_path: Path) -> None:
