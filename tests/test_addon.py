@@ -304,6 +304,22 @@ def test_urls(tmp_path: Path, urls: str, url: str) -> None:
     assert ("secret" in (tmp_path / "log").read_text("utf-8")) == (urls == "full")
 
 
+@pytest.mark.parametrize(
+    ("urls", "media_type", "kept"),
+    [("redacted", "made/up", "made/up"), ("origin", "made/up", None), ("origin", "a/b", None)]
+    + [(urls, "text/html", "text/html") for urls in ("redacted", "origin")],
+)
+def test_the_media_type_is_a_word_of_the_peers(
+    tmp_path: Path, urls: str, media_type: str, kept: str | None
+) -> None:
+    with running(tmp_path / "log", flowtally_urls=urls) as addon:
+        flow = tflow.tflow(resp=True)
+        assert flow.response
+        flow.response.headers["Content-Type"] = media_type
+        replay(addon, flow)
+    assert records(tmp_path / "log")[1].get("media_type") == kept
+
+
 def server_failure(
     client: connection.Client, message: str
 ) -> server_hooks.ServerConnectionHookData:

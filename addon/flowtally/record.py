@@ -23,6 +23,7 @@ from mitmproxy.websocket import WebSocketMessage
 from . import redaction
 from .headers import EVENT_STREAM
 from .headers import MAX_MEDIA_TYPE
+from .headers import is_common
 from .headers import media_type_of
 from .redaction import Urls
 from .times import milliseconds
@@ -153,6 +154,8 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
         host = data.host  # a Host header that is none
     record["method"] = _METHODS.get(data.method) or _method(data.method, urls)
     url = _url(data, host, urls)
+    if not isinstance(host, str):
+        raise TypeError(f"host is {host!r:.40}, not text")
     if len(url) > redaction.MAX_HOST or not url.isprintable():
         url = redaction.printable(url, redaction.MAX_URL)
         host = redaction.printable(host, redaction.MAX_HOST)
@@ -174,10 +177,11 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     if response is not None and data.method != b"CONNECT":
         if websocket is None and (size := _body_size(response, error)) is not None:
             record["response_bytes"] = size
-        if media_type := media_type_of(response):
+        media_type = media_type_of(response)
+        if media_type and (urls != "origin" or is_common(media_type)):
             record["media_type"] = redaction.printable(media_type, MAX_MEDIA_TYPE)
-            if media_type == EVENT_STREAM:
-                record["stream"] = True
+        if media_type == EVENT_STREAM:
+            record["stream"] = True
         # With a connection made for this request, the request was sent once that was up.
         server = flow.server_conn
         connected = server.timestamp_tls_setup or server.timestamp_tcp_setup

@@ -194,12 +194,15 @@ def _check_xml(text: str, _: Path) -> str:
 
 def _check_json(text: str, _: Path) -> str:
     try:
-        for line in text.splitlines() if text.startswith('{"type"') else [text]:
-            if line.startswith(("{", "[")):
-                json.loads(line)
+        json.loads(text or "null")
     except ValueError as error:
         return f"no JSON: {str(error)[:40]}"
     return ""
+
+
+def _check_records(text: str, folder: Path) -> str:
+    # Not splitlines(), which parts at more than line ends.
+    return next(filter(None, (_check_json(line, folder) for line in text.split("\n"))), "")
 
 
 def _check_shell(text: str, folder: Path) -> str:
@@ -230,7 +233,7 @@ CHECKS: dict[str, Callable[[str, Path], str]] = {
     "csv": _check_csv,
     "junit": _check_xml,
     "json": _check_json,
-    "records": _check_json,
+    "records": _check_records,
     "shell": _check_shell,
 }
 

@@ -306,7 +306,8 @@ def judge(run: Soak, proxy: Mitmdump, counts: Path, result: Result) -> None:
     for line in proxy.log.read_text("utf-8").splitlines():
         record = json.loads(line)
         found = re.search(r"/good/\d+/\d+$", record.get("url", ""))
-        if found and record.get("status") == 200:
+        # Not what was open when the script was reloaded: the next session tells how it ended.
+        if found and record["outcome"] == "status" and record["status"] == 200:
             told[found.group()] += 1
         if cause := record.get("cause"):
             causes[cause] += 1
