@@ -1,23 +1,20 @@
 """Measures what flowtally costs, with real mitmdump processes on 127.0.0.1.
 
-    .venv/bin/python scripts/bench.py [--read] [--live] [--memory] [--kills N] [--report]
-                                      [--instructions [--only WORD]] [--addon FILE] [--flows N]
-                                      [--compare [--halves N]]
-                                      [--records N] [--seconds N] [--rounds N] [--json FILE]
+    .venv/bin/python scripts/bench.py [--read] [--report] [--instructions [--only WORD]]
+                                      [--compare [--halves N]] [--addon FILE] [--flows N]
+                                      [--records N] [--rounds N] [--json FILE]
 
---read: CPU time for each flow of a saved file that is read back. --live: requests per second
-through reverse mode, with wrk where it is installed. --memory: what the statistics occupy after a
-million flows to 100,000 hosts. --kills N: flows missing from the log after N times SIGKILL under
-load; anything but 0 ends with exit status 1. --report: time and memory that a log of a million
-flows takes to become an HTML report: of a session that was killed, of one that ended, and of one
-whose checkpoints are gone, so that every record has to be read; beside GoAccess (where it is
-installed) with an access log of the same requests; needs psutil. --instructions: how many
-instructions each flow of a saved file costs, and loading the addon, as valgrind counts them: hardly
-different from run to run, whatever else the machine does. --only WORD: of all that is counted for
-that, only bare mitmdump, the floor, and variants with this word in their names. --addon FILE: the
-main.py for that, and for --compare, of another version. --compare: how often `flowtally compare`
-says without a mark that two halves of a session differ in which nothing changed, for N of them, and
-how often it finds an endpoint that got twice as slow. Without any of these: --read --live.
+--read: CPU time for each flow of a saved file that is read back. --report: time and memory that a
+log of a million flows takes to become an HTML report: of a session that was killed, of one that
+ended, and of one whose checkpoints are gone, so that every record has to be read; beside GoAccess
+(where it is installed) with an access log of the same requests; needs psutil. --instructions: how
+many instructions each flow of a saved file costs, and loading the addon, as valgrind counts them:
+hardly different from run to run, whatever else the machine does. --only WORD: of all that is
+counted for that, only bare mitmdump, the floor, and variants with this word in their names. --addon
+FILE: the main.py for that, and for --compare, of another version. --compare: how often `flowtally
+compare` says without a mark that two halves of a session differ in which nothing changed, for N of
+them, and how often it finds an endpoint that got twice as slow. Without any of these: --read. What
+flowtally costs in live traffic, `laboratory.py load` measures.
 
 Variants take turns within a round and are compared with the bare mitmdump of the same round, or
 with its GoAccess, so that whatever else the machine does weighs on all of them. Prints Markdown.
@@ -26,7 +23,6 @@ with its GoAccess, so that whatever else the machine does weighs on all of them.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib.util
 import json
 import multiprocessing
@@ -35,25 +31,16 @@ import platform
 import py_compile
 import random
 import re
-import resource
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import tracemalloc
 import uuid
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextlib import suppress
-from http.client import HTTPConnection
-from http.client import HTTPException
-from itertools import count
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -66,7 +53,7 @@ from mitmproxy import version
 from mitmproxy.test import tflow
 
 if TYPE_CHECKING:
-    from flowtally.tally import Tally
+    pass
 
 ADDON = Path(__file__).resolve().parent.parent / "addon" / "main.py"
 MITMDUMP = str(Path(sys.executable).with_name("mitmdump"))
@@ -74,7 +61,6 @@ STATUSES = {200: 70, 304: 8, 301: 2, 302: 3, 204: 3, 404: 6, 401: 2, 400: 1, 500
 """How often each status comes in the saved file, in percent; the rest fails."""
 ALMOST_EMPTY = 1
 """Flows in the file that shows the cost of starting: none at all would leave code unloaded."""
-CONNECTIONS = 16
 BARE = "bare mitmdump -q"
 
 Samples = dict[str, list[float]]
@@ -84,36 +70,23 @@ process_context = multiprocessing.get_context("spawn")
 # --- the comparison ---
 
 
-PAGE = "with flowtally, its live page open"
-
-
-def variants(folder: Path, hardump: bool) -> dict[str, list[str]]:
+def variants(folder: Path) -> dict[str, list[str]]:
     """What is compared: name → arguments of mitmdump."""
     flowtally = ["-q", "-s", str(ADDON), "--set", f"flowtally_log={folder / 'log.jsonl'}"]
-    compared = {
+    return {
         BARE: ["-q"],
         "with flowtally": flowtally,
         "without -q (mitmproxy's dumper)": [],
         "with -w FILE": ["-q", "-w", str(folder / "saved.flows")],
+        "with hardump": ["-q", "--set", f"hardump={folder / 'saved.har'}"],
     }
-    if not hardump:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        # The page is there for clients of the regular proxy beside the reverse one.
-        compared[PAGE] = [*flowtally, "--mode", f"regular@127.0.0.1:{port}"]
-    if hardump:
-        compared["with hardump"] = ["-q", "--set", f"hardump={folder / 'saved.har'}"]
-    return compared
 
 
-def interleave(
-    measure: Callable[[list[str]], float], folder: Path, rounds: int, hardump: bool
-) -> Samples:
+def interleave(measure: Callable[[list[str]], float], folder: Path, rounds: int) -> Samples:
     """Call `measure` with each variant's arguments in turn, `rounds` times over."""
     samples: Samples = {}
     for round_number in range(1, rounds + 1):
-        for name, arguments in variants(folder, hardump).items():
+        for name, arguments in variants(folder).items():
             samples.setdefault(name, []).append(measure(arguments))
             for left in folder.glob("saved.*"):
                 left.unlink()
@@ -216,283 +189,7 @@ def measure_reading(flows: int, rounds: int) -> Samples:
             whole = cpu_seconds([*arguments, *read, str(full)])
             return (whole - start) / (flows - ALMOST_EMPTY) * 1e6
 
-        return interleave(measure, folder, rounds, hardump=True)
-
-
-# --- live traffic ---
-
-
-class Origin(asyncio.Protocol):
-    """Answers whatever comes in, so that the proxy is what is measured."""
-
-    BODY = b'{"items": [' + b'"item", ' * 100 + b"null]}"
-    ANSWER = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
-    )
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self.received = b""
-
-    def data_received(self, data: bytes) -> None:
-        """Answer each complete request head; there are no bodies."""
-        *complete, self.received = (self.received + data).split(b"\r\n\r\n")
-        self.transport.write(self.ANSWER * len(complete))
-
-
-def serve_origin(port: Connection) -> None:
-    """Run the origin; send its port through `port`."""
-
-    async def serve() -> None:
-        server = await asyncio.get_running_loop().create_server(Origin, "127.0.0.1", 0)
-        port.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    asyncio.run(serve())
-
-
-@contextmanager
-def origin() -> Iterator[int]:
-    """An origin in a process of its own; its port."""
-    here, there = process_context.Pipe()
-    process = process_context.Process(target=serve_origin, args=(there,), daemon=True)
-    process.start()
-    try:
-        yield here.recv()
-    finally:
-        process.kill()
-        process.join()
-
-
-@contextmanager
-def mitmdump(arguments: list[str], folder: Path, origin_port: int) -> Iterator[tuple[int, int]]:
-    """A mitmdump in front of the origin; its process id and port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    listen = ["--mode", f"reverse:http://127.0.0.1:{origin_port}"]
-    listen += ["--listen-host", "127.0.0.1", "--listen-port", str(port)]
-    process = subprocess.Popen(
-        [MITMDUMP, *arguments, *listen, "--set", f"confdir={folder}"], stdout=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 30
-        while process.poll() is None and time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.02)
-        else:
-            sys.exit(f"mitmdump {' '.join(arguments)} did not start")
-        yield process.pid, port
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def load_with_wrk(port: int, seconds: float) -> float:
-    """Requests per second, as wrk counts them."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(round(seconds), 1)}s"]
-    output = subprocess.check_output([*command, f"http://127.0.0.1:{port}/items/1"], text=True)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
-    if rate is None or "Non-2xx" in output or "Socket errors" in output:
-        sys.exit(f"wrk met errors:\n{output}")
-    return float(rate[1])
-
-
-def load_in_python(port: int, seconds: float, rate: Connection) -> None:
-    """Send the requests per second through `rate`; for machines without wrk."""
-    request = f"GET /items/1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
-
-    async def keep_asking(until: float) -> int:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        answers = 0
-        while time.monotonic() < until:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200"):
-                sys.exit(f"unexpected answer: {head!r}")
-            await reader.readexactly(len(Origin.BODY))
-            answers += 1
-        writer.close()
-        return answers
-
-    async def run() -> float:
-        started = time.monotonic()
-        tasks = [keep_asking(started + seconds) for _ in range(CONNECTIONS)]
-        return sum(await asyncio.gather(*tasks)) / (time.monotonic() - started)
-
-    rate.send(asyncio.run(run()))
-
-
-def load(port: int, seconds: float) -> float:
-    """Requests per second that get through `port`."""
-    if shutil.which("wrk"):
-        return load_with_wrk(port, seconds)
-    here, there = process_context.Pipe()
-    process = process_context.Process(target=load_in_python, args=(port, seconds, there))
-    process.start()
-    there.close()  # So that recv fails, rather than waits, when the process does.
-    rate: float = here.recv()
-    process.join()
-    return rate
-
-
-@contextmanager
-def tabs(port: int) -> Iterator[None]:
-    """A browser's tab with the live page, which asks every two seconds, and one that asked for the
-    page and never reads it. `port`: of a regular proxy."""
-    request = b"GET http://flowtally.test/report.html HTTP/1.1\r\nHost: flowtally.test\r\n%b\r\n"
-    stop = threading.Event()
-
-    def look() -> None:
-        known = b""
-        while not stop.is_set():
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as tab:
-                tab.sendall(request % (b"If-None-Match: %b\r\nConnection: close\r\n" % known))
-                answer = b""
-                while part := tab.recv(65536):
-                    answer += part
-                known = answer.partition(b"ETag: ")[2].partition(b"\r")[0]
-            stop.wait(2)
-
-    with socket.create_connection(("127.0.0.1", port), 5) as deaf:
-        deaf.sendall(request % b"")
-        thread = threading.Thread(target=look)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-
-def measure_live(seconds: float, rounds: int) -> Samples:
-    """Requests per second through mitmdump."""
-    with temporary_folder() as folder, origin() as origin_port:
-
-        def measure(arguments: list[str]) -> float:
-            with mitmdump(arguments, folder, origin_port) as (_, port):
-                load(port, 1)
-                if "--mode" not in arguments:
-                    return load(port, seconds)
-                with tabs(int(arguments[arguments.index("--mode") + 1].rpartition(":")[2])):
-                    return load(port, seconds)
-
-        return interleave(measure, folder, rounds, hardump=False)
-
-
-# --- memory ---
-
-MANY_FLOWS = 1_000_000
-MANY_HOSTS = 100_000
-
-
-def many_records() -> Iterator[dict[str, Any]]:
-    """A million records as the log has them; every hundredth a failure."""
-    for number in range(MANY_FLOWS):
-        host = f"host-{number % MANY_HOSTS}.example"
-        path = f"section-{chr(97 + number % 26)}/page-{'abcdefghij'[number % 10]}{number % 110_000}"
-        record: dict[str, Any] = {
-            "type": "flow",
-            "session": "0123456789abcdef",
-            "time": f"2026-01-01T{number // 60_000 % 24:02}:{number // 1000 % 60:02}:00.000Z",
-            "flow": f"00000000-0000-4000-8000-{number:012}",
-            "kind": "http",
-            "client": "127.0.0.1",
-            "client_port": 50000,
-            "method": "GET",
-            "url": f"https://{host}/{path}",
-            "host": host,
-            "port": 443,
-            "http_version": "HTTP/2.0",
-            "request_bytes": 100,
-            "response_bytes": 1000,
-            "duration_ms": number % 4000 / 3,
-        }
-        if number % 100:
-            record["wait_ms"] = number % 2000 / 3
-            record |= {"outcome": "status", "status": 200, "band": "Success", "description": "OK"}
-        else:
-            record |= {"outcome": "error", "error_code": -2, "error_name": "ConnectionErr"}
-            record |= {"cause": "connection_refused", "side": "server", "detail": f"no {number}"}
-        yield record
-
-
-def fold_many(result: Connection, traced: bool) -> None:
-    """Tally the records; send peak and current bytes, seconds, and what does not add up."""
-    sys.path.insert(0, str(ADDON.parent))
-    from flowtally.tally import Tally
-
-    before = peak_rss()
-    if traced:
-        tracemalloc.start()
-    tally = Tally()
-    started = time.perf_counter()
-    for record in many_records():
-        tally.add(record)
-    folded = time.perf_counter()
-    for _ in many_records():
-        pass
-    seconds = 2 * folded - started - time.perf_counter()  # Without the making of the records.
-    if traced:
-        current, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    else:
-        current = peak = peak_rss() - before
-    result.send((peak, current, seconds, discrepancies(tally)))
-
-
-def peak_rss() -> int:
-    """The most memory that this process has occupied, in bytes."""
-    # Linux's getrusage counts the parent's size before the exec, too.
-    if (status := Path("/proc/self/status")).exists():
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def discrepancies(tally: Tally) -> list[str]:
-    """What of the statistics of `many_records` is not exact."""
-    failures = MANY_FLOWS // 100
-    total = tally.total()
-    found = {
-        "flows": tally.flows - MANY_FLOWS,
-        "bytes sent": total.request_bytes - 100 * MANY_FLOWS,
-        "bytes received": total.response_bytes - 1000 * MANY_FLOWS,
-        "failures": tally.totals().failures - failures,
-        "band Success": tally.sum("flows", "Success") - (MANY_FLOWS - failures),
-        "cause": tally["causes"]["-2", "connection_refused", ""].flows - failures,
-        "hosts": total.flows - MANY_FLOWS,
-        "endpoints": sum(row.flows for row in tally["endpoints"].values()) - MANY_FLOWS,
-    }
-    return [f"{name}: {difference:+}" for name, difference in found.items() if difference]
-
-
-def measure_memory() -> dict[str, float]:
-    """Megabytes and seconds of the fold, each in a fresh process: tracing weighs on both."""
-    results = []
-    for traced in (True, False):
-        here, there = process_context.Pipe()
-        process = process_context.Process(target=fold_many, args=(there, traced))
-        process.start()
-        there.close()
-        results.append(here.recv())
-        process.join()
-    (peak, current, _, wrong), (rss, _, seconds, _) = results
-    if wrong:
-        sys.exit(f"the statistics of a million flows are not exact: {'; '.join(wrong)}")
-    return {
-        "peak_mb": peak / 1e6,
-        "current_mb": current / 1e6,
-        "rss_growth_mb": rss / 1e6,
-        "seconds": seconds,
-    }
+        return interleave(measure, folder, rounds)
 
 
 # --- a report on a large log ---
@@ -871,57 +568,6 @@ def instructions_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# --- killed outright ---
-
-
-def kill_under_load(folder: Path, origin_port: int, chance: random.Random) -> tuple[int, int]:
-    """Kill a mitmdump; how many responses its clients got, and how many of these it logged."""
-    log = folder / "log.jsonl"
-    numbers = count()
-    completed: list[str] = []
-
-    def keep_asking(port: int) -> None:
-        connection = HTTPConnection("127.0.0.1", port, timeout=10)
-        with suppress(OSError, HTTPException):
-            while True:
-                path = f"/k/{next(numbers)}"
-                connection.request("GET", path)
-                if len(connection.getresponse().read()) < len(Origin.BODY):
-                    return
-                completed.append(path)
-
-    arguments = ["-q", "-s", str(ADDON), "--set", f"flowtally_log={log}"]
-    with mitmdump(arguments, folder, origin_port) as (process_id, port):
-        clients = [threading.Thread(target=keep_asking, args=(port,)) for _ in range(8)]
-        for thread in clients:
-            thread.start()
-        time.sleep(chance.uniform(0.2, 1.5))
-        os.kill(process_id, signal.SIGKILL)
-        for thread in clients:
-            thread.join()
-    logged = set()
-    for line in log.read_text().splitlines():
-        with suppress(json.JSONDecodeError):  # The last line may be torn.
-            logged.add("/k/" + json.loads(line).get("url", "").rpartition("/k/")[2])
-    log.unlink()
-    return len(completed), len(set(completed) & logged)
-
-
-def measure_kills(kills: int) -> dict[str, int]:
-    """Flows that finished, and those that were lost, over `kills` processes."""
-    chance = random.Random()
-    completed = lost = 0
-    with temporary_folder() as folder, origin() as origin_port:
-        for _ in range(kills):
-            seen, logged = kill_under_load(folder, origin_port, chance)
-            completed += seen
-            lost += seen - logged
-    return {"kills": kills, "completed": completed, "lost": lost}
-
-
-# --- the command ---
-
-
 # --- false alarms and power of a comparison ---
 
 
@@ -996,9 +642,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--read", action="store_true")
-    parser.add_argument("--live", action="store_true")
-    parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--kills", type=int, default=0, metavar="N")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--instructions", action="store_true")
     parser.add_argument("--compare", action="store_true")
@@ -1007,13 +650,11 @@ def main() -> None:
     parser.add_argument("--addon", type=Path, default=ADDON, metavar="FILE", help="to be counted")
     parser.add_argument("--records", type=int, default=1_000_000, metavar="N", help="in the log")
     parser.add_argument("--flows", type=int, default=3000, metavar="N", help="in the saved file")
-    parser.add_argument("--seconds", type=float, default=4, metavar="N", help="of each load")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample here")
     arguments = parser.parse_args()
-    wanted = (arguments.read, arguments.live, arguments.memory, arguments.kills, arguments.report)
-    if not any((*wanted, arguments.instructions, arguments.compare)):
-        arguments.read = arguments.live = True
+    wanted = (arguments.report, arguments.instructions, arguments.compare)
+    arguments.read |= not any(wanted)
     if arguments.instructions and shutil.which("valgrind") is None:
         print("--instructions needs valgrind, and it is not installed", file=sys.stderr)
         sys.exit(2)
@@ -1027,22 +668,12 @@ def main() -> None:
     )
     results: dict[str, Any] = {"machine": machine}
     print(f"{machine}.\n", flush=True)
-    if arguments.read or arguments.live or arguments.report:
+    if arguments.read or arguments.report:
         print(f"Median (lowest-highest) of {arguments.rounds} rounds.\n", flush=True)
     if arguments.read:
         results["read"] = measure_reading(arguments.flows, arguments.rounds)
         title = f"Reading a file of {arguments.flows:,} flows"
         print(table(title, "µs of CPU a flow", results["read"]), end="\n\n", flush=True)
-    if arguments.live:
-        results["live"] = measure_live(arguments.seconds, arguments.rounds)
-        print(table("Reverse mode", "requests/s", results["live"]), end="\n\n", flush=True)
-    if arguments.memory:
-        memory = results["memory"] = measure_memory()
-        print(f"| Statistics of {MANY_FLOWS:,} flows to {MANY_HOSTS:,} hosts | |\n|---|---|")
-        print(f"| memory, peak | {memory['peak_mb']:.1f} MB |")
-        print(f"| memory, at the end | {memory['current_mb']:.1f} MB |")
-        print(f"| growth of the process | {memory['rss_growth_mb']:.1f} MB |")
-        print(f"| time to fold them | {memory['seconds']:.1f} s |\n", flush=True)
     if arguments.report:
         report = results["report"] = measure_report(arguments.records, arguments.rounds)
         print(report_table(arguments.records, report), end="\n\n", flush=True)
@@ -1052,16 +683,8 @@ def main() -> None:
     if arguments.compare:
         compared = results["compare"] = measure_comparing(arguments.addon, arguments.halves)
         print(comparing_table(arguments.halves, compared), end="\n\n", flush=True)
-    if arguments.kills:
-        kills = results["kills"] = measure_kills(arguments.kills)
-        print("| SIGKILL under load | |\n|---|---|")
-        print(f"| processes killed | {kills['kills']:,} |")
-        print(f"| responses their clients had got | {kills['completed']:,} |")
-        print(f"| of these missing from the log | {kills['lost']:,} |\n", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
-    if arguments.kills and results["kills"]["lost"]:
-        sys.exit("a finished flow was lost")
 
 
 if __name__ == "__main__":

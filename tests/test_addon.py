@@ -304,6 +304,22 @@ def test_urls(tmp_path: Path, urls: str, url: str) -> None:
     assert ("secret" in (tmp_path / "log").read_text("utf-8")) == (urls == "full")
 
 
+@pytest.mark.parametrize(
+    ("urls", "media_type", "kept"),
+    [("redacted", "made/up", "made/up"), ("origin", "made/up", None), ("origin", "a/b", None)]
+    + [(urls, "text/html", "text/html") for urls in ("redacted", "origin")],
+)
+def test_the_media_type_is_a_word_of_the_peers(
+    tmp_path: Path, urls: str, media_type: str, kept: str | None
+) -> None:
+    with running(tmp_path / "log", flowtally_urls=urls) as addon:
+        flow = tflow.tflow(resp=True)
+        assert flow.response
+        flow.response.headers["Content-Type"] = media_type
+        replay(addon, flow)
+    assert records(tmp_path / "log")[1].get("media_type") == kept
+
+
 def server_failure(
     client: connection.Client, message: str
 ) -> server_hooks.ServerConnectionHookData:
@@ -338,7 +354,8 @@ def test_an_open_flow_that_another_script_broke_does_not_keep_the_session_open(
             addon.requestheaders(flow)
         addon.done()
     last = [r for r in records(tmp_path / "log") if r["type"] in ("flow", "stats")]
-    assert [r.get("outcome", r["type"]) for r in last] == ["unfinished", "stats"]
+    assert [r.get("outcome", r["type"]) for r in last] == ["unfinished", "unfinished", "stats"]
+    assert ["status" in record for record in last] == [False, True, False]
 
 
 def test_names_without_a_letter(tmp_path: Path) -> None:

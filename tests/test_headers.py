@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from flowtally.headers import is_common
 from flowtally.headers import value_of
 from mitmproxy import http
 
@@ -20,3 +21,20 @@ from mitmproxy import http
 )
 def test_the_first_of_a_name(fields: list[tuple[bytes, bytes]], value: bytes | None) -> None:
     assert value_of(http.Headers(fields), b"origin") == value
+
+
+@pytest.mark.parametrize(
+    ("media_type", "common"),
+    [
+        ("text/html", True),
+        ("application/json", True),
+        ("image/png", True),
+        ("text/event-stream", True),
+        ("application/grpc", True),
+        ("hunter2/x", False),
+        ("text/hunter2", False),
+        ("", False),
+    ],
+)
+def test_media_types_that_a_peer_made_up(media_type: str, common: bool) -> None:
+    assert is_common(media_type) == common

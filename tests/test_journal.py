@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flowtally import journal
+from flowtally import logs
 from flowtally.encoding import encode
 from flowtally.journal import Journal
 
@@ -328,7 +331,143 @@ def test_a_disk_that_is_full_for_a_while(
     assert whole[-1]["detail"] == "4"
 
 
+# --- rotated ---
+
+
+def test_a_log_that_is_moved_away_is_begun_anew(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, old = tmp_path / "log", tmp_path / "log.1"
+    written = Journal(path, START)
+    written.write(event(1))
+    path.rename(old)
+    written.write(event(2))  # before it looks
+    later(clock)
+    written.write(event(3))
+    assert (details(old), details(path)) == (["1", "2"], ["3"])
+    assert (numbers(old), numbers(path)) == ([1, 2, 3], [1, 4])
+    assert written.log_bytes == path.stat().st_size
+    assert (written.missing, written.files, caplog.text) == (0, 2, "")
+    written.close()
+    assert written.is_there
+
+
+@pytest.mark.parametrize("there", ["foreign", "folder", "link", "no folder"])
+def test_a_log_that_is_moved_away_and_cannot_be_begun_anew_is_gone_on_with(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, there: str
+) -> None:
+    path, old = tmp_path / "folder" / "log", tmp_path / "log.1"
+    written = Journal(path, START)
+    path.rename(old)
+    if there == "foreign":
+        path.write_text("Dear diary,\n", "utf-8")
+    elif there == "folder":
+        path.mkdir()
+    elif there == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.parent.rmdir()
+    for number in (1, 2, 3):
+        later(clock)
+        written.write(event(number))
+    assert details(old) == ["1", "2", "3"]
+    assert not (tmp_path / "elsewhere").exists()
+    assert there != "foreign" or path.read_text("utf-8") == "Dear diary,\n"
+    assert written.missing == 0
+    assert len(caplog.records) == 1
+    assert "was moved away, and cannot be begun anew: " in caplog.text
+    written.close()
+    assert not written.is_there
+
+
+def test_a_log_that_is_cut_is_begun_anew(tmp_path: Path, clock: Clock) -> None:
+    """As `copytruncate` does; what it did not copy is missing in the numbers."""
+    path, copy = tmp_path / "log", tmp_path / "log.1"
+    written = Journal(path, START)
+    for number in (1, 2, 3):
+        written.write(event(number))
+    later(clock)
+    written.write(event(4))
+    shutil.copy(path, copy)
+    written.write(event(5))  # is not in the copy
+    os.truncate(path, 0)
+    written.write(event(6))  # before it looks
+    later(clock)
+    written.write(event(7))
+    assert details(path) == ["6", "7"]
+    assert numbers(path) == [7, 1, 8]
+    assert written.log_bytes == sum(map(len, path.read_bytes().splitlines(True)[1:]))
+    assert (written.missing, written.files) == (0, 2)
+    found = logs.read([("copy", copy), ("log", path)])
+    assert (found.missing, found.merged().totals().events) == (1, 6)
+    for number in range(3):  # and so on, whenever it is cut
+        os.truncate(path, 0)
+        later(clock)
+        written.write(event(number))
+        assert details(path) == [str(number)]
+        assert lines(path)[0]["type"] == "session_start"
+
+
+def test_a_link_that_the_user_named_is_followed(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "there")
+    written = Journal(tmp_path / "log", START)
+    later(clock)
+    written.write(event(1))
+    assert details(tmp_path / "there") == ["1"]
+    (tmp_path / "there").rename(tmp_path / "old")
+    later(clock)
+    written.write(event(2))
+    assert (details(tmp_path / "old"), details(tmp_path / "there")) == (["1"], ["2"])
+
+
+def test_a_file_system_that_numbers_files_anew_is_not_taken_for_rotation(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)
+    written = Journal(tmp_path / "log", START)
+    for number in (1, 2, 3):
+        later(clock)
+        written.write(event(number))
+    assert numbers(written.path) == [1, 2, 3, 4]
+
+
+def test_half_a_line_of_another_writer_takes_nothing_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two proxies, one file, a full disk: the one has room for half a line, the other for none."""
+    path = tmp_path / "log"
+    one, other = (Journal(path, START | {"session": f"0000000{number}"}) for number in range(2))
+    disk = Disk(monkeypatch)
+    disk.room = 20
+    one.write(event(1) | {"session": "00000000"})
+    other.write(event(2) | {"session": "00000001"})
+    disk.room = 10**9
+    other.write(event(3) | {"session": "00000001"})
+    one.write(event(4) | {"session": "00000000"})
+    found = logs.read([("log", path)])
+    assert [session.tally.dropped for session in found.sessions.values()] == [1, 1]
+    assert (found.unreadable, found.missing) == (1, 0)
+    assert found.merged().totals().events == 2
+
+
 # --- what can be a log ---
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_where_output_goes_can_be_no_log(tmp_path: Path, name: str) -> None:
+    """Also where it is led into a file."""
+    says = tmp_path / "says"
+    script = (
+        "import sys; from pathlib import Path; from flowtally import journal;"
+        "Path(sys.argv[2]).write_text(journal.check_location(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", script, f"/dev/{name}", str(says)]
+    with (tmp_path / "output").open("wb") as output:
+        if name == "stdout":
+            subprocess.run(command, check=True, stdout=output)
+        else:
+            subprocess.run(command, check=True, stderr=output)
+    assert says.read_text("utf-8") == journal.OUTPUT
 
 
 @pytest.mark.parametrize(
@@ -339,6 +478,7 @@ def test_a_disk_that_is_full_for_a_while(
         ("{tmp}/blank.txt", "exists and is no flowtally log"),
         ("{tmp}/list.jsonl", "exists and is no flowtally log"),
         ("{tmp}/cut.txt", "exists and is no flowtally log"),
+        ("{tmp}/map.json", "exists and is no flowtally log"),
         ("{tmp}/old.jsonl", "written in schema 1 of the session log; this flowtally reads 2"),
         ("{tmp}/foreign.txt/x", "foreign.txt is no folder"),
         ("{tmp}/pipe", "no regular file"),
@@ -355,6 +495,7 @@ def test_values_that_can_never_be_a_log(tmp_path: Path, value: str, says: str) -
         "blank.txt": "\nDear diary,\n",
         "list.jsonl": "[5]\n",
         "cut.txt": '{"type":"session_stort","session":"x',
+        "map.json": '{"type":"FeatureCollection","session":"x","seq":1,"features":[]}\n',
         "old.jsonl": '{"type":"session_start","session":"x","time":"' + TIME + '","schema":1}\n',
     }
     for name, content in foreign.items():
@@ -387,7 +528,7 @@ def test_values_that_can_be_a_log(tmp_path: Path) -> None:
     assert not journal.names_folder("new")
 
 
-@pytest.mark.parametrize("becomes", ["pipe", "foreign", "folder"])
+@pytest.mark.parametrize("becomes", ["pipe", "foreign", "folder", "link", "dangling"])
 def test_what_takes_the_place_of_the_log_is_left_alone(
     tmp_path: Path, clock: Clock, becomes: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -400,6 +541,11 @@ def test_what_takes_the_place_of_the_log_is_left_alone(
         os.mkfifo(path)
     elif becomes == "folder":
         path.mkdir()
+    elif becomes in ("link", "dangling"):
+        other = tmp_path / "other"
+        if becomes == "link":
+            Journal(other, START).close()
+        path.symlink_to(other)
     else:
         path.write_text("Dear diary,\n", "utf-8")
     later(clock)
@@ -407,6 +553,9 @@ def test_what_takes_the_place_of_the_log_is_left_alone(
     written.write(event(3))
     assert written.dropped == 3
     assert len(caplog.records) == 1
+    if becomes == "link":
+        assert len(lines(tmp_path / "other")) == 1
+    assert becomes != "dangling" or not (tmp_path / "other").exists()
     if becomes == "foreign":
         assert path.read_text("utf-8") == "Dear diary,\n"
         path.unlink()

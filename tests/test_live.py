@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from base64 import b64encode
 from collections.abc import Callable
@@ -336,13 +337,24 @@ def test_a_log_that_is_too_large(live: Live, monkeypatch: pytest.MonkeyPatch) ->
     assert {name: response.headers[name] for name in ALWAYS} == ALWAYS
 
 
-@pytest.mark.parametrize("there", ["nothing", "folder"])
-def test_a_log_that_cannot_be_read(live: Live, there: str) -> None:
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ("nothing", "No such file or directory"),
+        ("folder", "that is no regular file"),
+        ("pipe", "that is no regular file"),  # which would never end, and eat what is another's
+        ("foreign", "that file exists and is no flowtally log"),
+    ],
+)
+def test_a_log_that_cannot_be_read(live: Live, there: str, reason: str) -> None:
     live.log.unlink()
     if there == "folder":
         live.log.mkdir()
+    elif there == "pipe":
+        os.mkfifo(live.log)
+    elif there == "foreign":
+        live.log.write_text("Dear diary,\n", "utf-8")
     response = live.get("/session.jsonl")
-    reason = "Is a directory" if there == "folder" else "No such file or directory"
     assert (response.status_code, response.text) == (503, f"The log cannot be read: {reason}\n")
 
 

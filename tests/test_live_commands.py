@@ -85,6 +85,11 @@ class Web:
         connection.close()
         return content
 
+    def flows(self) -> list[dict[str, Any]]:
+        """What its list of flows holds."""
+        found: list[dict[str, Any]] = json.loads(self._ask("GET", "/flows", None, {}))
+        return found
+
     def call(self, name: str, *given: str | Path) -> dict[str, Any]:
         """Call a command."""
         body = json.dumps({"arguments": [str(argument) for argument in given]})
@@ -151,6 +156,17 @@ def test_commands_in_mitmweb(tmp_path: Path) -> None:
         assert web.call("flowtally.summary")["value"][0] == "flowtally: 0 flows"
     types = [record["type"] for record in records(tmp_path)]
     assert types == ["session_start", "flow", "stats", "session_start", "stats"]
+
+
+def test_a_watched_page_does_not_fill_the_list_of_flows(tmp_path: Path) -> None:
+    with mitmweb(tmp_path) as (web, port), DeadPort() as dead:
+        clients.exchange(port, clients.absolute_get(dead))
+        for _ in range(5):
+            assert b" 200 OK" in clients.exchange(port, clients.absolute_get(OWN))[:20]
+        # The last one may still be there: to take out a flow that has not ended would kill it.
+        hosts = [flow["request"]["host"] for flow in web.flows()]
+        assert hosts.count("127.0.0.1") == 1
+        assert hosts.count(OWN.host) <= 1
 
 
 # --- the console ---

@@ -12,12 +12,8 @@ import logging
 import time
 from collections.abc import Awaitable
 from collections.abc import Callable
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import mitmproxy.types
-from mitmproxy import command
 from mitmproxy import connection
 from mitmproxy import ctx
 from mitmproxy import dns
@@ -26,18 +22,20 @@ from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy import tcp
 from mitmproxy.addonmanager import Loader
-from mitmproxy.log import ALERT
 
 from . import internals
 from . import journal
 from . import settings
 from .classify import Rules
+from .classify import broken_flow
 from .classify import flow_kind
 from .classify import unanswered_query
 from .classify import unfinished
+from .commands import Commands
 from .connection_hooks import ConnectionHooks
 from .defects import Defects
 from .defects import P
+from .defects import quiet
 from .failures import Failure
 from .failures import Failures
 from .farewell import is_wanted
@@ -48,8 +46,6 @@ from .open_flows import GRACE
 from .open_flows import LINGER
 from .open_flows import OpenFlows
 from .open_flows import is_unanswered_query
-from .output import OutputError
-from .output import write
 from .recorder import Recorder
 from .session import SLICE
 from .session import Session
@@ -68,7 +64,8 @@ MAX_TOLD_IN_RESPONSE = 1000
 logger = logging.getLogger("flowtally")
 
 
-class Flowtally(ConnectionHooks):
+@quiet
+class Flowtally(ConnectionHooks, Commands):
     """Tags every flow with what became of it, and keeps the statistics of the session."""
 
     name = "flowtally"
@@ -180,14 +177,10 @@ class Flowtally(ConnectionHooks):
         self._record_events(self.failures.at_end)
         # They stay in the table: if one ends later, a new session tells how.
         for flow in self._open.values():
-            self._defects.guard(self._record_open, self.session, flow)
+            tag = unfinished(flow, self.tagger.rules)
+            self._defects.guard(self.recorder.record_flow, self.session, flow, flow_kind(flow), tag)
         self._defects.guard(self.session.close)
         self.session = None
-
-    def _record_open(self, session: Session, flow: mflow.Flow) -> None:
-        self.recorder.record_flow(
-            session, flow, flow_kind(flow), unfinished(flow, self.tagger.rules)
-        )
 
     def _call_later(self, seconds: float, step: Callable[[], None]) -> None:
         try:
@@ -209,36 +202,6 @@ class Flowtally(ConnectionHooks):
             self._defects.tell("step", problem)
         if self.session is not None:
             self._call_later(*((PAUSE, self._step) if more else (TICK, self._on_timer)))
-
-    # --- commands ---
-
-    @command.command("flowtally.summary")
-    def command_summary(self) -> Sequence[str]:
-        """Show what became of the flows of this session so far."""
-        from .report import text  # what only a report needs is loaded for one
-
-        return text.summary(self._running_session().tally, text.CONSOLE)
-
-    @command.command("flowtally.report")
-    def command_report(self, path: mitmproxy.types.Path) -> None:
-        """Write a report on this session so far to an HTML file."""
-        from .report import html  # Jinja2 takes a while to load
-
-        session = self._running_session()
-        page = html.page(session.tally, html.About([session.about])).encode("utf-8", "replace")
-        try:
-            write(Path(path), page, html.is_ours, force=False)
-        except OutputError as error:
-            raise exceptions.CommandError(str(error)) from None
-        logger.log(ALERT, f"flowtally: report written to {path}")
-
-    @command.command("flowtally.new")
-    def command_new(self) -> None:
-        """End this session and begin another one, with a log of its own in a folder of logs."""
-        self._running_session()
-        self._end_session()
-        self._begin_session()
-        logger.log(ALERT, f"flowtally: a new session began; log: {self._running_session().path}")
 
     # --- HTTP ---
 
@@ -271,20 +234,20 @@ class Flowtally(ConnectionHooks):
     def response(self, flow: http.HTTPFlow) -> None:
         if flow.websocket is not None:
             return  # websocket_end follows
-        self.failures.answers.complete(flow)
+        self._defects.guard(self.failures.answers.complete, flow)
         # Before it is finished, which takes it out of the table.
         if flow.error and flow.id in self._open:
             # A flow killed by an addon gets no other hook; one read from a file gets `error` next.
             if len(self._told_in_response) >= MAX_TOLD_IN_RESPONSE:
                 self._told_in_response.clear()
             self._told_in_response.add(flow.id)
-        self._defects.guard(self._finish, flow)
+        self._finish(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         if flow.id in self._told_in_response:
             self._told_in_response.remove(flow.id)
             return
-        self._defects.guard(self._finish, flow)
+        self._finish(flow)
 
     def http_connect(self, flow: http.HTTPFlow) -> None:
         if self.live.is_own(flow):
@@ -293,7 +256,7 @@ class Flowtally(ConnectionHooks):
             return
         self._open[flow.id] = flow
         if flow.error:
-            self._defects.guard(self._finish, flow)  # killed: no other hook follows
+            self._finish(flow)  # killed: no other hook follows
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         self.tagger.tunnel_opened(flow)
@@ -302,7 +265,7 @@ class Flowtally(ConnectionHooks):
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
         if flow.id in self._open and flow.server_conn.error is None:
             self._by_proxy.add(flow.id)
-        self._defects.guard(self._finish, flow)
+        self._finish(flow)
 
     # --- DNS, TCP, UDP, and what all flows have in common ---
 
@@ -312,13 +275,13 @@ class Flowtally(ConnectionHooks):
     dns_request = udp_start = _begins
 
     def _ends(self, flow: mflow.Flow) -> None:
-        self._defects.guard(self._finish, flow)
+        self._finish(flow)
 
     websocket_end = dns_error = tcp_end = tcp_error = udp_end = udp_error = _ends
 
     def dns_response(self, flow: dns.DNSFlow) -> None:
         if not flow.error:  # a flow read from a file; dns_error follows
-            self._defects.guard(self._finish, flow)
+            self._finish(flow)
 
     def tcp_start(self, flow: tcp.TCPFlow) -> None:
         if not self.live.is_own_server(flow.server_conn):
@@ -337,21 +300,25 @@ class Flowtally(ConnectionHooks):
         # A flow from before the addon was loaded is not known, and is recorded all the same.
         if self.session is None or not (known or self._is_new(flow)):
             return
-        client = flow.client_conn.peername
         pending = bool(self.failures)  # False for all but a few flows
-        if tag is None:
-            # The note before it is claimed, as the tag tells whether it explains this flow.
-            note = self.failures.note(client) if pending else None
-            tag = self.tagger.tag(flow, note, by_proxy)
         kind = flow_kind(flow)
-        if kind == "connect" and tag.get("band") == "Success" and tag["outcome"] == "status":
-            return  # what happens inside the tunnel is what counts
-        # Before it is recorded, as it may change the tag; and before its client is settled, or what
-        # is this flow's own would be told once more, as an event.
-        if pending:
-            tag = self.failures.claim(flow, tag)
-        if tag["outcome"] == "cancelled":
-            self.failures.cancelled(client)
+        try:
+            client = flow.client_conn.peername
+            if tag is None:
+                # The note before it is claimed, as the tag tells whether it explains this flow.
+                note = self.failures.note(client) if pending else None
+                tag = self.tagger.tag(flow, note, by_proxy)
+            if kind == "connect" and tag.get("band") == "Success" and tag["outcome"] == "status":
+                return  # what happens inside the tunnel is what counts
+            # Before it is recorded, as it may change the tag; and before its client is settled, or
+            # what is this flow's own would be told once more, as an event.
+            if pending:
+                tag = self.failures.claim(flow, tag)
+            if tag["outcome"] == "cancelled":
+                self.failures.cancelled(client)
+        except Exception as problem:  # it is counted all the same
+            self._defects.tell("finish", problem)
+            pending, tag = False, tag or broken_flow()
         self.recorder.record_flow(self.session, flow, kind, tag)
         # Last: with this flow, its client may have had its last one.
         if pending and flow.client_conn.timestamp_end is not None:
@@ -373,22 +340,25 @@ class Flowtally(ConnectionHooks):
         self, happened: Callable[P, list[Failure]], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         try:
-            failures = [self.tagger.tag_failure(told) for told in happened(*args, **kwargs)]
+            failures = happened(*args, **kwargs)
         except Exception as problem:
             self._defects.tell(happened.__name__, problem)
             return
         for failure in failures:
-            if self.session is None or self.live.is_own_host(failure.host):
-                continue
-            server = failure.server
-            if server is None or not self._fail_with(server, failure):
-                self._defects.guard(self.recorder.record_failure, self.session, failure)
+            self._defects.guard(self._record_event, failure)
+
+    def _record_event(self, failure: Failure) -> None:
+        failure = self.tagger.tag_failure(failure)
+        if self.session is None or self.live.is_own_host(failure.host):
+            return
+        if failure.server is None or not self._fail_with(failure.server, failure):
+            self.recorder.record_failure(self.session, failure)
 
     def _fail_with(self, server: connection.Connection, failure: Failure) -> bool:
         """Finish the flows that wait for a dead connection; whether there are any."""
         waiting = self._open.waiting_for(failure.client, server)
         for flow in waiting:
-            self._finish(flow, failure.tag)
+            self._defects.guard(self._finish, flow, failure.tag)
         return bool(waiting)
 
     def _sweep(self, grace: float, linger: float) -> None:
@@ -396,4 +366,5 @@ class Flowtally(ConnectionHooks):
         that have ended for `linger` seconds."""
         now = time.time()
         for flow in self._open.abandoned(self._loaded, now - grace, now - linger):
-            self._finish(flow, unanswered_query() if is_unanswered_query(flow) else None)
+            tag = unanswered_query() if is_unanswered_query(flow) else None
+            self._defects.guard(self._finish, flow, tag)

@@ -137,7 +137,10 @@ def flow_kind(flow: mflow.Flow) -> str:
     if isinstance(flow, http.HTTPFlow):
         if flow.websocket is not None:
             return "websocket"
-        return "connect" if flow.request.data.method == b"CONNECT" else "http"
+        try:
+            return "connect" if flow.request.data.method == b"CONNECT" else "http"
+        except AttributeError:
+            return "http"  # another script has put something odd there
     if isinstance(flow, dns.DNSFlow):
         return "dns"
     if isinstance(flow, tcp.TCPFlow):
@@ -148,9 +151,17 @@ def flow_kind(flow: mflow.Flow) -> str:
 def unfinished(flow: mflow.Flow, rules: Rules) -> Tag:
     """The tag of a flow that is still open when the session ends."""
     tag: Tag = {"outcome": "unfinished"}
-    if isinstance(flow, http.HTTPFlow) and flow.response:
-        tag.update(_head(flow.response, rules))
+    if isinstance(flow, http.HTTPFlow) and flow.response is not None:
+        try:
+            tag.update(_head(flow.response, rules))
+        except (AttributeError, TypeError):
+            pass  # another script has put something odd there
     return tag
+
+
+def broken_flow() -> Tag:
+    """The tag of a flow into which another script put what nobody can make sense of."""
+    return failure_tag(Why("unknown"), "the flow is broken: another script changed it")
 
 
 def unanswered_query() -> Tag:
@@ -273,7 +284,8 @@ def _websocket(flow: http.HTTPFlow, rules: Rules, note: Note | None) -> Tag:
             tag |= failure_tag(Why("connection_terminated"), detail)
     else:
         tag["outcome"] = "status"
-    tag["close_code"] = code
+    if isinstance(code, int) and 0 <= code < 2**16:  # another script's may be anything
+        tag["close_code"] = code
     if reason := redaction.peer_text(websocket.close_reason or "", rules.urls):
         tag["close_reason"] = reason
     return tag

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
+from typing import Any
 from typing import ParamSpec
+from typing import TypeVar
+
+from mitmproxy import eventsequence  # noqa: F401  # knows all hooks, and so `hooks` does
+from mitmproxy import hooks
 
 logger = logging.getLogger("flowtally")
 
 P = ParamSpec("P")
+A = TypeVar("A")
 
 
 class Defects:
@@ -29,3 +36,26 @@ class Defects:
             step(*args, **kwargs)
         except Exception as problem:
             self.tell(getattr(step, "__name__", str(step)), problem)
+
+
+def quiet(addon: type[A]) -> type[A]:
+    """Have no hook of an addon raise that tells of a flow or a connection: it tells `_defects`.
+
+    Other scripts may put anything into a flow, and mitmproxy may change what it hands out. That
+    flow alone is to suffer, with one line in the log.
+    """
+    for name in hooks.all_hooks.keys() - {"load", "configure", "running", "done"}:
+        if hook := getattr(addon, name, None):
+            setattr(addon, name, _quiet(name, hook))
+    return addon
+
+
+def _quiet(name: str, hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    @functools.wraps(hook)
+    def step(self: Any, about: Any) -> Any:
+        try:
+            return hook(self, about)
+        except Exception as problem:
+            self._defects.tell(name, problem)
+
+    return step

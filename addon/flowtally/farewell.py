@@ -29,7 +29,8 @@ def show_summary(session: Session, process_ends: bool) -> None:
     from .report.layout import terminal_width
     from .report.paint import paint_for
 
-    lines = text.ending(session.tally, session.path, terminal_width(), paint_for(sys.stderr))
+    width, paint = terminal_width(), paint_for(sys.stderr)
+    lines = text.ending(session.tally, session.path, width, paint, session.log_is_there)
     if process_ends:
         atexit.register(_print, lines)
     else:

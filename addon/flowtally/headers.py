@@ -6,6 +6,7 @@ what is asked of every flow must not cost that.
 
 from __future__ import annotations
 
+import mimetypes
 from functools import lru_cache
 
 from mitmproxy import http
@@ -29,6 +30,27 @@ def media_type_of(response: http.Response) -> str:
     """The media type of a response without parameters, in lower case; "" where it has none."""
     content_type = value_of(response.data.headers, b"content-type")
     return _media_type(content_type[: 2 * MAX_MEDIA_TYPE]) if content_type else ""
+
+
+def is_common(media_type: str) -> bool:
+    """Whether a media type is one that many servers send, and so no word that a peer made up."""
+    return media_type in _PROTOCOLS_OWN or media_type in mimetypes.types_map.values()
+
+
+_PROTOCOLS_OWN = frozenset(
+    (
+        EVENT_STREAM,
+        "application/grpc",
+        "application/grpc-web",
+        "application/grpc-web-text",
+        "application/x-www-form-urlencoded",
+        "application/problem+json",
+        "multipart/form-data",
+        "multipart/byteranges",
+        "text/plain",
+    )
+)
+"""Those of protocols, which no file has and `mimetypes` does not know."""
 
 
 @lru_cache(maxsize=256)

@@ -1,7 +1,8 @@
 """The session log, written: JSON Lines, UTF-8, one record a line.
 
 Written through: a record has reached the kernel when `write` returns, so that a killed process
-loses none. `logs.py` reads it.
+loses none. That is done within the proxy's own thread: a file system that stands still (a network
+drive whose server is gone) holds up the proxy until it moves again. `logs.py` reads the log.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import stat
 import time
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +28,7 @@ SUFFIX = ".jsonl"
 MAX_LINE = 64 * 1024
 """Longest line of a log, in bytes."""
 CHECK_INTERVAL = 0.2
-"""Seconds between looks whether somebody removed the file."""
+"""Seconds between looks whether somebody removed the file, moved it away or cut it."""
 
 logger = logging.getLogger("flowtally")
 
@@ -76,6 +78,8 @@ def check_location(location: str) -> str:
 
 NOT_REGULAR = "that is no regular file"
 FOREIGN = "that file exists and is no flowtally log"
+OUTPUT = "that is where mitmproxy's own output goes"
+LINK = "a link has taken its place"
 _BEGINNING = b'{"type":"session_start","session":"'
 """How the addon's own logs begin."""
 
@@ -93,8 +97,11 @@ def why_not_a_log(file: int) -> str:
 
     Its first line decides. Raises: OSError.
     """
-    if not stat.S_ISREG(os.fstat(file).st_mode):
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
         return NOT_REGULAR
+    if _is_output(status):
+        return OUTPUT  # /dev/stdout, which may be led into a file
     os.lseek(file, 0, os.SEEK_SET)
     *lines, last = os.read(file, 2 * MAX_LINE).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     # A process that was killed while it wrote the first line of all left a piece of it; what comes
@@ -113,6 +120,37 @@ def why_not_a_log(file: int) -> str:
     return f"that file was {reason}" if reason else ""
 
 
+def _is_output(status: os.stat_result) -> bool:
+    """Whether a file is what standard output or standard error go to."""
+    for descriptor in (1, 2):
+        try:
+            if os.path.samestat(status, os.fstat(descriptor)):
+                return True
+        except OSError:
+            pass  # it is closed
+    return False
+
+
+def read_log(path: Path, most: int) -> bytes | None:
+    """What a log holds that may have become anything by now; None if it is larger than `most`
+    bytes. Raises: OSError, also where it is no log any more."""
+    file = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        if reason := why_not_a_log(file):
+            raise OSError(errno.EINVAL, reason)
+        if os.fstat(file).st_size > most:
+            return None
+        os.lseek(file, 0, os.SEEK_SET)
+        with open(file, "rb", closefd=False) as log:
+            return log.read(most)
+    finally:
+        os.close(file)
+
+
+# O_NONBLOCK: a named pipe must not stop the proxy before it is refused.
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"))
+
+
 def _is_json(line: bytes) -> bool:
     try:
         decode(line)
@@ -125,11 +163,15 @@ def _is_json(line: bytes) -> bool:
 
 
 class Journal:
-    """Writes one session's records and numbers them. Never raises, and waits for nothing but the
-    file system.
+    """Writes one session's records and numbers them. It raises nothing of the disk's, and waits for
+    nothing but the file system.
 
     While the log cannot be written, records are counted instead; as soon as it can be again, a
     `gap` record says how many are missing and why. Their numbers are missing, too.
+
+    A log that is moved away (rotated) is begun anew under its name, and so is one that was cut
+    (`copytruncate`), where it is: what was written before stands in the other file, and what does
+    not (the copy came too early) a reader of both finds missing in the numbers.
     """
 
     def __init__(self, path: Path, start: Mapping[str, Any]) -> None:
@@ -145,11 +187,21 @@ class Journal:
         self.log_bytes = 0
         """What the session has written into the file that is open."""
         self.files = 0
-        """How many files were begun: the log may be removed, and made anew."""
+        """How often a file was begun: the log may be removed, moved away or cut."""
+        self.is_there = True
+        """Whether the log was where `path` says when it was closed."""
         self._start = encode({**start, "seq": 1})
         self._session = start["session"]
         self._started = False
         self._file = -1
+        self._follows = path.is_symlink()
+        """A link was named by the user; one that takes the place of the log was not."""
+        self._stayed = False
+        """It was said that the log was moved away and cannot be begun anew."""
+        self._tells = True
+        """The file system gives a file one number, whoever asks; some over networks do not."""
+        self._before = 0
+        """How large the file is at least, in bytes, without what `log_bytes` counts."""
         self._written = 0
         self._torn = False
         self._reason = ""
@@ -168,22 +220,28 @@ class Journal:
 
     def write(self, record: dict[str, Any], rows: Sequence[bytes] | None = None) -> None:
         """Give a record its number, the field `seq`, and append it. `rows`: the last field of a
-        checkpoint's record, encoded already."""
+        checkpoint's record, encoded already. Raises: TypeError, ValueError, where the record is no
+        plain data; nothing is written then, and no number given."""
         usual = self._started and not self.dropped and time.monotonic() < self._next_check
         # Before the number is given: a gap record that has to come first gets one, too.
         ready = usual or self._ready()
-        self.seq += 1
-        record["seq"] = self.seq
+        record["seq"] = self.seq + 1
         line = encode(record)
+        self.seq += 1
         if rows is not None:
             line = line[:-2] + b',"rows":[' + b",".join(rows) + b"]}\n"
         if not (ready and self._append(line)):
             self.dropped += 1
 
+    def look(self) -> None:
+        """Look with the next record whether the file is still there."""
+        self._next_check = 0.0
+
     def close(self) -> None:
         """Write what is outstanding, and close the file."""
         if self._file >= 0 or self.dropped:
             self._ready()
+        self.is_there = self._file >= 0 and self._is_named(os.fstat(self._file))
         self._shut()
 
     def _ready(self) -> bool:
@@ -191,10 +249,8 @@ class Journal:
         now = time.monotonic()
         if now >= self._next_check:
             self._next_check = now + CHECK_INTERVAL
-            if self._file >= 0 and self._removed():
-                self.dropped += self._written
-                self._say("the log file was removed")
-                self._shut()
+            if self._file >= 0:
+                self._look()
         if self._file < 0 and not self._open():
             return False
         if not self._started:
@@ -208,32 +264,66 @@ class Journal:
             self._written = 0
         return not self.dropped or self._gap()
 
-    def _removed(self) -> bool:
+    def _look(self) -> None:
+        """See what became of the file that is open."""
         try:
-            return os.fstat(self._file).st_nlink == 0
+            status = os.fstat(self._file)
         except OSError:
-            return True  # a network file system that lost the file
-
-    def _open(self) -> bool:
-        # Read as well: what stands there decides whether it may be written to.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-        for name in ("O_CLOEXEC", "O_BINARY", "O_NONBLOCK"):
-            # O_NONBLOCK: a named pipe must not stop the proxy before it is refused.
-            flags |= getattr(os, name, 0)
-        try:
-            self._file = os.open(self.path, flags, 0o600)
-            reason = why_not_a_log(self._file)
-            self._torn = _ends_torn(self._file) if not reason else False
-        except (OSError, ValueError) as error:
-            self._fail(error)
+            status = None  # a network file system that lost the file
+        if status is None or status.st_nlink == 0:
+            self.dropped += self._written
+            self._say("the log file was removed")
             self._shut()
+            return
+        if self._tells and not self._is_named(status):
+            self._move_on()
+        elif status.st_size < self._before + self.log_bytes:
+            self._torn = _ends_torn(self._file)
+            self._before = status.st_size
+            self._started = False
+        else:
+            self._before = status.st_size - self.log_bytes
+
+    def _is_named(self, status: os.stat_result) -> bool:
+        """Whether a file is the one that `path` names."""
+        try:
+            named = self.path.stat() if self._follows else self.path.lstat()
+        except OSError:
             return False
+        return os.path.samestat(status, named)
+
+    def _move_on(self) -> None:
+        """Begin the log anew, as it was moved away; where that cannot be, go on in the old file."""
+        old = self._file
+        if self._open(self._stay):
+            os.close(old)
+            self._stayed = False
+
+    def _open(self, fail: Callable[[str], None] | None = None) -> bool:
+        # Read as well: what stands there decides whether it may be written to.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _FLAGS
+        flags |= 0 if self._follows else getattr(os, "O_NOFOLLOW", 0)
+        file, torn = -1, False
+        try:
+            file = os.open(self.path, flags, 0o600)
+            reason = why_not_a_log(file)
+            if not reason:
+                torn = _ends_torn(file)
+                status = os.fstat(file)
+                self._before, self._tells = status.st_size, self._is_named(status)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            if getattr(error, "errno", None) == errno.ELOOP and self.path.is_symlink():
+                reason = LINK
+        if reason:
+            (fail or self._say)(reason)
+            if file >= 0:
+                os.close(file)
+            return False
+        self._file, self._torn = file, torn
         self._started = False
         self._written = 0
-        if reason:
-            self._say(reason)
-            self._shut()
-        return not reason
+        return True
 
     def _append(self, line: bytes) -> bool:
         if self._torn:
@@ -241,6 +331,8 @@ class Journal:
         try:
             count = os.write(self._file, line)
         except OSError as error:
+            # Another proxy that writes into this file may have had room for half a line.
+            self._torn = True
             self._fail(error)
             return False
         self.log_bytes += count
@@ -282,6 +374,14 @@ class Journal:
             logger.warning(
                 f"flowtally cannot write {self.path}: {reason}. "
                 f"It goes on counting, and writes again when it can."
+            )
+
+    def _stay(self, reason: str) -> None:
+        if not self._stayed:
+            self._stayed = True
+            logger.warning(
+                f"flowtally: the log {self.path} was moved away, and cannot be begun anew: "
+                f"{reason}. It is written on in the file that was moved."
             )
 
     def _shut(self) -> None:

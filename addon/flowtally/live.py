@@ -20,10 +20,12 @@ from typing import Any
 from typing import NamedTuple
 
 from mitmproxy import connection
+from mitmproxy import ctx
 from mitmproxy import http
 from mitmproxy import tls
 
 from .defects import Defects
+from .journal import read_log
 from .session import Session
 from .totals import InFlight
 
@@ -40,6 +42,9 @@ OWN_KEY = "flowtally.page"
 """Stands in the metadata of a flow that is for the live page."""
 MAX_LOG = 16 * 1024 * 1024
 """The largest log that is handed out, in bytes: mitmproxy keeps answers in memory."""
+
+REMOVE = "view.flows.remove"
+"""mitmproxy's command that takes flows out of its list; mitmdump has none (addons/view.py)."""
 
 ADDRESS_MODES = ("transparent", "wireguard", "local", "tun", "osproxy")
 """Modes in which a flow knows its host by the Host header alone."""
@@ -126,6 +131,8 @@ class LivePage:
             )
         )
         self._defects = defects
+        self._served: list[http.HTTPFlow] = []
+        """Requests for the page that mitmproxy's list of flows may still hold."""
 
     def is_own(self, flow: http.HTTPFlow) -> bool:
         """Whether a request is for the live page.
@@ -135,10 +142,13 @@ class LivePage:
         host = self.host
         if not host:
             return False
-        mode = flow.client_conn.proxy_mode.type_name
-        if mode in ADDRESS_MODES:
-            return flow.request.pretty_host.lower() == host
-        return flow.request.data.host.lower() == host and mode != "reverse"
+        try:
+            mode = flow.client_conn.proxy_mode.type_name
+            if mode in ADDRESS_MODES:
+                return flow.request.pretty_host.lower() == host
+            return flow.request.data.host.lower() == host and mode != "reverse"
+        except (AttributeError, TypeError):
+            return False  # another script has put something odd there
 
     def is_own_host(self, host: str) -> bool:
         """Whether something concerns the live page's host."""
@@ -168,6 +178,8 @@ class LivePage:
 
     async def serve(self, flow: http.HTTPFlow) -> None:
         """Answer a request for the live page, unless another addon did. Does not raise."""
+        self._defects.guard(self._forget)
+        self._served.append(flow)
         if flow.response or flow.error:
             return
         try:
@@ -175,6 +187,17 @@ class LivePage:
         except Exception as problem:
             self._defects.tell("page", problem)
             flow.response = refuse(500, "flowtally cannot show this; the log says why.")
+
+    def _forget(self) -> None:
+        """Take the requests that have ended out of mitmproxy's list of flows (console, mitmweb),
+        where a page that is watched would put its size every few seconds."""
+        ended = [flow for flow in self._served if not flow.live]
+        self._served = [flow for flow in self._served if flow.live]
+        # Not by its hooks' end, for to remove a live flow kills it.
+        if ended and REMOVE in ctx.master.commands.commands:
+            for flow in ended:
+                if not flow.marked:
+                    ctx.master.commands.call(REMOVE, [flow])
 
 
 class Page:
@@ -230,10 +253,10 @@ class Page:
     async def _log(self) -> http.Response:
         path = self._source.log()
         try:
-            if path.stat().st_size > MAX_LOG:
-                return refuse(413, f"The log is too large to be sent; it is {path}.")
             async with self._reading:
-                body = await asyncio.to_thread(path.read_bytes)
+                body = await asyncio.to_thread(read_log, path, MAX_LOG)
+            if body is None:
+                return refuse(413, f"The log is too large to be sent; it is {path}.")
         except OSError as error:
             return refuse(503, f"The log cannot be read: {error.strerror or error}")
         return _respond(body, "application/jsonl", _download("flowtally-session.jsonl"))

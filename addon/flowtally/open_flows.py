@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
+from typing import TypeVar
 
 from mitmproxy import connection
 from mitmproxy import dns
@@ -10,6 +13,8 @@ from mitmproxy import flow as mflow
 from mitmproxy import http
 
 from .totals import InFlight
+
+T = TypeVar("T")
 
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""
@@ -22,35 +27,48 @@ class OpenFlows(dict[str, mflow.Flow]):
 
     def clients(self) -> set[Any]:
         """The addresses (`peername`) of the clients that have a flow here."""
-        return {flow.client_conn.peername for flow in self.values()}
+        return set().union(*self._of_each(lambda flow: {flow.client_conn.peername}))
 
     def in_flight(self, now: float) -> InFlight:
         """How many flows are open at `now` (Unix time); those of a file are not, nobody waits."""
-        starts = [began(flow) for flow in self.values() if flow.live]
+        starts = list(self._of_each(lambda flow: min(now, began(flow)) if flow.live else None))
         return InFlight(len(starts), max(0.0, now - min(starts, default=now)))
+
+    def _of_each(self, ask: Callable[[mflow.Flow], T | None]) -> Iterator[T]:
+        """What `ask` finds in each flow. Another script may have put something odd into one, which
+        is passed over."""
+        for flow in self.values():
+            try:
+                found = ask(flow)
+            except Exception:
+                continue
+            if found is not None:
+                yield found
 
     def answered_by(self, client: Any, server: connection.Connection) -> http.HTTPFlow | None:
         """The flow of a client whose answer has begun on a connection to a server.
 
         mitmproxy's client may have read all of it before the first hook tells of it.
         """
-        for flow in self.values():
+
+        def answered(flow: mflow.Flow) -> http.HTTPFlow | None:
             if flow.server_conn.id != server.id or flow.client_conn.peername != client:
-                continue
-            if isinstance(flow, http.HTTPFlow) and flow.response is not None:
-                return flow
-        return None
+                return None
+            return flow if isinstance(flow, http.HTTPFlow) and flow.response is not None else None
+
+        return next(self._of_each(answered), None)
 
     def waiting_for(self, client: Any, server: connection.Connection) -> list[mflow.Flow]:
         """The flows of a client that wait for a connection to a server, which will not come."""
         address = getattr(server, "address", None)
-        return [
-            flow
-            for flow in self.values()
-            if flow.client_conn.peername == client
-            and _end(flow) is None
-            and (flow.server_conn.id == server.id or address in _destinations(flow))
-        ]
+
+        def waits(flow: mflow.Flow) -> mflow.Flow | None:
+            if flow.client_conn.peername != client or _end(flow) is not None:
+                return None
+            mine = flow.server_conn.id == server.id or address in _destinations(flow)
+            return flow if mine else None
+
+        return list(self._of_each(waits))
 
     def abandoned(self, created: float, gone: float, ended: float) -> list[mflow.Flow]:
         """Flows that no hook will finish: their client left at `gone` or before, or they ended at
@@ -62,20 +80,17 @@ class OpenFlows(dict[str, mflow.Flow]):
         from a file, where their client is long gone, and their hooks are still to come. All Unix
         times.
         """
-        found = []
-        for flow in self.values():
-            try:
-                if flow.intercepted or flow.timestamp_created < created:
-                    continue
-                end, left = _end(flow), flow.client_conn.timestamp_end
-                over = end is not None and end <= ended
-                if left is not None and left <= gone:
-                    over |= end is not None or not flow.live or is_unanswered_query(flow)
-            except (TypeError, AttributeError):
-                continue  # another script has put something odd there: that flow alone suffers
-            if over:
-                found.append(flow)
-        return found
+
+        def is_over(flow: mflow.Flow) -> mflow.Flow | None:
+            if flow.intercepted or flow.timestamp_created < created:
+                return None
+            end, left = _end(flow), flow.client_conn.timestamp_end
+            over = end is not None and end <= ended
+            if left is not None and left <= gone:
+                over |= end is not None or not flow.live or is_unanswered_query(flow)
+            return flow if over else None
+
+        return list(self._of_each(is_over))
 
 
 def began(flow: mflow.Flow) -> float:

@@ -23,10 +23,12 @@ from mitmproxy.websocket import WebSocketMessage
 from . import redaction
 from .headers import EVENT_STREAM
 from .headers import MAX_MEDIA_TYPE
+from .headers import is_common
 from .headers import media_type_of
 from .redaction import Urls
 from .times import milliseconds
 from .times import timestamp
+from .valid import check
 from .vocabulary import DEFAULT_PORTS
 from .vocabulary import Tag
 
@@ -79,9 +81,10 @@ def flow_record(
     return record
 
 
-def bare_record(flow: mflow.Flow, kind: str, tag: Tag, session: str) -> Record:
-    """The `flow` record of a flow too broken for `flow_record`: that it was there, and its tag."""
-    created: Any = flow.timestamp_created  # files may hold anything
+def bare_record(flow: mflow.Flow, kind: str, tag: Tag, session: str, broken: Tag) -> Record:
+    """The `flow` record of a flow too broken for `flow_record`: that it was there, and its tag, or
+    `broken` where that is none that can be read again."""
+    created: Any = getattr(flow, "timestamp_created", 0)  # files may hold anything
     record: Record = {
         "type": "flow",
         "session": session,
@@ -90,7 +93,8 @@ def bare_record(flow: mflow.Flow, kind: str, tag: Tag, session: str) -> Record:
         "flow": redaction.printable(str(flow.id), MAX_ID) or "-",
         "kind": kind,
     }
-    return record | tag
+    complete = record | tag
+    return record | broken if check(complete) else complete
 
 
 def event_record(
@@ -101,8 +105,7 @@ def event_record(
     _client_fields(record, client)
     if host:
         record["host"] = redaction.printable(host, redaction.MAX_HOST)
-    if port is not None:
-        record["port"] = port
+    _port(record, "port", port)
     record.update(tag)
     del record["outcome"]
     return record
@@ -112,7 +115,13 @@ def _client_fields(record: Record, peername: Any) -> None:
     """`client`, its address, and `client_port`."""
     if peername and len(peername) >= 2:  # of IPv6, a flow label and a scope follow
         record["client"] = redaction.printable(str(peername[0]), redaction.MAX_HOST)
-        record["client_port"] = peername[1]
+        _port(record, "client_port", peername[1])
+
+
+def _port(record: Record, name: str, port: Any) -> None:
+    """Fill in a port, if it is one: readers refuse a record with another."""
+    if type(port) is int and 0 <= port < 65536:
+        record[name] = port
 
 
 def _connection_fields(record: Record, server: connection.Server, opened: bool) -> None:
@@ -145,13 +154,15 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
         host = data.host  # a Host header that is none
     record["method"] = _METHODS.get(data.method) or _method(data.method, urls)
     url = _url(data, host, urls)
+    if not isinstance(host, str):
+        raise TypeError(f"host is {host!r:.40}, not text")
     if len(url) > redaction.MAX_HOST or not url.isprintable():
         url = redaction.printable(url, redaction.MAX_URL)
         host = redaction.printable(host, redaction.MAX_HOST)
     record["url"] = url
     if host:
         record["host"] = host
-        record["port"] = data.port
+        _port(record, "port", data.port)
     record["http_version"] = _VERSIONS.get(data.http_version) or _token(data.http_version)
     websocket = flow.websocket
     if websocket is not None:
@@ -166,10 +177,11 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
     if response is not None and data.method != b"CONNECT":
         if websocket is None and (size := _body_size(response, error)) is not None:
             record["response_bytes"] = size
-        if media_type := media_type_of(response):
+        media_type = media_type_of(response)
+        if media_type and (urls != "origin" or is_common(media_type)):
             record["media_type"] = redaction.printable(media_type, MAX_MEDIA_TYPE)
-            if media_type == EVENT_STREAM:
-                record["stream"] = True
+        if media_type == EVENT_STREAM:
+            record["stream"] = True
         # With a connection made for this request, the request was sent once that was up.
         server = flow.server_conn
         connected = server.timestamp_tls_setup or server.timestamp_tcp_setup
@@ -258,7 +270,7 @@ def _dns_fields(record: Record, flow: dns.DNSFlow) -> float:
         # The root has a name without a letter.
         record["host"] = redaction.printable(question.name, redaction.MAX_HOST) or "."
     if server.address:
-        record["port"] = server.address[1]
+        _port(record, "port", server.address[1])
     started = ended = request.timestamp or flow.timestamp_created
     if response is not None:
         ended = response.timestamp or started
@@ -276,7 +288,7 @@ def _stream_fields(record: Record, flow: mflow.Flow) -> float:
     if server.address:
         if host := redaction.printable(str(server.address[0]), redaction.MAX_HOST):
             record["host"] = host
-        record["port"] = server.address[1]
+        _port(record, "port", server.address[1])
     started = flow.timestamp_created
     ended = started
     if isinstance(flow, tcp.TCPFlow | udp.UDPFlow):

@@ -9,6 +9,7 @@ from mitmproxy import flowfilter
 from mitmproxy import http
 
 from . import problem_log
+from .classify import broken_flow
 from .connections import Connections
 from .defects import Defects
 from .failures import Failure
@@ -42,20 +43,25 @@ class Recorder:
 
     def record_flow(self, session: Session, flow: mflow.Flow, kind: str, tag: Tag) -> None:
         """Record a flow that has ended, or that is open when the session ends."""
-        # Before the filter, which may ask for the tag.
-        mark(flow, tag, self.marks)
-        # Before the filter, too: a request that is left out may have opened the connection.
-        opened = self._connections.opened_by(flow) if isinstance(flow, http.HTTPFlow) else None
-        if self.filter is not None and not flowfilter.match(self.filter, flow):
-            return
+        opened = None
+        try:
+            # Before the filter, which may ask for the tag.
+            mark(flow, tag, self.marks)
+            # Before the filter, too: a request that is left out may have opened the connection.
+            opened = self._connections.opened_by(flow) if isinstance(flow, http.HTTPFlow) else None
+            if self.filter is not None and not flowfilter.match(self.filter, flow):
+                return
+        except Exception as problem:
+            self._defects.tell("mark", problem)
         try:
             entry = flow_record(flow, kind, tag, session.id, self.urls, self.pretty, opened)
             if self.test_of is not None and (test := self.test_of(began(flow))):
                 entry["test"] = test
+            session.add(entry)
         except Exception as problem:  # a broken flow from a file is counted all the same
             self._defects.tell("flow_record", problem)
-            entry = bare_record(flow, kind, tag, session.id)
-        session.add(entry)
+            entry = bare_record(flow, kind, tag, session.id, broken_flow())
+            session.add(entry)
         if "error_code" in tag and problem_log.is_read():
             self._problems.tell(tag, entry, flow.client_conn.peername)
 

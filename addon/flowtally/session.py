@@ -148,6 +148,11 @@ class Session:
         listed = {"session": self.id, "begun": self.begun, "ended_cleanly": False}
         return data.report([listed], 0, self.tally)
 
+    @property
+    def log_is_there(self) -> bool:
+        """Whether the log was where `path` says when the session was closed."""
+        return self._journal.is_there
+
     # --- checkpoints ---
 
     def step(self) -> bool:
@@ -167,6 +172,7 @@ class Session:
     def close(self) -> None:
         """Write the final statistics, and close the log."""
         self._checkpoint = None  # readers pass over one that is not complete
+        self._journal.look()
         for _ in self._write_checkpoint(final=True):
             pass
         self._journal.close()

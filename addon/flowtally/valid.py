@@ -21,6 +21,8 @@ _TEXTS: Sequence[str] = (
     "flow",
     "answers",
     "cause",
+    "client",
+    "side",
     "reason",
     "background",
     "detail",

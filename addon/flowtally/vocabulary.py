@@ -398,7 +398,9 @@ def band_of(code: str) -> str:
 
 
 def status_tag(code: int, description: str = "") -> Tag:
-    """The tag of a complete response with this status."""
+    """The tag of a complete response with this status. Raises: TypeError, where it is none."""
+    if type(code) is not int:
+        raise TypeError(f"status is {code!r:.40}, not a number")
     if not description:
         description = "Unassigned" if 100 <= code <= 599 else "Invalid status code"
     tag: Tag = {

@@ -24,6 +24,7 @@ from . import clients
 from . import servers
 from .dns import Babbler
 from .dns import NameServer
+from .proxy import ADDON
 from .proxy import Mitmdump
 from .proxy import Record
 from .servers import AnsweringServer
@@ -99,7 +100,14 @@ class Laboratory:
             self._proxies[name] = self._open(self.mitmdump(name, setup))
         return self._proxies[name]
 
-    def mitmdump(self, name: str, setup: Setup, files: int | None = None) -> Mitmdump:
+    def adopt(self, name: str, setup: Setup, proxy: Mitmdump) -> None:
+        """Give a proxy of one's own a name, under which cases find its modes."""
+        self._setups[name] = setup
+        self._proxies[name] = proxy
+
+    def mitmdump(
+        self, name: str, setup: Setup, files: int | None = None, addon: Path = ADDON
+    ) -> Mitmdump:
         """A proxy of one's own, not started yet; it trusts the laboratory's CA. `files`: how many
         file descriptors it may have."""
         return Mitmdump(
@@ -115,6 +123,7 @@ class Laboratory:
             # One CA for all: making one takes longer than the rest of the start.
             confdir=self.confdir,
             files=files,
+            addon=addon,
         )
 
     def port(self, name: str, mode: str) -> int:

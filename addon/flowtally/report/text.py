@@ -94,9 +94,14 @@ def _log(log: Path) -> str:
     return f"Session log: {printable(str(log), 4096)}"
 
 
-def ending(tally: Tally, log: Path, width: int = WIDTH, paint: Paint = plain) -> list[str]:
-    """What stands at the end of a session: its summary, and where its log is."""
-    return ["", *summary(tally, width, paint), "", _log(log)]
+def ending(
+    tally: Tally, log: Path, width: int = WIDTH, paint: Paint = plain, is_there: bool = True
+) -> list[str]:
+    """What stands at the end of a session: its summary, and where its log is, if `is_there`."""
+    where = _log(log)
+    if not is_there:
+        where = f"No session log: {printable(str(log), 4096)} could not be written, or was removed"
+    return ["", *summary(tally, width, paint), "", where]
 
 
 def report(tally: Tally, width: int = WIDTH, paint: Paint = plain) -> list[str]:

@@ -1,0 +1,1 @@
+"""The laboratory's experiments, a module each. `scripts/laboratory.py` runs them."""

@@ -1,0 +1,32 @@
+"""Runs one experiment in this interpreter: NAME FOLDER RESULT [--quick]; for `laboratory.py`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+
+from mitmproxy import version
+
+from .result import Result
+
+
+def main() -> None:
+    """Run it, and write what came of it into the file RESULT, as JSON."""
+    name, folder, path, *options = sys.argv[1:]
+    try:
+        run = importlib.import_module(f".{name}", __package__).run
+        result: Result = run("--quick" in options, Path(folder), Path(sys.executable))
+    except Exception as error:
+        traceback.print_exc()
+        told = (str(error).splitlines() or [""])[0][:300]
+        result = Result(failures=[f"it did not end: {type(error).__name__}: {told}"])
+    generation = f"mitmproxy {version.VERSION}, Python {sys.version.split()[0]}"
+    Path(path).write_text(json.dumps({"generation": generation, **asdict(result)}))
+
+
+if __name__ == "__main__":
+    main()

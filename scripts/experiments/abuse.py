@@ -1,0 +1,415 @@
+"""Abuse: odd flows at the hooks, odd bytes at the sockets, hostile servers, hostile logs.
+
+What is done: hooks of the addon get flows of every kind with odd values in odd orders
+(`_hooks.py`); a mitmdump gets connections that begin as HTTP/1, HTTP/2, TLS, WebSocket, SOCKS,
+CONNECT or DNS and go on with bytes changed, cut, doubled and spliced, and servers that answer so;
+among them good requests, which are counted at both ends; the command line reads logs with changes
+of every kind (`_logs.py`), and logs that are nothing but size.
+
+What is bounded: inputs by number (quick: 20,000 hooks, 2,000 connections, 300 logs; else 1,000,000,
+100,000 and 5,000), each connection by 0.3 s, a command by 20 s and 2 GB of address space.
+
+How it can fail: a hook raises, a defect or a traceback of flowtally's stands in mitmproxy's log, a
+good request is missing or told twice, a record is refused by flowtally's own reader, a command
+crashes or takes too long or too much, something of a peer's becomes a formula, markup, a control
+character of the terminal, or runs in a shell. Each input follows from its number, which is told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from contextlib import closing
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import lab.proxy
+from flowtally.valid import check
+from lab import clients
+from lab import servers
+from lab.dns import NameServer
+from lab.proxy import Mitmdump
+from lab.servers import Answer
+from lab.servers import AnsweringServer
+from lab.servers import Request
+from lab.servers import Then
+from lab.tls import HOST
+from lab.tls import Authority
+
+from . import _hooks
+from .result import Result
+
+WORKERS = 32
+PATIENCE = 0.3
+"""Seconds for which a connection is read from."""
+GOOD_EVERY = 20
+"""One connection of so many is a good request."""
+PIECES = (
+    *(b"\r\n", b"\n", b"\0", b"\xff", b":", b" ", b"\t", b"%", b"?", b"#", b"@", b"//", b"[", b"]"),
+    *(b"\r\n\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: a\r\n"),
+    *(
+        b"0\r\n\r\n",
+        b"\x1b[31m",
+        b"HTTP/1.1",
+        b"://",
+        b"99999999999999999999",
+        b"-1",
+        b"\xe2\x80\xae",
+    ),
+    *(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"x" * 70_000, b"\x16\x03\x01\x02\x00"),
+)
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
+"""RFC 9113 §3.4, with empty settings."""
+HTTP2_REQUEST = PREFACE + bytes.fromhex("00000d0105000000018284418aa0e41d139d09b8f01e07")
+CHUNKED = "Transfer-Encoding: chunked"
+WEBSOCKET = (
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
+DNS_QUERY = bytes.fromhex("123401000001000000000000") + b"\7noerror\4test\0\0\1\0\1"
+ANSWERS = (
+    servers.OK.data,
+    servers.CHUNKED.data,
+    servers.CHUNKED_WITH_TRAILERS.data,
+    servers.LARGE_BODY.data,
+    b"HTTP/1.1 302 Found\r\nLocation: /next\r\nContent-Length: 0\r\n\r\n",
+    b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="x", nonce="y"\r\n'
+    b"Content-Length: 0\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + servers.OK.data,
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc-web\r\nContent-Length: 20\r\n\r\n"
+    b"\x80\0\0\0\x0fgrpc-status: 5\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n"
+    b'{"errors":[1]}',
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: tick\n\n",
+    b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x05hello\x88\x02\x03\xe8",
+)
+
+
+def mutated(data: bytes, random: Random, times: int = 3) -> bytes:
+    """The bytes with some changes; often with none, so that what comes later is reached."""
+    for _ in range(random.randrange(times)):
+        at = random.randrange(len(data) + 1)
+        to = min(len(data), at + random.choice((1, 1, 4, 40)))
+        way = random.randrange(6)
+        if way == 0:
+            data = data[:at] + random.choice(PIECES) + data[at:]
+        elif way == 1:
+            data = data[:at] + data[to:]
+        elif way == 2:
+            data = data[:to] + data[at:]
+        elif way == 3:
+            data = data[:at]
+        elif way == 4:
+            data = data[:at] + random.randbytes(to - at) + data[to:]
+        else:
+            data = data[:at] + random.choice(PIECES) + data[to:]
+    return data
+
+
+class OddNames(NameServer):
+    """A name server that repeats the question as if it were an answer."""
+
+    def _serve(self) -> None:
+        while True:
+            data, address = self._socket.recvfrom(65536)
+            if not data:
+                return
+            self._socket.sendto(data[:2] + b"\x80" + data[3:], address)
+
+
+class Traffic:
+    """A proxy, hostile servers behind it, and connections, each made from its number."""
+
+    def __init__(self, proxy: Mitmdump, hostile: AnsweringServer, good: AnsweringServer) -> None:
+        self.proxy = proxy
+        self.hostile = hostile
+        self.good = good
+        self.answered = 0
+        """Good requests that got their answer."""
+        self.errors: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def begin(self, random: Random, number: int) -> tuple[str, list[bytes]]:
+        """The mode whose port gets a connection, and what is sent, piece by piece."""
+        server = f"{self.hostile.host}:{self.hostile.port}"
+        url = f"http://{server}/{number}"
+        get = clients.request_head("GET", url, server, "Accept: */*", keep_alive=True)
+        kind = random.randrange(12)
+        if kind <= 2:
+            return self.proxy.modes[0], [get]
+        if kind == 3:
+            head = clients.request_head("POST", url, server, CHUNKED, "Cookie: a=b")
+            return self.proxy.modes[0], [head, b"5\r\nhello\r\n0\r\n\r\n", get]
+        if kind == 4:
+            frames = b"\x81\x85\0\0\0\0hello\x88\x82\0\0\0\0\x03\xe8"
+            upgrade = clients.request_head("GET", url, server, *WEBSOCKET, keep_alive=True)
+            return self.proxy.modes[0], [upgrade, frames]
+        if kind == 5:
+            connect = clients.request_head("CONNECT", server, server, keep_alive=True)
+            inside = random.choice((clients.client_hello(HOST), get, HTTP2_REQUEST, b"\0\1raw"))
+            return self.proxy.modes[0], [connect, inside]
+        if kind == 6:
+            return self.proxy.modes[0], [random.choice((PREFACE, HTTP2_REQUEST))]
+        if kind == 7:
+            return self.proxy.modes[0], [clients.client_hello(HOST)]
+        if kind == 8:
+            own = clients.request_head("GET", "http://flowtally.test/report.json", "flowtally.test")
+            return self.proxy.modes[0], [own]
+        if kind == 9:
+            return self.proxy.modes[1], [clients.request_head("GET", f"/{number}", "a.example")]
+        if kind == 10:
+            port = self.hostile.port.to_bytes(2, "big")
+            host = self.hostile.host.encode()
+            name = b"\x05\x01\x00\x03" + bytes([len(host)]) + host + port
+            return self.proxy.modes[2], [b"\x05\x01\x00", name, get]
+        return self.proxy.modes[3], [DNS_QUERY]
+
+    def connect(self, number: int) -> None:
+        """One connection."""
+        if number % GOOD_EVERY == 0:
+            self._ask_well(number)
+            return
+        random = Random(number)
+        mode, pieces = self.begin(random, number)
+        port = self.proxy.ports[mode]
+        # TimeoutError, a reset, or a proxy that does not take it: what is judged is the log.
+        with suppress(OSError):
+            if mode.startswith("reverse:dns"):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.sendto(mutated(pieces[0], random), ("127.0.0.1", port))
+                return
+            with closing(socket.create_connection(("127.0.0.1", port), 5)) as client:
+                client.settimeout(PATIENCE)
+                for piece in pieces:
+                    client.sendall(mutated(piece, random))
+                    client.recv(65536)
+                    if random.random() < 0.2:
+                        servers.reset(client)
+                        return
+
+    def _ask_well(self, number: int) -> None:
+        try:
+            answer = clients.get(self.proxy, self.good, f"/good/{number}")
+        except OSError as error:
+            self.errors[repr(error)] += 1
+            return
+        with self._lock:
+            self.answered += answer.startswith(b"HTTP/1.1 200")
+
+
+def hostile_answers() -> Callable[[Request], Answer]:
+    """What a hostile server says, each time something else."""
+    numbers = count()
+
+    def answer(_: Request) -> Answer:
+        random = Random(next(numbers))
+        data = mutated(random.choice(ANSWERS), random)
+        return Answer(data, random.choice((Then.KEEP, Then.CLOSE, Then.CLOSE, Then.RESET)))
+
+    return answer
+
+
+def try_sockets(number: int, folder: Path) -> tuple[Result, Path]:
+    """Connections to a mitmdump; returns its log, too."""
+    result = Result()
+    with ExitStack() as resources:
+        authority = Authority.create(folder)
+        hostile = resources.enter_context(AnsweringServer(hostile_answers()))
+        good = resources.enter_context(AnsweringServer(servers.OK))
+        names = resources.enter_context(OddNames())
+        modes = ("regular", f"reverse:{hostile.url}", "socks5")
+        proxy = Mitmdump(
+            folder / "sockets",
+            modes=(*modes, f"reverse:dns://127.0.0.1:{names.port}"),
+            options={
+                "ssl_verify_upstream_trusted_ca": str(authority.bundle),
+                "flowtally_timeout": "0.1",
+                "body_size_limit": "1m",
+            },
+        )
+        proxy.start()
+        resources.callback(lambda: proxy.running and proxy.kill())
+        traffic = Traffic(proxy, hostile, good)
+        began = time.monotonic()
+        with ThreadPoolExecutor(WORKERS) as workers:
+            for _ in workers.map(traffic.connect, range(number), chunksize=20):
+                pass
+        rate = number / (time.monotonic() - began)
+        if not proxy.running:
+            result.failures.append(f"mitmdump ended: {proxy.output[-600:]}")
+        proxy.stop()
+        lines = proxy.log.read_bytes().splitlines()
+        result.failures += judge_log(lines, traffic)
+        result.failures += judge_output(proxy.output)
+    flows = sum(b'"type":"flow"' in line for line in lines)
+    events = sum(b'"type":"event"' in line for line in lines)
+    result.figures.append(
+        (
+            "Odd connections",
+            f"{number:,} ({rate:.0f} a second): {flows:,} flows, {events:,} events; "
+            f"{traffic.answered:,} good requests answered",
+        )
+    )
+    return result, proxy.log
+
+
+def judge_log(lines: Sequence[bytes], traffic: Traffic) -> Iterator[str]:
+    """Every record must be readable, and each good request told once."""
+    told: Counter[str] = Counter()
+    last: dict[str, Any] = {}
+    for line in lines:
+        last = json.loads(line)
+        if reason := check(last):
+            yield f"own record refused: {reason}: {line[:300]!r}"
+        if last.get("status") == 200 and last.get("port") == traffic.good.port:
+            told[last["url"]] += 1
+    if not last.get("final"):
+        yield "no final statistics"
+    if twice := [url for url, times in told.items() if times > 1]:
+        yield f"good requests told more than once: {twice[:3]}"
+    if len(told) != traffic.answered:
+        yield f"{traffic.answered} good requests were answered, {len(told)} are told"
+    if traffic.errors:
+        yield f"good requests without an answer: {dict(traffic.errors)}"
+
+
+def judge_output(output: str) -> Iterator[str]:
+    if found := re.search(r".*flowtally: defect.*", output):
+        yield f"a defect: {found.group()[:300]}"
+    for block in output.split("Traceback (most recent call last)")[1:]:
+        if "/flowtally/" in block[:4000] and "addon" in block[:4000]:
+            yield f"a traceback: {block[:600]}"
+            return
+
+
+def try_workers(
+    module: str, inputs: int, block: int, python: Path, *arguments: str | Path
+) -> tuple[int, list[str]]:
+    """Two processes of a module at a time, a block of numbers each; returns how many inputs there
+    were, and what was found."""
+    done = 0
+    found: dict[str, str] = {}
+
+    def work(first: int) -> dict[str, Any]:
+        size = min(block, inputs - first)
+        command: list[str | Path] = [python, "-W", "ignore", "-m", f"experiments.{module}"]
+        ran = subprocess.run(
+            [*command, *map(str, arguments), str(first), str(size)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        if not ran.stdout:
+            what = f"block {first} ended with {ran.returncode}: {ran.stderr[-300:]}"
+            return {"inputs": 0, "found": [{"what": what, "where": ""}]}
+        told: dict[str, Any] = json.loads(ran.stdout)
+        return told
+
+    with ThreadPoolExecutor(2) as workers:
+        for told in workers.map(work, range(0, inputs, block)):
+            done += told["inputs"]
+            for one in told["found"]:
+                number = one.get("block", one.get("input", "?"))
+                found.setdefault(
+                    one["what"], f"{one['what']} (input {number}) {one['where'][-300:]}"
+                )
+    return done, list(found.values())
+
+
+BOMBS: dict[str, Callable[[bytes, dict[str, Any]], bytes]] = {
+    "lines without anything": lambda log, _: log + b"\n" * 5_000_000,
+    "final statistics again and again": lambda log, last: (
+        log + (json.dumps({**last, "part": 1, "parts": 1}).encode() + b"\n") * 2000
+    ),
+    "20,000 sessions": lambda *_: b"".join(
+        b'{"type":"session_start","session":"%08x","seq":1,"time":"2026-01-02T03:04:05.000Z",'
+        b'"schema":2,"version":"1","mitmproxy":"12"}\n' % number
+        for number in range(20_000)
+    ),
+}
+BOMB_MEMORY = 256
+"""MB that reading one may take."""
+BOMB_SECONDS = 60
+
+
+def try_bombs(log: Path, folder: Path, python: Path) -> Result:
+    """Logs that are nothing but size."""
+    result = Result()
+    data = log.read_bytes()
+    last = json.loads(data.splitlines()[-1])
+    code = (
+        # Not what getrusage says: that of the process that forked counts in it.
+        "import atexit, pathlib, re, runpy, sys\n"
+        "status = lambda: pathlib.Path('/proc/self/status').read_text()\n"
+        "peak = lambda: re.search(r'VmHWM:\\s+(\\d+)', status()).group(1)\n"
+        "atexit.register(lambda: print(peak(), file=sys.stderr))\n"
+        "sys.argv[0] = 'flowtally'\n"
+        "runpy.run_module('flowtally', run_name='__main__')\n"
+    )
+    for name, make in BOMBS.items():
+        bomb = folder / "bomb.jsonl"
+        bomb.write_bytes(make(data, last))
+        began = time.monotonic()
+        try:
+            done = subprocess.run(
+                [python, "-c", code, "report", bomb],
+                capture_output=True,
+                text=True,
+                timeout=4 * BOMB_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            result.failures.append(f"{name}: not read in {4 * BOMB_SECONDS} s")
+            continue
+        spent = time.monotonic() - began
+        megabytes = int(done.stderr.split()[-1]) / 1024
+        size = bomb.stat().st_size / 1e6
+        result.figures.append(
+            (f"A log of {name}", f"{size:.0f} MB: {spent:.1f} s, {megabytes:.0f} MB")
+        )
+        if megabytes > BOMB_MEMORY or spent > BOMB_SECONDS:
+            result.failures.append(f"{name}: {megabytes:.0f} MB, {spent:.0f} s")
+    return result
+
+
+def run(quick: bool, folder: Path, python: Path) -> Result:
+    """Does all of it."""
+    lab.proxy.MITMDUMP = python.with_name("mitmdump")
+    blocks, connections, logs = (40, 2000, 300) if quick else (2000, 100_000, 5000)
+    found, log = try_sockets(connections, folder)
+    done, wrong = try_workers("_hooks", blocks, max(1, blocks // 8), python)
+    inputs = done if done else blocks * _hooks.INPUTS
+    found.figures.append(("Odd hooks", f"{inputs:,} calls, {len(wrong)} findings"))
+    found.failures += wrong
+    small = folder / "small.jsonl"
+    small.write_bytes(shortened(log.read_bytes()))
+    done, wrong = try_workers("_logs", logs, max(1, logs // 8), python, small)
+    found.figures.append(
+        ("Hostile logs", f"{done:,}, each read by two commands; {len(wrong)} findings")
+    )
+    found.failures += wrong
+    bombs = try_bombs(small, folder, python)
+    return Result(found.figures + bombs.figures, found.failures + bombs.failures)
+
+
+def shortened(log: bytes) -> bytes:
+    """A log's first records, and its last checkpoint."""
+    lines = log.splitlines(keepends=True)
+    final = [line for line in lines[-100:] if b'"type":"stats"' in line and b'"final":true' in line]
+    return b"".join([*lines[:150], *final])

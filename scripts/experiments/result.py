@@ -1,0 +1,27 @@
+"""What an experiment returns, and how it is run.
+
+An experiment is a module here, `NAME.py`, whose docstring says what is done, what is bounded and
+how it can fail, with one function:
+
+    def run(quick: bool, folder: Path, python: Path) -> Result
+
+`quick`: in about a minute instead of ten. `folder`: a temporary folder of its own, empty. `python`:
+the interpreter whose mitmproxy is tried; it is the one that runs the experiment, too, so a module
+may import mitmproxy, flowtally and `lab`, which is tests/lab. Modules whose name begins with `_`
+are what experiments share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from dataclasses import field
+
+
+@dataclass
+class Result:
+    """What came of an experiment."""
+
+    figures: list[tuple[str, str]] = field(default_factory=list)
+    """What was measured, its value with unit."""
+    failures: list[str] = field(default_factory=list)
+    """What was not as it must be, a sentence each; empty: passed."""

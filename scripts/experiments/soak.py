@@ -1,0 +1,354 @@
+"""Soak: good and bad traffic from many clients, for an hour.
+
+What is done: a mitmdump with all the modes of the fault laboratory gets good requests (http, https,
+HTTP/2, WebSockets) and the faults of tests/test_faults.py that need no settings of their own, from
+clients that come and go; meanwhile the script is reloaded, options change, the live page is polled,
+and reports read the log. A script inside mitmdump counts tasks and the entries of flowtally's
+tables once a second; memory and descriptors are the kernel's figures.
+
+What is bounded: 3,540 s (quick: 60 s), eight clients with good requests, four with faults.
+
+How it can fail: a defect or a traceback of flowtally's stands in mitmproxy's log; a good request is
+not in the log exactly once; memory grows from the second quarter to the last; descriptors, tasks or
+open flows are left when all clients have gone; the page or a report cannot be read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import lab.proxy
+from h2.events import StreamEnded
+from lab import clients
+from lab import http2
+from lab import servers
+from lab import websocket
+from lab.http2 import Http2Server
+from lab.laboratory import SETUPS
+from lab.laboratory import Laboratory
+from lab.laboratory import Setup
+from lab.proxy import Mitmdump
+from lab.servers import AnsweringServer
+from lab.tls import HOST
+from lab.websocket import WebSocketServer
+from test_faults import CASES
+from test_faults import Bench
+
+from .result import Result
+
+GOOD_CLIENTS = 8
+BAD_CLIENTS = 4
+NAME = "soak"
+RELOAD_EVERY = 20.0
+"""Seconds."""
+REPORT_EVERY = 15.0
+REST = 45.0
+"""Seconds in which what was open must have come to an end when all clients have gone."""
+MORE_MEMORY = 1.2
+"""How much more the last quarter may take than the second one; a session's tables fill up."""
+MORE_MEGABYTES = 15
+TASKS_LEFT = 12
+FILES_LEFT = 12
+
+# Counts from within: tasks, and whatever in flowtally's objects has a length.
+PROBE = """
+import asyncio
+import json
+import time
+from mitmproxy import ctx
+
+FILE = {file!r}
+CHANGES = (
+    {{"flowtally_urls": "full"}}, {{"flowtally_urls": "redacted"}}, {{"flowtally_mark": False}},
+    {{"flowtally_mark": True}}, {{"flowtally_background": "none"}},
+    {{"flowtally_max_redirects": 5}}, {{"flowtally_background": "known"}},
+    {{"flowtally_filter": "~all"}}, {{"flowtally_filter": ""}},
+)
+
+def sizes(thing, path, found, seen, depth=0):
+    if id(thing) in seen or depth > 6:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, (dict, list, set)) or type(thing).__name__ in ("deque", "OrderedDict"):
+        found[path] = len(thing)
+    for name, part in list(getattr(thing, "__dict__", {{}}).items()):
+        if type(part).__module__.startswith(("flowtally", "builtins", "collections")):
+            sizes(part, f"{{path}}.{{name}}".strip("."), found, seen, depth + 1)
+
+async def count():
+    turn = 0
+    while True:
+        await asyncio.sleep(1)
+        turn += 1
+        addon = ctx.master.addons.get("flowtally")
+        found = {{}}
+        if addon is not None:
+            sizes(addon, "", found, set())
+        with open(FILE, "a") as file:
+            told = {{"time": time.time(), "tasks": len(asyncio.all_tasks()), "tables": found}}
+            file.write(json.dumps(told) + "\\n")
+        if turn % 5 == 0 and addon is not None:
+            ctx.options.update(**CHANGES[turn // 5 % len(CHANGES)])
+
+def running():
+    global task
+    task = asyncio.get_running_loop().create_task(count())
+"""
+
+
+class Soak:
+    """The traffic, and what was seen of it."""
+
+    def __init__(self, laboratory: Laboratory, proxy: Mitmdump, seconds: float) -> None:
+        self.laboratory = laboratory
+        self.proxy = proxy
+        self.over = threading.Event()
+        self.ends = time.monotonic() + seconds
+        self.good: Counter[str] = Counter()
+        """Path of each good request that got its answer."""
+        self.bad: Counter[str] = Counter()
+        """Name of each fault → how often it was acted."""
+        self.problems: Counter[str] = Counter()
+        self.pages = self.reports = self.reloads = 0
+        self.memory: list[tuple[float, float]] = []
+        """Time and MB."""
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, target: Callable[..., None], *arguments: Any) -> None:
+        def run() -> None:
+            try:
+                target(*arguments)
+            except Exception as problem:
+                self.tell(f"{target.__name__}: {problem!r:.300}")
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(120)
+
+    def tell(self, problem: str) -> None:
+        with self._lock:
+            self.problems[problem] += 1
+
+    def going_on(self, pause: float) -> bool:
+        """Waits that long; whether there is time left."""
+        return not self.over.wait(pause) and time.monotonic() < self.ends
+
+    def do_good(self, number: int, sites: dict[str, Any]) -> None:
+        """A client with good requests of every kind."""
+        turn = 0
+        while self.going_on(0.01):
+            turn += 1
+            path = f"/good/{number}/{turn}"
+            kind = turn % 8
+            if kind == 5:
+                done = self._get_http2(sites["h2"], path)
+            elif kind == 6:
+                done = b" 200 " in clients.get_tls(self.proxy, sites["tls"], path)[:20]
+            elif kind == 7:
+                websocket.talk(f"{sites['websocket'].url}/1000", self.proxy.url)
+                continue
+            else:
+                done = b" 200 " in clients.get(self.proxy, sites["plain"], path)[:20]
+            if done:
+                with self._lock:
+                    self.good[path] += 1
+            else:
+                self.tell(f"a good request of kind {kind} was not answered")
+
+    def _get_http2(self, server: Http2Server, path: str) -> bool:
+        with clients.open_http2(self.proxy, server) as client:
+            client.request(path)
+            return any(isinstance(event, StreamEnded) for event in client.read_to_end())
+
+    def do_bad(self, number: int) -> None:
+        """A client with one fault after another."""
+        random = Random(number)
+        cases = [case for case in CASES if case.proxy == "regular" and not case.skip]
+        while self.going_on(0.05):
+            case = random.choice(cases)
+            # What a fault does to its own client is not judged here.
+            with suppress(Exception), case.server(self.laboratory) as server:
+                case.act(Bench(self.laboratory, self.proxy, server))
+            with self._lock:
+                self.bad[case.name] += 1
+
+    def watch_page(self) -> None:
+        """A tab with the live page, and one with the statistics."""
+        while self.going_on(1.0):
+            for path in ("/", "/report.json"):
+                head = clients.request_head("GET", f"http://flowtally.test{path}", "flowtally.test")
+                answer = clients.exchange(self.proxy.port, head)
+                if answer.startswith(b"HTTP/1.1 200"):
+                    self.pages += 1
+                elif b"flowtally.test" not in answer[:600]:  # 502: the script is being reloaded
+                    self.tell(f"the page answers {answer[:60]!r}")
+
+    def read_reports(self, python: Path) -> None:
+        while self.going_on(REPORT_EVERY):
+            command: list[str | Path] = [python, "-m", "flowtally", "report", self.proxy.log]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            self.reports += 1
+            if done.returncode:
+                self.tell(f"report ended with {done.returncode}: {done.stderr[-300:]}")
+
+    def reload(self, script: Path) -> None:
+        while self.going_on(RELOAD_EVERY):
+            os.utime(script)
+            self.reloads += 1
+
+    def measure(self) -> None:
+        while self.going_on(1.0):
+            self.memory.append((time.monotonic(), megabytes(self.proxy.process.pid)))
+
+
+def megabytes(pid: int) -> float:
+    """The resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+)", status)
+    assert found is not None, status
+    return int(found.group(1)) / 1024
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208  # it changes while it is read
+
+
+def prepare(folder: Path, laboratory: Laboratory) -> tuple[Mitmdump, Path, Path]:
+    """The proxy, the script that can be reloaded, and the file that the probe writes."""
+    place = folder / "addon"
+    place.mkdir()
+    script = place / "main.py"
+    shutil.copy(lab.proxy.ADDON, script)
+    (place / "flowtally").symlink_to(lab.proxy.ADDON.parent / "flowtally")
+    counts = folder / "counts.jsonl"
+    counts.touch()
+    probe = folder / "probe.py"
+    probe.write_text(PROBE.format(file=str(counts)))
+    regular = SETUPS["regular"](laboratory)
+    setup = Setup(regular.modes, {**regular.options, "flowtally_timeout": "5"}, scripts=[probe])
+    proxy = laboratory.mitmdump(NAME, setup, addon=script)
+    laboratory.adopt(NAME, setup, proxy)
+    return proxy, script, counts
+
+
+def soak(seconds: float, folder: Path, python: Path) -> Result:
+    """All of it."""
+    with ExitStack() as resources:
+        laboratory = resources.enter_context(Laboratory(folder))
+        proxy, script, counts = prepare(folder, laboratory)
+        proxy.start()
+        resources.callback(lambda: proxy.running and proxy.kill())
+        sites: dict[str, Any] = {
+            "plain": AnsweringServer(servers.OK),
+            "tls": AnsweringServer(servers.OK, tls=laboratory.authority.good(), name=HOST),
+            "h2": Http2Server(http2.answer, tls=laboratory.authority.http2(), name=HOST),
+            "websocket": WebSocketServer(),
+        }
+        for site in sites.values():
+            resources.enter_context(site)
+        files = descriptors(proxy.process.pid)
+        run = Soak(laboratory, proxy, seconds)
+        for number in range(GOOD_CLIENTS):
+            run.start(run.do_good, number, sites)
+        for number in range(BAD_CLIENTS):
+            run.start(run.do_bad, number)
+        run.start(run.watch_page)
+        run.start(run.read_reports, python)
+        run.start(run.reload, script)
+        run.start(run.measure)
+        run.join()
+        left = come_to_rest(proxy, counts, files)
+        proxy.stop()
+    result = Result(failures=[*left, *(f"{what} ({n} times)" for what, n in run.problems.items())])
+    judge(run, proxy, counts, result)
+    return result
+
+
+def come_to_rest(proxy: Mitmdump, counts: Path, files: int) -> list[str]:
+    """Waits until nothing is open any more; returns what is left."""
+    deadline = time.monotonic() + REST
+    while True:
+        time.sleep(1.0)
+        told = json.loads(counts.read_text().splitlines()[-1])
+        left = []
+        if (now := descriptors(proxy.process.pid)) > files + FILES_LEFT:
+            left.append(f"{now} descriptors, {files} at the start")
+        if told["tasks"] > TASKS_LEFT:
+            left.append(f"{told['tasks']} tasks are left")
+        if flows := told["tables"].get("_open"):
+            left.append(f"{flows} flows are open although no client is left")
+        if not left or time.monotonic() > deadline:
+            return left
+
+
+def judge(run: Soak, proxy: Mitmdump, counts: Path, result: Result) -> None:
+    """Adds the figures, and what they must not be."""
+    told: Counter[str] = Counter()
+    causes: Counter[str] = Counter()
+    for line in proxy.log.read_text("utf-8").splitlines():
+        record = json.loads(line)
+        found = re.search(r"/good/\d+/\d+$", record.get("url", ""))
+        # Not what was open when the script was reloaded: the next session tells how it ended.
+        if found and record["outcome"] == "status" and record["status"] == 200:
+            told[found.group()] += 1
+        if cause := record.get("cause"):
+            causes[cause] += 1
+    wrong = {path: told[path] for path in run.good if told[path] != 1}
+    if wrong:
+        result.failures.append(
+            f"{len(wrong)} of {len(run.good)} good requests are not in the log exactly once: "
+            f"{dict(list(wrong.items())[:3])}"
+        )
+    if not run.good or len(run.bad) < 20 or not run.pages or not run.reports or not run.reloads:
+        result.failures.append("hardly anything was done")
+    output = proxy.output
+    if found := re.search(r".*(flowtally: defect|Addon error|error in script).*", output, re.I):
+        result.failures.append(f"in mitmproxy's log: {found.group()[:300]}")
+    quarter = len(run.memory) // 4
+    second, last = (
+        sum(mb for _, mb in run.memory[at * quarter : (at + 1) * quarter]) / max(quarter, 1)
+        for at in (1, 3)
+    )
+    if last > second * MORE_MEMORY + MORE_MEGABYTES:
+        result.failures.append(f"memory grew from {second:.0f} MB to {last:.0f} MB")
+    samples = [json.loads(line) for line in counts.read_text().splitlines()]
+    largest: Counter[str] = Counter()
+    for sample in samples:
+        for name, size in sample["tables"].items():
+            largest[name] = max(largest[name], size)
+    tables = ", ".join(f"{name} {size:,}" for name, size in largest.most_common(5))
+    result.figures += [
+        (
+            "Good requests",
+            f"{len(run.good):,}, each once in the log: {len(run.good) - len(wrong):,}",
+        ),
+        ("Faults", f"{sum(run.bad.values()):,} of {len(run.bad)} kinds, {len(causes)} causes told"),
+        ("Meanwhile", f"{run.pages} pages, {run.reports} reports, {run.reloads} reloads"),
+        ("Memory, second and last quarter", f"{second:.0f} MB, {last:.0f} MB"),
+        ("Tasks at most", str(max((sample["tasks"] for sample in samples), default=0))),
+        ("Largest tables", tables),
+    ]
+
+
+def run(quick: bool, folder: Path, python: Path) -> Result:
+    """An hour, or a minute."""
+    lab.proxy.MITMDUMP = python.with_name("mitmdump")
+    return soak(60 if quick else 3540, folder, python)
