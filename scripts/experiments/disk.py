@@ -118,6 +118,8 @@ class Trial:
         """Where else records of the session are: files that were moved or copied away."""
         self.others: dict[Path, bytes] = {}
         """Files that are not the proxy's to change."""
+        self.removed = False
+        """A file with records of the session is gone."""
         self.sent: list[str] = []
         self.lost = 0
         self.told = ""
@@ -244,7 +246,9 @@ class Trial:
         self.told = f"{len(self.sent):,} requests, {self.lost:,} records not in the log, "
         self.told += f"{told:,} told in gaps"
         unsaid = missing - told
-        if self.older:  # whoever reads all files sees by the numbers what is in none of them
+        if self.older or self.removed:
+            # Whoever reads all files sees by the numbers what is in none of them; and a gap record
+            # that told of something is gone with its file.
             unsaid -= self._missing_to_the_reader()
         if unsaid or self.lost > missing:
             self.fails(f"{self.lost} flows and {missing} records are missing, {told} told in gaps")
@@ -389,6 +393,7 @@ def removed(lab: Lab, name: str, result: Result) -> str:
     with Trial(lab, name, result) as trial:
         for _ in range(min(lab.times, 20)):
             trial.log.unlink()
+            trial.removed = True
             trial.troubles += 1
             trial.ask_for_a_while()
             trial.ask_until(trial.is_log, "a new log")
