@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import click
 
 from . import __version__
+from .engines.command import export
+from .engines.command import sql
 from .inputs import DEFAULT_CONFDIR
 from .inputs import NOTHING_MATCHES
 from .inputs import Inputs
@@ -48,6 +50,8 @@ def main() -> None:
 
 main.add_command(run)
 main.add_command(browse)
+main.add_command(sql)
+main.add_command(export)
 
 
 @main.command()

@@ -245,7 +245,7 @@ class Source:
         """
         self.name = name
         """For problems."""
-        self._path = log if isinstance(log, Path) else None
+        self.path = log if isinstance(log, Path) else None
         self._file: BinaryIO = log.open("rb") if isinstance(log, Path) else log
         self.size = self._file.seek(0, os.SEEK_END)
         self.ranges = [(0, self.size)]
@@ -258,16 +258,16 @@ class Source:
         """The file is not where `between` left it."""
         self._numbered = (0, 1)
         """A position, and the number of the line that begins there."""
-        if self._path is not None:
+        if self.path is not None:
             self._file.close()
 
     def __enter__(self) -> Self:
-        if self._path is not None:
-            self._file = self._path.open("rb")
+        if self.path is not None:
+            self._file = self.path.open("rb")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._path is not None:
+        if self.path is not None:
             self._file.close()
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
@@ -330,6 +330,13 @@ class Source:
             number += block.count(b"\n")
         self._numbered = counted, number
         return number
+
+    def unended(self) -> int:
+        """Where the last line begins if it has no end; else `size`."""
+        begin = max(0, self.size - MAX_LINE)
+        self._moved = True
+        self._file.seek(begin)
+        return begin + self._file.read(self.size - begin).rfind(b"\n") + 1
 
     def plan(self) -> list[tuple[str, Checkpoint]]:
         """Leave out of `ranges` what checkpoints vouch for; returns these, with their sessions.
@@ -443,6 +450,13 @@ class Logs:
         for session in self.sessions.values():
             tally.merge(session.tally)
         return tally
+
+    def accepted(self, source: Source) -> Iterator[Record]:
+        """The records of the lines of a log that have to be looked at; what cannot be used is
+        noted. For others that count: nothing is added to `sessions`."""
+        for position, line in source.lines():
+            if (record := self._record(source, position, line)) is not None:
+                yield record
 
     # --- building ---
 
