@@ -289,6 +289,7 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
     A folder stands for the logs in it. Without one: the default folder.
     """
     from . import logs
+    from .folders import logs_in
     from .journal import default_folder
     from .report import sessions_text
     from .report.layout import terminal_width
@@ -302,14 +303,14 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
     unreadable = False
     for location in wanted:
         try:
-            paths = _logs_in(location)
+            paths = logs_in(location)
         except OSError as error:
             _skip(location, error.strerror or str(error))
             unreadable = True
             continue
         for path in paths:
             try:
-                held = logs.read([(os.fspath(path), path)])
+                held = logs.read([(os.fspath(path), path)], tables=Listed.TABLES)
             except OSError as error:
                 _skip(path, error.strerror or str(error))
                 unreadable |= path == location
@@ -326,16 +327,6 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
         show("\n".join(sessions_text.text(found, terminal_width())))
     if unreadable:
         sys.exit(CANNOT_BE_TOLD)
-
-
-def _logs_in(location: Path) -> list[Path]:
-    """The logs in a folder; of what is no folder, itself. Raises: OSError."""
-    from .journal import SUFFIX
-
-    if not location.is_dir():
-        return [location]
-    # Only files: a named pipe would be waited for.
-    return sorted(p for p in location.iterdir() if p.name.endswith(SUFFIX) and p.is_file())
 
 
 def _skip(path: Path, reason: str) -> None:
