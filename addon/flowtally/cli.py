@@ -80,9 +80,9 @@ def report(
 ) -> None:
     """Say what session logs hold: as text, or as --html, --json, --csv or --markdown.
 
-    LOG is a session log, or - for standard input; several are merged. Without one: the newest log
-    in the default folder. FILTER is an expression of mitmproxy's, such as '~d shop.example & ~c
-    404'; it narrows the report as the options do.
+    LOG is a session log, a folder of logs, or - for standard input; several are merged. Without
+    one: the newest log in the default folder. FILTER is an expression of mitmproxy's, such as
+    '~d shop.example & ~c 404'; it narrows the report as the options do.
     """
     if (html is not None) + as_json + as_csv + as_markdown > 1:
         stop("--html, --json, --csv and --markdown: one of them at a time")

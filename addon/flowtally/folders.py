@@ -1,9 +1,10 @@
-"""Folders as inputs: one stands for the logs in it."""
+"""Folders and patterns as inputs: they stand for the logs in them, and for the files they match."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from glob import glob
 from pathlib import Path
 
 from .terminal import stop
@@ -22,13 +23,16 @@ def logs_in(location: Path) -> list[Path]:
 
 
 def expanded(names: Iterable[str]) -> list[str]:
-    """The names of logs, folders replaced by the logs in them. Ends the program if a folder cannot
-    be read or has none."""
+    """The names of logs, folders replaced by the logs in them, patterns by the files that they
+    match: a list that is too long for a command line fits into one. Ends the program if a folder
+    cannot be read or has none."""
     found: list[str] = []
     for name in names:
         try:
             if name == "-" or not Path(name).is_dir():
-                found.append(name)
+                is_one = name == "-" or Path(name).exists()
+                # Not Path.glob, which takes none that is absolute.
+                found += [name] if is_one else sorted(glob(name)) or [name]  # noqa: PTH207
                 continue
             logs = logs_in(Path(name))
         except OSError as error:
