@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -441,6 +442,18 @@ def test_without_duckdb_one_line_says_how_to_get_it(log: Path, tmp_path: Path) -
         done = run(*command, PYTHONPATH=path)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == "flowtally: this needs DuckDB: pip install 'flowtally[duckdb]'\n"
+
+
+def test_no_room_for_temporary_files_gets_one_line(log: Path) -> None:
+    code = (
+        "import sys; from flowtally.engines import loading; from flowtally.cli import main;"
+        "loading.MEMORY = '1KB'; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "sql", log, "FROM totals"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"flowtally: .*\n", done.stderr)
 
 
 # --- flowtally export ---

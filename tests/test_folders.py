@@ -49,3 +49,13 @@ def test_a_folder_without_a_log_is_named(tmp_path: Path) -> None:
     done = run("report", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"flowtally: {tmp_path}: no session log in it\n"
+
+
+def test_a_comparison_takes_folders(folder: Path, tmp_path: Path) -> None:
+    fixed = tmp_path / "fixed.jsonl"
+    fixed.write_bytes(lines(start(), *(answered(second=second) for second in range(9))))
+    done = run("compare", folder, fixed, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == json.loads(
+        run("compare", folder / "*.jsonl", fixed, "--json").stdout
+    )

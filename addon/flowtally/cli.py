@@ -18,6 +18,8 @@ import click
 from . import __version__
 from .engines.command import export
 from .engines.command import sql
+from .folders import expanded
+from .folders import logs_in
 from .inputs import DEFAULT_CONFDIR
 from .inputs import NOTHING_MATCHES
 from .inputs import Inputs
@@ -208,7 +210,7 @@ def compare(inputs: Inputs, html: Path | None, as_json: bool, force: bool) -> No
         stop("BEFORE and AFTER cannot both be standard input")
     if html is not None and as_json:
         stop("--html and --json: one of them at a time")
-    both = [read([source], inputs.wanted) for source in (before, after)]
+    both = [read(expanded([source]), inputs.wanted) for source in (before, after)]
     for logs in both:
         _note_unclean(logs)
         _note_nothing(inputs, logs.merged())
@@ -289,7 +291,6 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
     A folder stands for the logs in it. Without one: the default folder.
     """
     from . import logs
-    from .folders import logs_in
     from .journal import default_folder
     from .report import sessions_text
     from .report.layout import terminal_width

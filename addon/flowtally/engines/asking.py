@@ -39,7 +39,7 @@ class Answer:
                 raise QueryError("one SELECT is asked at a time, which changes nothing")
             self._found = connection.execute(asked[0])
         except duckdb.Error as error:
-            raise QueryError(_one_line(error)) from None
+            raise QueryError(one_line(error)) from None
         self.columns = [column[0] for column in self._found.description or ()]
 
     def rows(self) -> Iterator[list[tuple[Any, ...]]]:
@@ -50,10 +50,10 @@ class Answer:
             while rows := self._found.fetchmany(AT_ONCE):
                 yield rows
         except duckdb.Error as error:
-            raise QueryError(_one_line(error)) from None
+            raise QueryError(one_line(error)) from None
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What DuckDB says, without the query and the arrow below it."""
     said = str(error).partition("\n\nLINE ")[0]
     return " ".join(said.split())

@@ -116,21 +116,26 @@ def _opened(inputs: Sequence[str]) -> Iterator[DuckDBPyConnection]:
     from ..logs import Logs
     from ..report.layout import s
     from ..report.sessions_text import notes
+    from .asking import one_line
     from .loading import loaded
     from .loading import missing
 
     try:
-        import duckdb  # noqa: F401
+        import duckdb
     except ImportError:
         stop(NEEDS)
     sources = expanded(inputs) or [newest()]
     noted = Logs()
-    with named(sources) as (opened, _), loaded(opened, noted) as connection:
-        for note in notes(noted):
-            tell(note)
-        for session, count in missing(connection):
-            verb = "is" if count == 1 else "are"
-            tell(f"{count} record{s(count)} of session {session:.40} {verb} missing in the logs")
-        if not connection.execute("SELECT 1 FROM records LIMIT 1").fetchall():
-            stop(f"no flowtally session in {', '.join(inputs) or sources[0]}")
-        yield connection
+    try:
+        with named(sources) as (opened, _), loaded(opened, noted) as connection:
+            for note in notes(noted):
+                tell(note)
+            for session, count in missing(connection):
+                verb = "is" if count == 1 else "are"
+                of = f"session {session:.40}"
+                tell(f"{count} record{s(count)} of {of} {verb} missing in the logs")
+            if not connection.execute("SELECT 1 FROM records LIMIT 1").fetchall():
+                stop(f"no flowtally session in {', '.join(inputs) or sources[0]}")
+            yield connection
+    except duckdb.Error as error:  # no room for its temporary files
+        stop(one_line(error))
