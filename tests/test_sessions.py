@@ -13,6 +13,7 @@ import pytest
 from flowtally.logs import read
 from flowtally.report.sessions_text import Listed
 from flowtally.report.sessions_text import text
+from flowtally.session import Session
 from lab.cli import HOSTILE
 from lab.cli import answered
 from lab.cli import event
@@ -21,6 +22,7 @@ from lab.cli import final
 from lab.cli import lines
 from lab.cli import run
 from lab.cli import start
+from lab.sessions import everything
 
 OLD = "00000001"
 NEW = "00000002"
@@ -176,3 +178,34 @@ def test_times_that_no_clock_shows(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_of_a_session_that_ended_only_the_end_is_read(tmp_path: Path) -> None:
+    """And what is said of it is what all of it says."""
+    records = everything(2000)
+    session = Session(str(tmp_path / "log.jsonl"), ["regular"], {})
+    for record in records[1:]:
+        session.add({**record, "session": session.id})
+    session.close()
+    log = tmp_path / "log.jsonl"
+    (whole,) = listed(log)
+    content = log.read_bytes()
+    at = content.index(b"\n", len(content) // 2) + 1
+    # Any line before the checkpoint could be anything.
+    log.write_bytes(content[:at] + b"?" * 100 + content[at + 100 :])
+    (looked,) = read([("log", log)], tables=Listed.TABLES).sessions.values()
+    assert Listed.of(looked, log) == whole
+    assert not looked.tally["hosts"], "what the list does not say is not built"
+
+
+def test_of_a_session_that_runs_all_that_came_after_its_checkpoint_counts(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    session = Session(str(log), ["regular"], {})
+    for record in everything(1500)[1:]:
+        session.add({**record, "session": session.id})
+        session.step()
+    (whole,) = listed(log)
+    (looked,) = read([("log", log)], tables=Listed.TABLES).sessions.values()
+    assert Listed.of(looked, log) == whole
+    assert not whole.ended_cleanly
+    session.close()

@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING
 import click
 
 from . import __version__
+from .engines.command import export
+from .engines.command import sql
+from .folders import expanded
+from .folders import logs_in
 from .inputs import DEFAULT_CONFDIR
 from .inputs import NOTHING_MATCHES
 from .inputs import Inputs
@@ -48,6 +52,8 @@ def main() -> None:
 
 main.add_command(run)
 main.add_command(browse)
+main.add_command(sql)
+main.add_command(export)
 
 
 @main.command()
@@ -76,9 +82,9 @@ def report(
 ) -> None:
     """Say what session logs hold: as text, or as --html, --json, --csv or --markdown.
 
-    LOG is a session log, or - for standard input; several are merged. Without one: the newest log
-    in the default folder. FILTER is an expression of mitmproxy's, such as '~d shop.example & ~c
-    404'; it narrows the report as the options do.
+    LOG is a session log, a folder of logs, or - for standard input; several are merged. Without
+    one: the newest log in the default folder. FILTER is an expression of mitmproxy's, such as
+    '~d shop.example & ~c 404'; it narrows the report as the options do.
     """
     if (html is not None) + as_json + as_csv + as_markdown > 1:
         stop("--html, --json, --csv and --markdown: one of them at a time")
@@ -204,7 +210,7 @@ def compare(inputs: Inputs, html: Path | None, as_json: bool, force: bool) -> No
         stop("BEFORE and AFTER cannot both be standard input")
     if html is not None and as_json:
         stop("--html and --json: one of them at a time")
-    both = [read(inputs, [source]) for source in (before, after)]
+    both = [read(inputs, expanded([source])) for source in (before, after)]
     for logs in both:
         _note_unclean(logs)
         _note_nothing(logs.merged())
@@ -298,14 +304,14 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
     unreadable = False
     for location in wanted:
         try:
-            paths = _logs_in(location)
+            paths = logs_in(location)
         except OSError as error:
             _skip(location, error.strerror or str(error))
             unreadable = True
             continue
         for path in paths:
             try:
-                held = logs.read([(os.fspath(path), path)])
+                held = logs.read([(os.fspath(path), path)], tables=Listed.TABLES)
             except OSError as error:
                 _skip(path, error.strerror or str(error))
                 unreadable |= path == location
@@ -322,16 +328,6 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
         show("\n".join(sessions_text.text(found, terminal_width())))
     if unreadable:
         sys.exit(CANNOT_BE_TOLD)
-
-
-def _logs_in(location: Path) -> list[Path]:
-    """The logs in a folder; of what is no folder, itself. Raises: OSError."""
-    from .journal import SUFFIX
-
-    if not location.is_dir():
-        return [location]
-    # Only files: a named pipe would be waited for.
-    return sorted(p for p in location.iterdir() if p.name.endswith(SUFFIX) and p.is_file())
 
 
 def _skip(path: Path, reason: str) -> None:

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 import click
 
+from .folders import expanded
 from .terminal import stop
 from .terminal import tell
 
@@ -60,7 +61,7 @@ class Inputs:
     """What is to be read."""
 
     names: tuple[str, ...]
-    """Files, and - for standard input. Empty: the newest log in the default folder."""
+    """Files, folders, and - for standard input. Empty: the newest log in the default folder."""
     wanted: Filter | None
     """Which flows and events; None: all."""
     only: str
@@ -70,7 +71,7 @@ class Inputs:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        return self.names or (newest(),)
+        return tuple(expanded(self.names)) or (newest(),)
 
     def matches(self, record: Record) -> bool:
         """Whether a record of a flow or an event is wanted."""

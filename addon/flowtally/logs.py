@@ -16,6 +16,7 @@ import tempfile
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Container
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from typing import NamedTuple
 from typing import Self
 
 from .encoding import decode
+from .encoding import without_rows
 from .filter_language import Filter
 from .tally import Tally
 from .tally import challenge_of
@@ -102,15 +104,16 @@ class Checkpoint:
         numbers = self._parts.keys()
         return 0 < self._size == len(numbers) == max(numbers) and min(numbers) == 1
 
-    def build(self) -> None:
-        """Make the statistics of a whole one, and let go of the parts, which are several times as
-        large. Raises: ValueError, saying what is wrong with them."""
+    def build(self, tables: Collection[str] = ()) -> None:
+        """Make the statistics of a whole one, all or some tables, and let go of the parts, which
+        are several times as large. Raises: ValueError, saying what is wrong with them."""
         if self.tally is not None:
             return
         tally = Tally()
         for _, part in sorted(self._parts.items()):
             for row in part["rows"]:
-                tally.take(row)
+                if not tables or row.get("table") in tables:
+                    tally.take(row)
         first = self._parts[1]
         tally.dropped = first["dropped"]
         tally.first, tally.last = first.get("first", ""), first.get("last", "")
@@ -245,7 +248,7 @@ class Source:
         """
         self.name = name
         """For problems."""
-        self._path = log if isinstance(log, Path) else None
+        self.path = log if isinstance(log, Path) else None
         self._file: BinaryIO = log.open("rb") if isinstance(log, Path) else log
         self.size = self._file.seek(0, os.SEEK_END)
         self.ranges = [(0, self.size)]
@@ -258,16 +261,16 @@ class Source:
         """The file is not where `between` left it."""
         self._numbered = (0, 1)
         """A position, and the number of the line that begins there."""
-        if self._path is not None:
+        if self.path is not None:
             self._file.close()
 
     def __enter__(self) -> Self:
-        if self._path is not None:
-            self._file = self._path.open("rb")
+        if self.path is not None:
+            self._file = self.path.open("rb")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._path is not None:
+        if self.path is not None:
             self._file.close()
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
@@ -331,8 +334,16 @@ class Source:
         self._numbered = counted, number
         return number
 
-    def plan(self) -> list[tuple[str, Checkpoint]]:
+    def unended(self) -> int:
+        """Where the last line begins if it has no end; else `size`."""
+        begin = max(0, self.size - MAX_LINE)
+        self._moved = True
+        self._file.seek(begin)
+        return begin + self._file.read(self.size - begin).rfind(b"\n") + 1
+
+    def plan(self, tables: Collection[str] = ()) -> list[tuple[str, Checkpoint]]:
         """Leave out of `ranges` what checkpoints vouch for; returns these, with their sessions.
+        `tables`: which of their statistics are needed, none: all.
 
         A checkpoint says how much its session has written into the file before it. If that session
         began just so many bytes before, nobody else wrote in between, and the checkpoint holds all
@@ -341,9 +352,9 @@ class Source:
         ranges: list[tuple[int, int]] = []
         found: list[tuple[str, Checkpoint]] = []
         end = self.size
-        while (
-            end and len(found) < MAX_SESSIONS and (vouched := self._last_vouched(end)) is not None
-        ):
+        while end and len(found) < MAX_SESSIONS:
+            if (vouched := self._last_vouched(end, tables)) is None:
+                break
             ranges += [(vouched.end, end), (vouched.begin, vouched.head)]
             found.append((vouched.session, vouched.checkpoint))
             end = vouched.begin
@@ -352,7 +363,7 @@ class Source:
         self.ranges = ranges[::-1]
         return found
 
-    def _last_vouched(self, end: int) -> Vouched | None:
+    def _last_vouched(self, end: int, tables: Collection[str]) -> Vouched | None:
         """What the last whole checkpoint before a position vouches for, if it does."""
         position: int | None = end
         while position is not None and (position := self._last_stats(position)) is not None:
@@ -370,6 +381,8 @@ class Source:
             checkpoint = Checkpoint(last["checkpoint"], last["upto"], self, position)
             parts = set()
             for at, other in self.between(end, position + len(line)):
+                if tables and not any(b'"table":"%s"' % name.encode() in other for name in tables):
+                    other = without_rows(other)
                 part = parsed(other) if other.startswith(_STATS) else None
                 if part is not None and _belongs(part, start["session"], checkpoint.number):
                     checkpoint.add(part)
@@ -377,7 +390,7 @@ class Source:
             if not checkpoint.whole or last["session"] != start["session"]:
                 return None
             try:
-                checkpoint.build()
+                checkpoint.build(tables)
             except ValueError:
                 return None  # it will be named when it is looked at
             self.planned |= parts
@@ -420,9 +433,10 @@ class Logs:
     """The sessions of any number of logs. A session may be spread over several files, and a file
     may hold several sessions."""
 
-    def __init__(self, wanted: Filter | None = None) -> None:
-        """`wanted`: which flows and events are counted; None: all."""
+    def __init__(self, wanted: Filter | None = None, tables: Collection[str] = ()) -> None:
+        """`wanted`: which flows and events are counted; None: all. `tables`: as of `read`."""
         self._wanted = wanted
+        self._tables = tables
         self.sessions: dict[str, Session] = {}
         """Id → session, in the order in which they began."""
         self.problems: list[Problem] = []
@@ -447,6 +461,12 @@ class Logs:
                 tally.merge(session.tally)
         tally.only = self.only
         return tally
+
+    def accepted(self, source: Source) -> Iterator[Record]:
+        """The records of a log, for others that count; what cannot be used is noted."""
+        for position, line in source.lines():
+            if (record := self._record(source, position, line)) is not None:
+                yield record
 
     # --- building ---
 
@@ -473,7 +493,7 @@ class Logs:
         """Leave out what checkpoints vouch for, where they will be used."""
         if self._wanted is not None:
             return
-        for id, checkpoint in source.plan():
+        for id, checkpoint in source.plan(self._tables):
             if of is not None and id not in of:
                 continue
             if (session := self._session(id)) is not None:
@@ -494,6 +514,8 @@ class Logs:
 
     def _read_records(self, source: Source) -> None:
         for position, line in source.lines():
+            if position in source.planned:
+                line = without_rows(line)  # they are known
             if (record := self._record(source, position, line)) is not None:
                 if (session := self._session(record["session"])) is not None:
                     session.add(record)
@@ -575,14 +597,16 @@ def read(
     logs: Sequence[tuple[str, Path | BinaryIO]],
     progress: Progress = lambda _: None,
     wanted: Filter | None = None,
+    tables: Collection[str] = (),
 ) -> Logs:
     """What logs hold, each given with its name for problems; a stream that cannot be looked at
     twice is copied into a temporary file. `progress` is told of bytes that were taken in. `wanted`:
-    which flows and events are counted, which takes longer than all of them.
+    which flows and events are counted, which takes longer than all of them. `tables`: which tables
+    of the statistics are needed, which takes less time; none: all.
 
     Raises: OSError, with the name of the log as its `filename`.
     """
-    found = Logs(wanted)
+    found = Logs(wanted, tables)
     with ExitStack() as stack, uncollected():
         found._read(sources(logs, stack), progress)
     return found

@@ -95,12 +95,12 @@ def csv_text(tally: Tally) -> str:
         columns = columns_of(rows.table)
         for entry in entries_of(tally, name):
             cells = {"table": name, **_object(entry, columns)}
-            writer.writerow([_cell(cells.get(field)) for field in fields])
+            writer.writerow([cell(cells.get(field)) for field in fields])
     return buffer.getvalue()
 
 
-def _cell(value: Value) -> str | int | float:
-    """What no spreadsheet takes for a formula."""
+def cell(value: Value) -> str | int | float:
+    """A value as it stands in CSV: what no spreadsheet takes for a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from typing import ClassVar
 
 from ..logs import Logs
 from ..logs import Session
@@ -63,6 +64,10 @@ class Listed:
     events: int
     """Failures without a flow."""
     ended_cleanly: bool
+
+    TABLES: ClassVar = ("timeline",)
+    """The statistics that are needed for it, see `logs.read`: in a file whose session has ended,
+    they are in the last few lines."""
 
     @classmethod
     def of(cls, session: Session, path: Path) -> Listed:

@@ -1,0 +1,44 @@
+"""The SQL of `known/`: the views, and what each engine needs beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+from ..vocabulary import KNOWN
+from .schema import Engine
+from .schema import declared
+
+VIEWS = (
+    *("flows", "events", "sessions", "totals", "bands", "codes", "errors", "causes", "sides"),
+    *("hosts", "endpoints", "incidents", "media_types", "methods", "protocols", "background"),
+    *("timeline", "otel"),
+)
+"""What a query can ask, beside `records`."""
+
+
+def statements(engine: Engine) -> Iterator[str]:
+    """What makes the views in an engine that has `lines`, statement by statement."""
+    for name in (f"engine.{engine}.sql", "views.sql"):
+        text = (KNOWN / name).read_text(encoding="utf-8")
+        for statement in re.split(r";$", text, flags=re.MULTILINE):
+            code = re.sub(r"^\s*--.*\n", "", statement, flags=re.MULTILINE).strip()
+            if code:
+                yield code
+
+
+def columns_of(engine: Engine) -> str:
+    """The columns of `lines` as a declaration."""
+    return ", ".join(f"`{name}` {kind}" for name, kind in declared(engine))
+
+
+def spark_script(logs: Sequence[str]) -> str:
+    """All that `spark-sql`, or a session of Spark's, needs to ask logs: paths, folders or
+    patterns."""
+    paths = ",".join(log.replace("\\", "\\\\").replace("'", "\\'") for log in logs)
+    lines = (
+        f"CREATE OR REPLACE TEMPORARY VIEW lines ({columns_of('spark')})\n"
+        f"USING json OPTIONS (path '{paths}')"
+    )
+    return "".join(f"{statement};\n\n" for statement in (lines, *statements("spark")))

@@ -1,0 +1,43 @@
+"""Folders and patterns as inputs: they stand for the logs in them, and for the files they match."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from glob import glob
+from pathlib import Path
+
+from .terminal import stop
+
+
+def logs_in(location: Path) -> list[Path]:
+    """The logs in a folder, by name; of what is no folder, itself. Raises: OSError."""
+    from .journal import SUFFIX
+
+    if not location.is_dir():
+        return [location]
+    with os.scandir(location) as entries:
+        # Only files: a named pipe would be waited for.
+        names = [entry.name for entry in entries if entry.name.endswith(SUFFIX) and entry.is_file()]
+    return [location / name for name in sorted(names)]
+
+
+def expanded(names: Iterable[str]) -> list[str]:
+    """The names of logs, folders replaced by the logs in them, patterns by the files that they
+    match: a list that is too long for a command line fits into one. Ends the program if a folder
+    cannot be read or has none."""
+    found: list[str] = []
+    for name in names:
+        try:
+            if name == "-" or not Path(name).is_dir():
+                is_one = name == "-" or Path(name).exists()
+                # Not Path.glob, which takes none that is absolute.
+                found += [name] if is_one else sorted(glob(name)) or [name]  # noqa: PTH207
+                continue
+            logs = logs_in(Path(name))
+        except OSError as error:
+            stop(f"{name}: {error.strerror or error}")
+        if not logs:
+            stop(f"{name}: no session log in it")
+        found += map(os.fspath, logs)
+    return found
