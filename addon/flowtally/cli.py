@@ -109,7 +109,7 @@ def report(
             {"session": session.id, "begun": session.time, "ended_cleanly": session.final}
             for session in found.sessions.values()
         ]
-        said = data.report(listed, found.unreadable, tally, found.missing)
+        said = data.report(listed, found.skipped, tally, found.missing)
         show(json.dumps(said, indent=1))
     elif as_csv:
         _note_unclean(found)
@@ -171,16 +171,18 @@ def check(
     tally = found.merged()
     if _note_nothing(inputs, tally):
         sys.exit(CANNOT_BE_TOLD)
-    results = evaluate(budgets(maxima, minima, status_codes(tally)), tally, found.unreadable)
+    results = evaluate(budgets(maxima, minima, status_codes(tally)), tally, found.skipped)
     _note_unclean(found)
     show("\n".join(budgets_text.text(results, terminal_width())))
     if junit is not None:
         from .report import junit as xml
 
         _write(junit, xml.junit(results, sources, found.sessions), xml.is_ours, force)
-    held = hold(results, whole=not read_in_part(tally))
+    # A filter may have left out the event that tells so.
+    lacking = found.lacking.in_part if found.lacking else ""
+    held = hold(results, whole=not (lacking or read_in_part(tally)))
     if held is None:
-        stop(f"{IN_PART}: what is missing may break a budget")
+        stop(f"{lacking or IN_PART}: what is missing may break a budget")
     sys.exit(EXIT_STATUS[held])
 
 

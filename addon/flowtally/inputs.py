@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import ExitStack
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -26,6 +27,7 @@ from .terminal import stop
 from .terminal import tell
 
 if TYPE_CHECKING:
+    from .captures.lacking import Lacking
     from .filter_language import Filter
     from .filter_language import Record
     from .logs import Logs
@@ -115,13 +117,16 @@ def narrowed(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read(sources: Sequence[str], wanted: Filter | None = None) -> Logs:
-    """The logs of that name, - being standard input. Says what could not be read and what is
-    missing; ends the program if there is no session."""
+    """The logs and captures of that name, - being standard input. Says what could not be read and
+    what is missing; ends the program if there is no session."""
     from . import logs
+    from .captures.lacking import Lacking
     from .report import sessions_text
 
-    with named(sources) as (opened, told):
+    lacking = Lacking()
+    with named(sources, lacking) as (opened, told):
         found = logs.read(opened, told, wanted)
+    found.lacking = lacking
     for note in sessions_text.notes(found):
         tell(note)
     if not found.sessions:
@@ -131,17 +136,27 @@ def read(sources: Sequence[str], wanted: Filter | None = None) -> Logs:
 
 @contextmanager
 def named(
-    sources: Sequence[str],
+    sources: Sequence[str], lacking: Lacking | None = None
 ) -> Iterator[tuple[list[tuple[str, Path | BinaryIO]], Progress]]:
-    """The logs of that name, for whoever reads them, and what is to be told of progress. Ends the
-    program if one cannot be read."""
+    """The logs and captures of that name, all of them as logs, for whoever reads them, and what is
+    to be told of progress. Ends the program if one cannot be read. What captures lack is told to
+    `lacking`; without one, it is said."""
+    from .captures import convert
+    from .captures.lacking import Lacking
+
+    found = Lacking() if lacking is None else lacking
     opened: list[tuple[str, Path | BinaryIO]] = [
         ("standard input", sys.stdin.buffer) if source == "-" else (source, Path(source))
         for source in _once(sources)
     ]
     try:
-        with _progress(sources) as told:
-            yield opened, told
+        with _progress(sources) as told, ExitStack() as stack:
+            logs = convert.as_logs(opened, stack, found, told)
+            for note in found.told() if lacking is None else ():
+                tell(note)
+            yield logs, told
+    except convert.ForeignError as error:
+        stop(str(error))
     except OSError as error:
         stop(f"{error.filename}: {error.strerror or error}")
 

@@ -1,0 +1,340 @@
+"""HAR files → records: each entry becomes a flow of mitmproxy's and goes the way of all flows.
+
+What mitmproxy's own reader of HARs drops is told here beside the flow: real times, sizes, what the
+producer says went wrong. A HAR comes from the client's side: nothing in it was answered by a proxy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections import OrderedDict
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+from typing import BinaryIO
+
+from mitmproxy import connection
+from mitmproxy import http
+from mitmproxy.websocket import WebSocketData
+
+from .. import overlays
+from .. import redaction
+from ..classify import Rules
+from ..classify import exchange_failure
+from ..classify import failure_tag
+from ..classify import with_overlay
+from ..record import Record
+from ..record import flow_record
+from ..situation import NO_WAIT
+from ..situation import Situation
+from ..tagger import Tagger
+from ..times import timestamp
+from ..vocabulary import REDIRECT_CODES
+from ..vocabulary import STATUS_TAGS
+from ..vocabulary import Tag
+from ..vocabulary import Why
+from ..vocabulary import status_tag
+from .entry import BadEntryError
+from .entry import Entry
+from .entry import entry_of
+from .entry import value_of
+from .lacking import Lacking
+from .scan import Scan
+from .words import COMPLETE
+from .words import why_of
+
+MAX_ENTRY = 64 * 1024 * 1024
+"""Longest entry that is read, in bytes."""
+MAX_CONNECTIONS = 4096
+"""How many connections are remembered, those that were used last."""
+MAX_PAGE = 64
+"""Longest name of a page that is kept, in characters."""
+
+_CREATOR = rb'"creator"\s*:\s*\{[^{}]*"name"\s*:\s*"([^"]*)"'
+_TCP_ONLY = frozenset((b"mitmproxy",))
+"""Producers whose `connect` leaves TLS out (mitmproxy, addons/savehar.py)."""
+REDIRECTS = "too_many_redirects"
+_NO_ANSWER = "the file has no status: no answer came"
+# There is no body to wait for, so that a client says of these that it gave up.
+_EMPTY = frozenset((204, 205, 304)) | REDIRECT_CODES
+_CLOSE, _ERROR, _TEXT = 8, -1, 1  # opcodes; -1 is Chromium's for an error of its own
+
+
+class Har:
+    """One HAR file, which is read once."""
+
+    def __init__(self, file: BinaryIO, name: str, head: bytes, lacking: Lacking) -> None:
+        """`name`: for what is said of it. `head`: its first bytes."""
+        self._file = file
+        self._name = name
+        self._lacking = lacking
+        creator = re.search(_CREATOR, head)
+        self._tcp_only = creator is not None and creator.group(1) in _TCP_ONLY
+        self._connections: OrderedDict[tuple[str, int, str], None] = OrderedDict()
+        """Those that were used before; the one used last at the end."""
+        self._client = connection.Client(
+            peername=None,  # type: ignore[arg-type]  # nobody knows
+            sockname=None,  # type: ignore[arg-type]
+            timestamp_start=0.0,
+        )
+        self._servers: dict[tuple[str, int], connection.Server] = {}
+        self._local = 0
+
+    def entries(self, told: Callable[[int], None]) -> Iterator[tuple[int, Entry]]:
+        """The entries that can be used, each with its number, in the order of the file. `told` of
+        bytes that were taken in."""
+        scan, before = Scan(self._file), 0
+        for place in scan.places():
+            told(place.end - before)
+            before = place.end
+            try:
+                entry = entry_of(self._read(place.begin, place.end), self._tcp_only)
+            except BadEntryError as error:
+                self._lacking.skip(self._name, place.number, str(error))
+                continue
+            if entry is None:
+                self._local += 1
+            else:
+                yield place.number, entry
+        if scan.broken:
+            within = f"within entry {scan.within}" if scan.within else "before its end"
+            self._lacking.break_off(self._name, f"{within}; what came before is read")
+        elif not scan.found:
+            self._lacking.break_off(self._name, "before its entries: there is no log.entries")
+        if self._local:
+            self._lacking.notes.append(
+                f"{self._name}: {self._local} of data: and other URLs that ask no server left out"
+            )
+
+    def _read(self, begin: int, end: int) -> Any:
+        """What stands in the file. Raises: BadEntryError."""
+        if end - begin > MAX_ENTRY:
+            raise BadEntryError(f"the entry is longer than {MAX_ENTRY // 2**20} MiB")
+        self._file.seek(begin)
+        text = self._file.read(end - begin)
+        try:
+            return json.loads(text.decode("utf-8", "replace"), strict=False) if text else None
+        except RecursionError:
+            raise BadEntryError("the entry is nested too deeply") from None
+        except ValueError:
+            raise BadEntryError("the entry is not JSON") from None
+
+    def record(self, number: int, entry: Entry, tagger: Tagger, session: str) -> Record | None:
+        """The record of an entry; None of a tunnel that was opened, for what is asked inside it is
+        told by itself."""
+        flow = self._flow(number, entry)
+        tag = tagger.tag(flow, known=_known(flow, entry, tagger.rules))
+        why = why_of(entry.words, entry.has_head)
+        if why is not None and why.cause == REDIRECTS and "cause" not in tag:
+            tag = with_overlay(tag, why)  # the chain did not begin in this file
+        kind = _kind(entry)
+        if kind == "connect" and tag["outcome"] == "status" and tag["band"] == "Success":
+            tagger.tunnel_opened(flow)
+            return None
+        record = flow_record(flow, kind, tag, session, tagger.rules.urls)
+        self._tell_more(record, entry)
+        return record
+
+    def _flow(self, number: int, entry: Entry) -> http.HTTPFlow:
+        place = entry.host, entry.port
+        if place not in self._servers:
+            if len(self._servers) >= MAX_CONNECTIONS:
+                self._servers.clear()
+            # With an address, so that it is not taken for one that nobody asked.
+            self._servers[place] = connection.Server(address=place)
+        flow = http.HTTPFlow(self._client, self._servers[place])
+        flow.id = f"entry-{number}"
+        began, ended = entry.started, entry.started + (entry.duration or 0.0) / 1000
+        version = (entry.http_version or "HTTP/1.1").encode()
+        method = entry.method.encode("ascii", "replace")
+        posts = method == b"POST"  # of what else there is nobody looks into the body
+        flow.request = http.Request(
+            entry.host,
+            entry.port,
+            method,
+            entry.scheme.encode("ascii", "replace"),
+            b"",
+            entry.target.encode("utf-8", "replace"),
+            version,
+            http.Headers(entry.request_headers),
+            entry.request_body if posts else None,
+            None,
+            began,
+            began,
+        )
+        if entry.has_head:
+            headers = entry.response_headers
+            if posts:  # what a HAR keeps of a body has no coding any more
+                headers = [each for each in headers if each[0].lower() != b"content-encoding"]
+            flow.response = http.Response(
+                version,
+                entry.status,
+                b"",
+                http.Headers(headers),
+                entry.response_body if posts else None,
+                None,
+                began,
+                ended,
+            )
+            flow.websocket = _websocket(entry)
+        return flow
+
+    def _tell_more(self, record: Record, entry: Entry) -> None:
+        """What the entry tells better than the flow that was made of it."""
+        for name in ("wait_ms", "duration_ms", "request_bytes", "response_bytes"):
+            record.pop(name, None)
+        if not entry.http_version:
+            record.pop("http_version", None)
+        # To the nearest millisecond, which all of a HAR's dates are.
+        record["time"] = timestamp(entry.started + (entry.duration or 0.0) / 1000 + 0.0005)
+        wait = entry.wait if entry.has_head and record["kind"] != "connect" else None
+        sent, received = entry.request_size, entry.response_size
+        if entry.messages is not None and entry.has_head:
+            record["stream"] = True
+            sent, received = _message_sizes(entry.messages)
+        elif not entry.has_head:
+            received = None
+        found = {
+            "wait_ms": wait,
+            "duration_ms": None if record["outcome"] == "unfinished" else entry.duration,
+            "request_bytes": sent,
+            "response_bytes": received,
+            "connect_ms": entry.connect,
+            "tls_ms": entry.tls,
+            "reused": self._is_reused(entry) or None,
+            "page": _page(entry.page) or None,
+        }
+        for name, value in found.items():
+            if value is not None:
+                record[name] = round(value, 3) if isinstance(value, float) else value
+
+    def _is_reused(self, entry: Entry) -> bool:
+        """Whether another entry had opened the connection. Some producers name it after its port,
+        so that the name alone does not tell."""
+        if not entry.connection or not entry.has_head or entry.cached:
+            return False
+        key = entry.host, entry.port, entry.connection
+        seen = key in self._connections
+        self._connections[key] = None
+        self._connections.move_to_end(key)
+        if len(self._connections) > MAX_CONNECTIONS:
+            self._connections.popitem(last=False)
+        return seen and entry.connect is None
+
+
+# --- what went wrong ---
+
+
+def _known(flow: http.HTTPFlow, entry: Entry, rules: Rules) -> Tag | None:
+    """The tag of an exchange that broke, without what other entries add; None of a complete
+    answer."""
+    if not entry.has_head:
+        if not entry.answered:
+            return {"outcome": "unfinished"}
+        if not entry.words:
+            return failure_tag(Why("unknown", "no_status"), _NO_ANSWER)
+        return _failed(entry, entry.words, rules)
+    words = entry.words or _socket_error(entry)
+    if not words or _is_complete(flow, entry, words, rules.urls):
+        return None
+    status = STATUS_TAGS.get(entry.status) or status_tag(entry.status)
+    head = {name: status[name] for name in ("status", "band", "description")}
+    return {**head, **_failed(entry, words, rules)}
+
+
+def _failed(entry: Entry, words: str, rules: Rules) -> Tag:
+    why = why_of(words, entry.has_head)
+    if why is not None:
+        return failure_tag(why, redaction.detail(words, rules.urls))
+    # mitmproxy writes its own words into a HAR.
+    return exchange_failure(words, Situation(head=entry.has_head, waited=NO_WAIT), rules)
+
+
+def _is_complete(flow: http.HTTPFlow, entry: Entry, words: str, urls: redaction.Urls) -> bool:
+    """Whether an answer is there in spite of what the client says of it."""
+    why = why_of(words, has_head=True)
+    cause = why.cause if why else ""
+    if cause == "client_cancelled":
+        return entry.status in _EMPTY or entry.method == "HEAD"
+    if cause == "unknown":  # Chromium says no more of an answer that it keeps from the page
+        origin = value_of(entry.request_headers, b"origin").decode("utf-8", "replace")
+        return bool(origin and overlays.cors_blocked(flow, origin, {}, urls))
+    return cause == COMPLETE or (cause == REDIRECTS and entry.status in REDIRECT_CODES)
+
+
+def _socket_error(entry: Entry) -> str:
+    """What the client says of a WebSocket that broke; "" of nothing."""
+    for message in entry.messages or ():
+        if isinstance(message, dict) and message.get("opcode") == _ERROR:
+            words = message.get("data")
+            return words.strip()[:4096] if isinstance(words, str) else ""
+    return ""
+
+
+# --- WebSocket ---
+
+
+def _websocket(entry: Entry) -> WebSocketData | None:
+    """How a WebSocket was closed; None where no message of it says so."""
+    for message in reversed(entry.messages or ()):
+        if isinstance(message, dict) and message.get("opcode") == _CLOSE:
+            code, reason = _close_code(message)
+            return WebSocketData(
+                closed_by_client=message.get("type") == "send",
+                close_code=code,
+                close_reason=reason,
+            )
+    return None
+
+
+def _close_code(message: dict[str, Any]) -> tuple[int, str]:
+    """What a close frame holds (RFC 6455 §5.5.1): a code and a reason, or nothing, which is 1005.
+    Some producers write the code beside it."""
+    code, data = message.get("code"), message.get("data")
+    if type(code) is int and 1000 <= code < 5000:
+        return code, data if isinstance(data, str) else ""
+    body = _bytes_of(message)
+    if len(body) < 2:
+        return 1005, ""
+    (code,) = struct.unpack(">H", body[:2])
+    return code, body[2:].decode("utf-8", "replace")
+
+
+def _message_sizes(messages: list[Any]) -> tuple[int, int]:
+    """Bytes of what was sent and of what was received."""
+    sizes = {"send": 0, "receive": 0}
+    for message in messages:
+        if not isinstance(message, dict) or message.get("opcode") in (_CLOSE, _ERROR):
+            continue
+        way = message.get("type")
+        if way in ("send", "receive"):
+            sizes[way] += len(_bytes_of(message))
+    return sizes["send"], sizes["receive"]
+
+
+def _bytes_of(message: dict[str, Any]) -> bytes:
+    """What a message holds: text as it is, anything else in Base64."""
+    data = message.get("data")
+    if not isinstance(data, str):
+        return b""
+    if message.get("opcode") != _TEXT:
+        try:
+            return a2b_base64(data.encode("ascii"))
+        except (Base64Error, ValueError):
+            pass  # as it is
+    return data.encode("utf-8", "replace")
+
+
+def _kind(entry: Entry) -> str:
+    if entry.method == "CONNECT":
+        return "connect"
+    return "websocket" if entry.messages is not None and entry.has_head else "http"
+
+
+def _page(page: str) -> str:
+    """The name of a page, which may be its URL."""
+    return redaction.printable(redaction.redact(page, "redacted") if "://" in page else page, MAX_PAGE)
