@@ -62,14 +62,12 @@ Progress = Callable[[int], None]
 
 
 class Problem(NamedTuple):
-    """A line, or a part of a capture, that could not be used."""
+    """A line that could not be used."""
 
     source: str
     line: int
     """Its number, from 1."""
     reason: str
-    what: str = "line"
-    """What is counted: lines, or of a capture entries or flows."""
 
 
 # --- sessions ---

@@ -58,7 +58,11 @@ def as_logs(
 
 
 def _as_log(
-    name: str, given: Path | BinaryIO, stack: ExitStack, lacking: Lacking, told: Callable[[int], None]
+    name: str,
+    given: Path | BinaryIO,
+    stack: ExitStack,
+    lacking: Lacking,
+    told: Callable[[int], None],
 ) -> Path | BinaryIO:
     source = seekable(given, stack)
     file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from ..bodies import MAX_BODY
 from ..vocabulary import DEFAULT_PORTS
+from ..vocabulary import REDIRECT_CODES
 
 LONGEST_MS = 1e12
 """A longer time is none, in ms: 30 years."""
@@ -32,6 +33,8 @@ MAX_STATUS = 100_000
 MAX_HEADERS = 1000
 MAX_VALUE = 64 * 1024
 """How much of a header is looked at, in characters."""
+ERROR = -1
+"""Chromium's opcode for what is no message of a WebSocket, but an error of its own."""
 MAX_MESSAGES = 100_000
 """How many messages of a WebSocket are looked at."""
 
@@ -45,6 +48,8 @@ LOCAL_SCHEMES = frozenset(
 """Whoever asks for these asks no server."""
 _SOCKETS = {"ws": "http", "wss": "https"}  # mitmproxy names a WebSocket after its handshake
 _CACHES = ("Memory Cache", "Disk Cache")  # WebKit
+_EMPTY = frozenset((204, 205, 304)) | REDIRECT_CODES
+_HANDSHAKE = r"Error during WebSocket handshake: Unexpected response code: ([1-5][0-9]{2})\b.*"
 _STATUS_TEXT = r"net::|ERR_|NS_ERROR_|NS_BINDING_"
 
 Json = Mapping[str, Any]
@@ -91,6 +96,8 @@ class Entry:
     request_size: int | None
     """Of the body, in bytes, as it was sent."""
     response_size: int | None
+    received: int | None
+    """Bytes of the response's body that the client had, without its content coding."""
     request_body: bytes | None
     """As far as it is short."""
     response_body: bytes | None
@@ -102,6 +109,15 @@ class Entry:
     def has_head(self) -> bool:
         """A response head had come."""
         return 0 < self.status < 10_000  # WebPageTest writes its errors as statuses from 12000 on
+
+    @property
+    def is_whole(self) -> bool:
+        """All of the answer is there, also where its client says that it gave up: Chromium does so
+        of what has no body. The status of an error is told, whatever came after it."""
+        if self.status in _EMPTY or self.status >= 400 or self.method == "HEAD":
+            return True
+        length = _length(self.response_headers)
+        return length is not None and (length == 0 or self.received == length)
 
 
 def entry_of(data: Any, tcp_only: bool = False) -> Entry | None:
@@ -122,15 +138,20 @@ def entry_of(data: Any, tcp_only: bool = False) -> Entry | None:
     scheme, host, port, target = _split(url)
     timings = _soft(entry.get("timings"))
     content, cached = _soft(response.get("content")), _is_cached(entry)
+    messages = entry.get("_webSocketMessages")
+    messages = messages[:MAX_MESSAGES] if isinstance(messages, list) else None
     status = _status(response.get("status"))
+    words = _words(entry, response, messages, status)
+    if refused := re.fullmatch(_HANDSHAKE, words, re.DOTALL):
+        status, words = int(refused.group(1)), ""
+    if messages is None and status == 101 and entry.get("_resourceType") == "websocket":
+        messages = []
     duration = _duration(entry.get("time"), timings)
     connect, tls = _connecting(timings, tcp_only)
     request_headers = list(_headers(request.get("headers")))
     response_headers = list(_headers(response.get("headers")))
     _complete(response_headers, response, content, status)
     known = bool(duration) and not cached
-    messages = entry.get("_webSocketMessages")
-    is_socket = entry.get("_resourceType") == "websocket" and status == 101
     return Entry(
         started=_date(entry.get("startedDateTime")),
         method=method,
@@ -141,7 +162,7 @@ def entry_of(data: Any, tcp_only: bool = False) -> Entry | None:
         request_headers=request_headers,
         response_headers=response_headers,
         status=status,
-        words=_words(entry, response, status),
+        words=words,
         answered=bool(response),
         http_version=_version(response, request, status),
         duration=duration if known else None,
@@ -153,13 +174,10 @@ def entry_of(data: Any, tcp_only: bool = False) -> Entry | None:
         page=_plain(entry.get("pageref")),
         request_size=_request_size(request, request_headers),
         response_size=_response_size(response, content, response_headers) if not cached else None,
+        received=_size(content.get("size")),
         request_body=_body(_soft(request.get("postData"))),
         response_body=_body(content),
-        messages=messages[:MAX_MESSAGES]
-        if isinstance(messages, list)
-        else []
-        if is_socket
-        else None,
+        messages=messages if status in (101, 200) else None,
     )
 
 
@@ -325,9 +343,7 @@ def _request_size(request: Json, headers: list[tuple[bytes, bytes]]) -> int | No
     return size
 
 
-def _response_size(
-    response: Json, content: Json, headers: list[tuple[bytes, bytes]]
-) -> int | None:
+def _response_size(response: Json, content: Json, headers: list[tuple[bytes, bytes]]) -> int | None:
     """Of the body as it was sent: `content.size` is that only of one without a content coding."""
     size, plain = _size(response.get("bodySize")), _size(content.get("size"))
     if size == 0 and plain and response.get("status") != 304:
@@ -380,8 +396,12 @@ def _is_cached(entry: Json) -> bool:
     )
 
 
-def _words(entry: Json, response: Json, status: int) -> str:
+def _words(entry: Json, response: Json, messages: list[Any] | None, status: int) -> str:
     """What went wrong, in the producer's words."""
+    for message in messages or ():
+        if isinstance(message, dict) and message.get("opcode") == ERROR:
+            words = message.get("data")
+            return words.strip()[:4096] if isinstance(words, str) else ""
     for place in (response, entry):
         for name in ("_error", "_failureText", "_errorText", "_errorMessage"):
             value = place.get(name)

@@ -27,17 +27,22 @@ from ..classify import Rules
 from ..classify import exchange_failure
 from ..classify import failure_tag
 from ..classify import with_overlay
+from ..classify import with_reason
 from ..record import Record
 from ..record import flow_record
+from ..redirects import normalize
 from ..situation import NO_WAIT
 from ..situation import Situation
 from ..tagger import Tagger
 from ..times import timestamp
+from ..vocabulary import CANCELLED
+from ..vocabulary import COLLATERAL
 from ..vocabulary import REDIRECT_CODES
 from ..vocabulary import STATUS_TAGS
 from ..vocabulary import Tag
 from ..vocabulary import Why
 from ..vocabulary import status_tag
+from .entry import ERROR
 from .entry import BadEntryError
 from .entry import Entry
 from .entry import entry_of
@@ -59,9 +64,7 @@ _TCP_ONLY = frozenset((b"mitmproxy",))
 """Producers whose `connect` leaves TLS out (mitmproxy, addons/savehar.py)."""
 REDIRECTS = "too_many_redirects"
 _NO_ANSWER = "the file has no status: no answer came"
-# There is no body to wait for, so that a client says of these that it gave up.
-_EMPTY = frozenset((204, 205, 304)) | REDIRECT_CODES
-_CLOSE, _ERROR, _TEXT = 8, -1, 1  # opcodes; -1 is Chromium's for an error of its own
+_CLOSE, _TEXT = 8, 1  # opcodes, RFC 6455 §5.2
 
 
 class Har:
@@ -82,6 +85,8 @@ class Har:
             timestamp_start=0.0,
         )
         self._servers: dict[tuple[str, int], connection.Server] = {}
+        self._given_up: set[str] = set()
+        """Where redirects led that broke the limit of their chain."""
         self._local = 0
 
     def entries(self, told: Callable[[int], None]) -> Iterator[tuple[int, Entry]]:
@@ -128,9 +133,7 @@ class Har:
         told by itself."""
         flow = self._flow(number, entry)
         tag = tagger.tag(flow, known=_known(flow, entry, tagger.rules))
-        why = why_of(entry.words, entry.has_head)
-        if why is not None and why.cause == REDIRECTS and "cause" not in tag:
-            tag = with_overlay(tag, why)  # the chain did not begin in this file
+        tag = self._of_chain(flow, entry, tag)
         kind = _kind(entry)
         if kind == "connect" and tag["outcome"] == "status" and tag["band"] == "Success":
             tagger.tunnel_opened(flow)
@@ -182,6 +185,24 @@ class Har:
             )
             flow.websocket = _websocket(entry)
         return flow
+
+    def _of_chain(self, flow: http.HTTPFlow, entry: Entry, tag: Tag) -> Tag:
+        """The tag of an entry that may end a chain of redirects: one problem a chain. A client asks
+        once more than it follows, and says then that it gave up."""
+        if tag.get("cause") in ("redirect_loop", REDIRECTS) and tag["outcome"] == "status":
+            location = value_of(entry.response_headers, b"location").decode("utf-8", "replace")
+            if len(self._given_up) >= MAX_CONNECTIONS:
+                self._given_up.clear()
+            self._given_up.add(normalize(location, flow.request.url))
+            return tag
+        why = why_of(entry.words, entry.has_head)
+        if why is None or why.cause != REDIRECTS:
+            return tag
+        told = normalize(flow.request.url) in self._given_up
+        if tag["outcome"] != "status":
+            return with_reason(tag, COLLATERAL) if told else tag
+        # Else the chain did not begin in this file, or the limit is another one.
+        return tag if told or "cause" in tag else with_overlay(tag, why)
 
     def _tell_more(self, record: Record, entry: Entry) -> None:
         """What the entry tells better than the flow that was made of it."""
@@ -238,7 +259,7 @@ def _known(flow: http.HTTPFlow, entry: Entry, rules: Rules) -> Tag | None:
         if not entry.words:
             return failure_tag(Why("unknown", "no_status"), _NO_ANSWER)
         return _failed(entry, entry.words, rules)
-    words = entry.words or _socket_error(entry)
+    words = entry.words
     if not words or _is_complete(flow, entry, words, rules.urls):
         return None
     status = STATUS_TAGS.get(entry.status) or status_tag(entry.status)
@@ -258,21 +279,12 @@ def _is_complete(flow: http.HTTPFlow, entry: Entry, words: str, urls: redaction.
     """Whether an answer is there in spite of what the client says of it."""
     why = why_of(words, has_head=True)
     cause = why.cause if why else ""
-    if cause == "client_cancelled":
-        return entry.status in _EMPTY or entry.method == "HEAD"
+    if cause == CANCELLED:
+        return entry.is_whole
     if cause == "unknown":  # Chromium says no more of an answer that it keeps from the page
         origin = value_of(entry.request_headers, b"origin").decode("utf-8", "replace")
         return bool(origin and overlays.cors_blocked(flow, origin, {}, urls))
     return cause == COMPLETE or (cause == REDIRECTS and entry.status in REDIRECT_CODES)
-
-
-def _socket_error(entry: Entry) -> str:
-    """What the client says of a WebSocket that broke; "" of nothing."""
-    for message in entry.messages or ():
-        if isinstance(message, dict) and message.get("opcode") == _ERROR:
-            words = message.get("data")
-            return words.strip()[:4096] if isinstance(words, str) else ""
-    return ""
 
 
 # --- WebSocket ---
@@ -308,7 +320,7 @@ def _message_sizes(messages: list[Any]) -> tuple[int, int]:
     """Bytes of what was sent and of what was received."""
     sizes = {"send": 0, "receive": 0}
     for message in messages:
-        if not isinstance(message, dict) or message.get("opcode") in (_CLOSE, _ERROR):
+        if not isinstance(message, dict) or message.get("opcode") in (_CLOSE, ERROR):
             continue
         way = message.get("type")
         if way in ("send", "receive"):
@@ -337,4 +349,6 @@ def _kind(entry: Entry) -> str:
 
 def _page(page: str) -> str:
     """The name of a page, which may be its URL."""
-    return redaction.printable(redaction.redact(page, "redacted") if "://" in page else page, MAX_PAGE)
+    return redaction.printable(
+        redaction.redact(page, "redacted") if "://" in page else page, MAX_PAGE
+    )

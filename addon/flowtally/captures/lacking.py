@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from dataclasses import field
 
 from ..logs import MAX_PROBLEMS
-from ..logs import Problem
 
 
 @dataclass
 class Lacking:
     """Of any number of captures; grows while they are read."""
 
-    problems: list[Problem] = field(default_factory=list)
-    """The first ones, each with the number of the entry or flow."""
+    problems: list[str] = field(default_factory=list)
+    """Why, of the first ones."""
     skipped: int = 0
     """How many entries and flows could not be used."""
     breaks: int = 0
@@ -26,7 +25,7 @@ class Lacking:
         """Something could not be used."""
         self.skipped += 1
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(source, number, reason, what))
+            self.problems.append(f"{source}, {what} {number}: {reason}; skipped")
 
     def break_off(self, source: str, where: str) -> None:
         """A file ends too early. `where`: after the word "breaks off"."""
@@ -35,9 +34,9 @@ class Lacking:
 
     def told(self) -> list[str]:
         """All of it, a sentence each."""
-        told = [f"{p.source}, {p.what} {p.line}: {p.reason}; skipped" for p in self.problems]
+        told = list(self.problems)
         if self.skipped > len(self.problems):
-            told.append(f"{self.skipped} entries that cannot be read skipped")
+            told.append(f"{self.skipped} unreadable entries skipped")
         return told + self.notes
 
     @property

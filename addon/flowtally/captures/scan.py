@@ -27,9 +27,7 @@ _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _PLAIN = rb'(?:[^"{}\[\]]++|' + _STRING + rb")*+"
 _TO_BRACKET = re.compile(_PLAIN, re.DOTALL)
 """All up to the next bracket; strings are passed over as a whole."""
-_TO_NESTED = re.compile(
-    rb'(?:[^"{}\[\]]++|' + _STRING + rb"|\{" + _PLAIN + rb"\})*+", re.DOTALL
-)
+_TO_NESTED = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb"|\{" + _PLAIN + rb"\})*+", re.DOTALL)
 """The same, and objects with no bracket in them, such as headers are, are passed over too."""
 _ENTRIES = [b"", b"log", b"entries"]
 _OPENING = (b"{", b"[")
@@ -48,8 +46,7 @@ class Place(NamedTuple):
 
 
 class Scan:
-    """Looks through a HAR once. After `places` is exhausted, the other attributes tell how it was.
-    """
+    """Looks through a HAR once. After `places` is exhausted, the attributes tell how it was."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.found = False
