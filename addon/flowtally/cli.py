@@ -1,4 +1,4 @@
-"""The command line `flowtally`: reads session logs, and says where the addon is.
+"""The command line `flowtally`: reads session logs and captures, and says where the addon is.
 
 What reads and reports is loaded by the commands that need it: `run` does so while its proxy starts.
 """
@@ -76,8 +76,9 @@ def report(
 ) -> None:
     """Say what session logs hold: as text, or as --html, --json, --csv or --markdown.
 
-    LOG is a session log, or - for standard input; several are merged. Without one: the newest log
-    in the default folder. FILTER is an expression of mitmproxy's, such as '~d shop.example & ~c
+    LOG is a session log, a HAR file, or a flow file of mitmproxy's (mitmdump -w), as it is or
+    compressed with gzip, whatever its name; or - for standard input. Several are merged. Without
+    one: the newest log in the default folder. FILTER is an expression of mitmproxy's, such as '~d shop.example & ~c
     404'; it narrows the report as the options do.
     """
     if (html is not None) + as_json + as_csv + as_markdown > 1:
@@ -144,8 +145,8 @@ def check(
     \b
     flowtally check --max 'Server error=0' --max -2=0 --max p95_ms=800 --min flows=1
 
-    LOG is a session log, or - for standard input; several are merged. Without one: the newest log
-    in the default folder. FILTER, an expression of mitmproxy's, and the options that narrow say
+    LOG is a session log, a HAR file or a flow file (mitmdump -w), also with gzip, or - for standard
+    input; several are merged. Without one: the newest log in the default folder. FILTER, an expression of mitmproxy's, and the options that narrow say
     which flows the budgets are for. NAME is a status band, a status code, an error code (-1 to
     -6), a cause, a total (flows, failures, problems, ...) or a time (p95_ms, wait_p95_ms, ...); a
     wrong one gets the whole list.
@@ -195,7 +196,8 @@ def check(
 def compare(inputs: Inputs, html: Path | None, as_json: bool, force: bool) -> None:
     """Print what differs between two session logs: what a change fixed, and what it broke.
 
-    One of them may be - for standard input. Shares of flows are compared, and times by their ranks;
+    BEFORE and AFTER are session logs, HAR files or flow files (mitmdump -w), also with gzip; one of
+    them may be - for standard input. Shares of flows are compared, and times by their ranks;
     what came together counts as less, and what may be chance is left out or said to be. FILTER, an
     expression of mitmproxy's, and the options that narrow say which flows are compared.
     """
@@ -260,8 +262,8 @@ def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
     flowtally flows --problems --host api.example
     flowtally flows session.jsonl '~m POST & ~c 500' --curl
 
-    LOG is a session log, or - for standard input. Without one: the newest log in the default
-    folder. FILTER is an expression of mitmproxy's. Those that mean the same in a log are ~all, ~c,
+    LOG is a session log, a HAR file or a flow file (mitmdump -w), also with gzip, or - for standard
+    input. Without one: the newest log in the default folder. FILTER is an expression of mitmproxy's. Those that mean the same in a log are ~all, ~c,
     ~d, ~dns, ~http, ~m, ~replay, ~replayq, ~replays, ~src, ~tcp, ~u, ~udp and ~websocket, with !,
     &, | and brackets. Of several options of one kind any may hold, of several kinds all must.
     """

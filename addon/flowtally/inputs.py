@@ -130,7 +130,8 @@ def read(sources: Sequence[str], wanted: Filter | None = None) -> Logs:
     for note in sessions_text.notes(found):
         tell(note)
     if not found.sessions:
-        stop(f"no flowtally session in {', '.join(sources)}")
+        empty = ": it is empty" if len(sources) == len(lacking.empty) == 1 else ""
+        stop(f"no flowtally session in {', '.join(sources)}{empty}")
     return found
 
 
@@ -141,7 +142,8 @@ def named(
     """The logs and captures of that name, all of them as logs, for whoever reads them, and what is
     to be told of progress. Ends the program if one cannot be read. What captures lack is told to
     `lacking`; without one, it is said."""
-    from .captures import convert
+    from .captures.convert import as_logs
+    from .captures.kinds import ForeignError
     from .captures.lacking import Lacking
 
     found = Lacking() if lacking is None else lacking
@@ -151,11 +153,11 @@ def named(
     ]
     try:
         with _progress(sources) as told, ExitStack() as stack:
-            logs = convert.as_logs(opened, stack, found, told)
+            logs = as_logs(opened, stack, found, told)
             for note in found.told() if lacking is None else ():
                 tell(note)
             yield logs, told
-    except convert.ForeignError as error:
+    except ForeignError as error:
         stop(str(error))
     except OSError as error:
         stop(f"{error.filename}: {error.strerror or error}")

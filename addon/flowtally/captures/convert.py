@@ -20,6 +20,7 @@ from typing import BinaryIO
 from ..logs import seekable
 from .kinds import ACCEPTED
 from .kinds import HEAD
+from .kinds import ForeignError
 from .kinds import Kind
 from .kinds import kind_of
 from .kinds import seems
@@ -33,10 +34,8 @@ Log = tuple[str, Path | BinaryIO]
 """A name for problems, and the log."""
 
 BLOCK = 1024 * 1024
-
-
-class ForeignError(ValueError):
-    """A file that is neither a log nor a capture; the message says what it seems to be."""
+BEGINNING = 8192
+"""How many bytes a file is judged by first."""
 
 
 def as_logs(
@@ -65,33 +64,49 @@ def _as_log(
     told: Callable[[int], None],
 ) -> Path | BinaryIO:
     source = seekable(given, stack)
-    file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
-    head = _head(file)
+    if isinstance(source, Path):
+        with source.open("rb") as opened:  # and closed: there may be more logs than open files
+            head = _head(opened)
+    else:
+        head = _head(source)
     kind, packed = kind_of(head), ""
+    before = lacking.skipped, lacking.breaks
     if kind is Kind.PACKED:
-        file, damage = unpacked(file)
-        source = stack.enter_context(file)
-        head, packed = _head(file), "gzip of "
+        source = _unpacked(name, source, stack, lacking)
+        head, packed = _head(source), "gzip of "
         kind = kind_of(head)
-        if damage and head:
-            lacking.break_off(name, f"where {damage}; what came before is read")
-        elif damage:
-            raise ForeignError(f"{name}: seems to be gzip, but {damage}; {ACCEPTED}")
     if kind in (Kind.FOREIGN, Kind.PACKED):
         what = f"{packed}{'gzip' if kind is Kind.PACKED else seems(head)}"
         raise ForeignError(f"{name}: seems to be {what}; {ACCEPTED}")
+    if kind is Kind.EMPTY:
+        lacking.empty.append(name)
     if kind in (Kind.LOG, Kind.EMPTY):
         return source
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowtally-")))
+    file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
     capture = _Capture(name, file, head, folder / "capture.jsonl", lacking, told)
     (_read_har if kind is Kind.HAR else _read_flows)(capture)
-    capture.end()
+    capture.end(incomplete=(lacking.skipped, lacking.breaks) != before)
     return folder / "capture.jsonl"
 
 
+def _unpacked(name: str, source: Path | BinaryIO, stack: ExitStack, lacking: Lacking) -> BinaryIO:
+    with ExitStack() as opened:
+        file = opened.enter_context(source.open("rb")) if isinstance(source, Path) else source
+        found, damage = unpacked(file)
+    stack.enter_context(found)
+    if damage and not found.seek(0, os.SEEK_END):
+        raise ForeignError(f"{name}: seems to be gzip, but {damage}; {ACCEPTED}")
+    if damage:
+        lacking.break_off(name, f"where {damage}; what came before is read")
+    return found
+
+
 def _head(file: BinaryIO) -> bytes:
+    """The first bytes, fewer of what is known at once: there may be thousands of logs."""
     file.seek(0)
-    return file.read(HEAD)
+    head = file.read(BEGINNING)
+    return head if kind_of(head) is Kind.LOG else head + file.read(HEAD - BEGINNING)
 
 
 def _read_har(capture: _Capture) -> None:
@@ -103,7 +118,8 @@ def _read_har(capture: _Capture) -> None:
         try:
             record = har.record(number, entry, capture.tagger, session.id)
         except Exception as problem:  # one entry's own: the others are read
-            capture.defects.tell(f"entry {number}", problem)
+            reason = f"cannot be told ({type(problem).__name__})"
+            capture.lacking.skip(capture.name, number, reason)
             continue
         if record is not None:
             session.add(record)
@@ -146,7 +162,6 @@ class _Capture:
         self.tagger = Tagger(rules(values), values["flowtally_max_redirects"], self.defects)
         self._options = {option.name: option.default for option in OPTIONS}
         self._log = log
-        self._before = lacking.skipped, lacking.breaks
         self._session: Session | None = None
 
     def session(self, begun: float) -> Session:
@@ -160,15 +175,14 @@ class _Capture:
             )
         return self._session
 
-    def end(self) -> None:
-        """Write what is outstanding, and that something is missing if it is."""
+    def end(self, incomplete: bool) -> None:
+        """Write what is outstanding, and that something is missing if the capture is incomplete."""
         from ..classify import failure_tag
         from ..record import event_record
         from ..vocabulary import CAPTURE_INCOMPLETE
 
         session = self.session(os.fstat(self.file.fileno()).st_mtime)
-        skipped, breaks = self.lacking.skipped, self.lacking.breaks
-        if (skipped, breaks) != self._before:
+        if incomplete:
             tag = failure_tag(CAPTURE_INCOMPLETE, self.lacking.in_part)
             last = datetime.fromisoformat(session.tally.last or session.begun).timestamp()
             session.add(event_record(tag, session.id, last, None, "", None))

@@ -47,6 +47,9 @@ from .entry import BadEntryError
 from .entry import Entry
 from .entry import entry_of
 from .entry import value_of
+from .kinds import ACCEPTED
+from .kinds import NO_HAR
+from .kinds import ForeignError
 from .lacking import Lacking
 from .scan import Scan
 from .words import COMPLETE
@@ -91,7 +94,7 @@ class Har:
 
     def entries(self, told: Callable[[int], None]) -> Iterator[tuple[int, Entry]]:
         """The entries that can be used, each with its number, in the order of the file. `told` of
-        bytes that were taken in."""
+        bytes that were taken in. Raises: ForeignError, where it is no HAR."""
         scan, before = Scan(self._file), 0
         for place in scan.places():
             told(place.end - before)
@@ -109,7 +112,7 @@ class Har:
             within = f"within entry {scan.within}" if scan.within else "before its end"
             self._lacking.break_off(self._name, f"{within}; what came before is read")
         elif not scan.found:
-            self._lacking.break_off(self._name, "before its entries: there is no log.entries")
+            raise ForeignError(f"{self._name}: seems to be {NO_HAR}; {ACCEPTED}")
         if self._local:
             self._lacking.notes.append(
                 f"{self._name}: {self._local} of data: and other URLs that ask no server left out"

@@ -18,12 +18,18 @@ ACCEPTED = (
     " as they are or compressed with gzip"
 )
 
+NO_HAR = "JSON, but no HAR: it has no log.entries"
+
 _BOM = b"\xef\xbb\xbf"
 # A flow's state is a dictionary of mitmproxy's tnetstrings: its length, then the first key's.
 _FLOW_FILE = rb"[1-9][0-9]{1,11}:[0-9]{1,4}:[a-z_]"
 _HAR = rb'"log"\s*:\s*\{|"entries"\s*:\s*\['
 _MARKUP = rb"<\s*(!doctype html|html|head|body|\?xml|[a-z!])"
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+
+class ForeignError(ValueError):
+    """A file that is neither a log nor a capture; the message says what it seems to be."""
 
 
 class Kind(Enum):
@@ -68,7 +74,7 @@ def seems(head: bytes) -> str:
     if _CONTROL.search(head):
         return "binary data"
     if text[:1] in (b"{", b"["):
-        return "JSON, but no HAR: it has no log.entries"
+        return NO_HAR
     return "text"
 
 

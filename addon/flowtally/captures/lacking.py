@@ -18,6 +18,8 @@ class Lacking:
     """How many entries and flows could not be used."""
     breaks: int = 0
     """How many files broke off, or were damaged from somewhere on."""
+    empty: list[str] = field(default_factory=list)
+    """Which files hold nothing."""
     notes: list[str] = field(default_factory=list)
     """What else is to be said, in the order of the files."""
 
