@@ -78,8 +78,8 @@ def report(
 
     LOG is a session log, a HAR file, or a flow file of mitmproxy's (mitmdump -w), as it is or
     compressed with gzip, whatever its name; or - for standard input. Several are merged. Without
-    one: the newest log in the default folder. FILTER is an expression of mitmproxy's, such as '~d shop.example & ~c
-    404'; it narrows the report as the options do.
+    one: the newest log in the default folder. FILTER is an expression of mitmproxy's, such as
+    '~d shop.example & ~c 404'; it narrows the report as the options do.
     """
     if (html is not None) + as_json + as_csv + as_markdown > 1:
         stop("--html, --json, --csv and --markdown: one of them at a time")
@@ -146,10 +146,10 @@ def check(
     flowtally check --max 'Server error=0' --max -2=0 --max p95_ms=800 --min flows=1
 
     LOG is a session log, a HAR file or a flow file (mitmdump -w), also with gzip, or - for standard
-    input; several are merged. Without one: the newest log in the default folder. FILTER, an expression of mitmproxy's, and the options that narrow say
-    which flows the budgets are for. NAME is a status band, a status code, an error code (-1 to
-    -6), a cause, a total (flows, failures, problems, ...) or a time (p95_ms, wait_p95_ms, ...); a
-    wrong one gets the whole list.
+    input; several are merged. Without one: the newest log in the default folder. FILTER, an
+    expression of mitmproxy's, and the options that narrow say which flows the budgets are for. NAME
+    is a status band, a status code, an error code (-1 to -6), a cause, a total (flows, failures,
+    problems, ...) or a time (p95_ms, wait_p95_ms, ...); a wrong one gets the whole list.
 
     Exit status: 0 if all budgets hold, 1 if not, 2 if that could not be determined.
     """
@@ -263,9 +263,10 @@ def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
     flowtally flows session.jsonl '~m POST & ~c 500' --curl
 
     LOG is a session log, a HAR file or a flow file (mitmdump -w), also with gzip, or - for standard
-    input. Without one: the newest log in the default folder. FILTER is an expression of mitmproxy's. Those that mean the same in a log are ~all, ~c,
-    ~d, ~dns, ~http, ~m, ~replay, ~replayq, ~replays, ~src, ~tcp, ~u, ~udp and ~websocket, with !,
-    &, | and brackets. Of several options of one kind any may hold, of several kinds all must.
+    input. Without one: the newest log in the default folder. FILTER is an expression of
+    mitmproxy's. Those that mean the same in a log are ~all, ~c, ~d, ~dns, ~http, ~m, ~replay,
+    ~replayq, ~replays, ~src, ~tcp, ~u, ~udp and ~websocket, with !, &, | and brackets. Of several
+    options of one kind any may hold, of several kinds all must.
     """
     if as_json and as_curl:
         stop("--json and --curl: one of them at a time")

@@ -13,14 +13,20 @@ from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy import io as mitmproxy_io
 
+from ..classify import failure_tag
 from ..classify import flow_kind
 from ..classify import unanswered_query
 from ..classify import unfinished
+from ..classify import with_failure
 from ..open_flows import is_unanswered_query
 from ..recorder import Recorder
 from ..session import Session
+from ..situation import saved_tag
 from ..tagger import Tagger
+from ..vocabulary import GAVE_UP
+from ..vocabulary import REASONS
 from ..vocabulary import Tag
+from ..vocabulary import Why
 from .lacking import Lacking
 
 MAX_FLOW = 2 * 1024 * 1024 * 1024
@@ -88,4 +94,15 @@ def _tag(flow: mflow.Flow, tagger: Tagger) -> Tag:
         is_socket = flow.websocket is not None
         if response.timestamp_end is None and not is_socket:
             return unfinished(flow, tagger.rules)
-    return tagger.tag(flow)
+    return _as_patient(flow, tagger.tag(flow))
+
+
+def _as_patient(flow: mflow.Flow, tag: Tag) -> Tag:
+    """The tag of a flow whose client left, with the option `flowtally_timeout` of the session that
+    saw it live, if one did: it decided whether the client had waited in vain."""
+    saved = saved_tag(flow) or {}
+    cause, reason = saved.get("cause"), saved.get("reason", "")
+    if tag.get("cause") not in GAVE_UP or cause not in GAVE_UP or cause == tag["cause"]:
+        return tag
+    why = Why(cause, reason if isinstance(reason, str) and Why(cause, reason) in REASONS else "")
+    return with_failure(tag, failure_tag(why, tag.get("detail", "")))
