@@ -1,4 +1,4 @@
-"""Flow files of mitmproxy's (`mitmdump -w`) read by the command line, as the addon saw them live."""
+"""Flow files of mitmproxy's (`mitmdump -w`), told as the addon told them live."""
 
 from __future__ import annotations
 

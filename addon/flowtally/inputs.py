@@ -127,11 +127,15 @@ def read(sources: Sequence[str], wanted: Filter | None = None) -> Logs:
     with named(sources, lacking) as (opened, told):
         found = logs.read(opened, told, wanted)
     found.lacking = lacking
+    why = {problem.reason for problem in found.problems}
+    if not found.sessions and len(why) <= 1:  # one line says it all
+        empty = ": it is empty" if len(sources) == len(lacking.empty) == 1 else ""
+        reason = "".join(f": {each}" for each in why) or empty
+        stop(f"no flowtally session in {', '.join(sources)}{reason}")
     for note in sessions_text.notes(found):
         tell(note)
     if not found.sessions:
-        empty = ": it is empty" if len(sources) == len(lacking.empty) == 1 else ""
-        stop(f"no flowtally session in {', '.join(sources)}{empty}")
+        stop(f"no flowtally session in {', '.join(sources)}")
     return found
 
 

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from contextlib import ExitStack
 from datetime import UTC
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
+
+from flowtally.captures.convert import as_logs
+from flowtally.captures.lacking import Lacking
+from jsonschema import Draft202012Validator
+
+from .proxy import SCHEMA
 
 if TYPE_CHECKING:
     from playwright.sync_api import CDPSession
 
 Json = dict[str, Any]
+
+_validator = Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
+
+
+def har_of(*entries: Any, creator: str = "WebInspector") -> bytes:
+    """A HAR with these entries."""
+    log = {"version": "1.2", "creator": {"name": creator, "version": "1"}, "entries": entries}
+    return json.dumps({"log": log}).encode()
+
+
+def told(content: bytes) -> tuple[list[Json], Lacking]:
+    """The flows and events that a capture holds, each checked against the schema, and what could
+    not be used."""
+    lacking = Lacking()
+    with ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile())
+        file.write(content)
+        ((_, log),) = as_logs([("har", file)], stack, lacking, lambda _: None)
+        assert isinstance(log, Path)
+        records = [json.loads(line) for line in log.read_bytes().splitlines()]
+    for record in records:
+        problems = [error.message for error in _validator.iter_errors(record)]
+        assert not problems, f"record breaks the schema: {problems}\n{record}"
+    return [record for record in records if record["type"] in ("flow", "event")], lacking
 
 
 class DevTools:

@@ -181,7 +181,7 @@ class _Capture:
         from ..record import event_record
         from ..vocabulary import CAPTURE_INCOMPLETE
 
-        session = self.session(os.fstat(self.file.fileno()).st_mtime)
+        session = self._session or self.session(os.fstat(self.file.fileno()).st_mtime)
         if incomplete:
             tag = failure_tag(CAPTURE_INCOMPLETE, self.lacking.in_part)
             last = datetime.fromisoformat(session.tally.last or session.begun).timestamp()

@@ -122,10 +122,12 @@ class Har:
         """What stands in the file. Raises: BadEntryError."""
         if end - begin > MAX_ENTRY:
             raise BadEntryError(f"the entry is longer than {MAX_ENTRY // 2**20} MiB")
+        if begin == end:
+            raise BadEntryError("the entry is no object")
         self._file.seek(begin)
         text = self._file.read(end - begin)
         try:
-            return json.loads(text.decode("utf-8", "replace"), strict=False) if text else None
+            return json.loads(text.decode("utf-8", "replace"), strict=False)
         except RecursionError:
             raise BadEntryError("the entry is nested too deeply") from None
         except ValueError:
