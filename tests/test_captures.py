@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from flowtally.captures.kinds import ACCEPTED
+from flowtally.captures.kinds import ForeignError
 from flowtally.captures.kinds import Kind
 from flowtally.captures.kinds import kind_of
 from flowtally.captures.packed import unpacked
@@ -25,6 +26,7 @@ from lab.cli import lines
 from lab.cli import run
 from lab.cli import start
 from lab.hars import har_of
+from lab.hars import told
 from test_flow_files import THREE
 from test_har import entry
 
@@ -68,14 +70,16 @@ def flows_in(said: str) -> int:
         *("flow file", "gzip of that", "log", "gzip of a log"),
     ],
 )
-@pytest.mark.parametrize("way", ["file", "standard input"])
-def test_what_a_file_holds_decides(tmp_path: Path, content: bytes, flows: int, way: str) -> None:
-    if way == "file":
-        done = run("report", written(tmp_path, content), "--json")
-    else:
-        done = run("report", "-", "--json", stdin=content)
-    assert done.returncode == 0, done.stderr
-    assert flows_in(done.stdout) == flows
+def test_what_a_file_holds_decides(content: bytes, flows: int) -> None:
+    records, lacking = told(content)
+    assert len([record for record in records if record["type"] == "flow"]) == flows
+    assert (lacking.skipped, lacking.breaks) == (0, 0)
+
+
+@pytest.mark.parametrize("content", [HAR, gzip.compress(THREE), gzip.compress(LOG)])
+def test_standard_input_may_be_a_capture(content: bytes) -> None:
+    done = run("report", "-", "--json", stdin=content)
+    assert flows_in(done.stdout) in (2, 3)
     assert json.loads(done.stdout)["sessions"][0]["ended_cleanly"] is True
 
 
@@ -130,11 +134,18 @@ FOREIGN: list[tuple[bytes, str]] = [
 
 
 @pytest.mark.parametrize(("content", "what"), FOREIGN, ids=[what for _, what in FOREIGN])
-def test_one_line_says_what_a_file_seems_to_be(tmp_path: Path, content: bytes, what: str) -> None:
-    file = written(tmp_path, content)
-    done = run("report", file)
+def test_what_a_file_seems_to_be(content: bytes, what: str) -> None:
+    with pytest.raises(ForeignError) as raised:
+        told(content)
+    assert str(raised.value) == f"har: seems to be {what}; {ACCEPTED}"
+
+
+@pytest.mark.parametrize("command", ["report", "flows", "why"])
+def test_one_line_says_so(tmp_path: Path, command: str) -> None:
+    file = written(tmp_path, b"<!DOCTYPE html>")
+    done = run(command, file)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"flowtally: {file}: seems to be {what}; {ACCEPTED}\n"
+    assert done.stderr == f"flowtally: {file}: seems to be an HTML page; {ACCEPTED}\n"
 
 
 def test_a_log_of_an_older_schema_is_said_to_be_one(tmp_path: Path) -> None:

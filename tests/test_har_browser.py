@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from ssl import SSLContext
-from ssl import TLSVersion
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -37,7 +35,6 @@ from lab.laboratory import Setup
 from lab.servers import Answer
 from lab.servers import Then
 from lab.tls import HOST
-from lab.tls import Authority
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -79,10 +76,6 @@ CHUNKED = f"{TEXT}; Transfer-Encoding: chunked"
 ABORT = "mode: 'no-cors', signal: AbortSignal.timeout(400)"
 
 
-def asking_for_a_certificate(authority: Authority) -> SSLContext:
-    return authority.demands_client_certificate(TLSVersion.TLSv1_2)
-
-
 # fmt: off
 CASES = [
     Case("no fault", answer(f"{TEXT}; Content-Length: 5", b"hello"), "200"),
@@ -116,11 +109,9 @@ CASES = [
          scheme="https"),
     Case("no TLS", in_handshake(Answer(b"HTTP/1.1 400 Bad\r\n\r\n", Then.CLOSE)),
          "tls_protocol_error", scheme="https"),
-    # Of these two the browser does not say that it was in the handshake.
+    # The browser does not say that it was in the handshake.
     Case("closed in the handshake", in_handshake(Answer(b"", Then.CLOSE)), "tls_protocol_error",
          LOST, scheme="https"),
-    Case("client certificate", over_tls(servers.OK, asking_for_a_certificate),
-         "tls_alert_received", LOST, scheme="https", trusting=True),
     Case("stream reset", over_http2(http2.reset_before_head(ErrorCodes.INTERNAL_ERROR)),
          "http_protocol_error", scheme="https", trusting=True),
     Case("WebSocket, fine", over_websocket, "101", scheme="ws", path="/1000"),

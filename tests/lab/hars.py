@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import BinaryIO
 
 from flowtally.captures.convert import as_logs
 from flowtally.captures.lacking import Lacking
@@ -39,12 +40,17 @@ def told(content: bytes) -> tuple[list[Json], Lacking]:
         file = stack.enter_context(tempfile.TemporaryFile())
         file.write(content)
         ((_, log),) = as_logs([("har", file)], stack, lacking, lambda _: None)
-        assert isinstance(log, Path)
-        records = [json.loads(line) for line in log.read_bytes().splitlines()]
-    for record in records:
+        lines = log.read_bytes() if isinstance(log, Path) else _all_of(log)
+        records = [json.loads(line) for line in lines.splitlines()]
+    for record in records if isinstance(log, Path) else ():
         problems = [error.message for error in _validator.iter_errors(record)]
         assert not problems, f"record breaks the schema: {problems}\n{record}"
     return [record for record in records if record["type"] in ("flow", "event")], lacking
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 class DevTools:
