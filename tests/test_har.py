@@ -267,8 +267,18 @@ PRODUCERS: list[tuple[str, Json, Json]] = [
         REFUSED,
     ),
     (
+        "Firefox",
+        entry(time=247, timings={"blocked": 89, "connect": 32, "ssl": 66, "wait": 60, "dns": 0}),
+        {"connect_ms": 32, "tls_ms": 66},
+    ),
+    (
+        "Charles Proxy",
+        entry(time=107, timings={"dns": 43, "connect": 37, "ssl": 26, "wait": 24, "receive": 3}),
+        {"connect_ms": 11, "tls_ms": 26},
+    ),
+    (
         "mitmproxy",
-        entry(timings={"connect": 30, "ssl": 20, "send": 1, "wait": 5, "receive": 1}),
+        entry(time=57, timings={"connect": 30, "ssl": 20, "send": 1, "wait": 5, "receive": 1}),
         {"connect_ms": 30, "tls_ms": 20, "wait_ms": 5, "answered_by": None},
     ),
     (

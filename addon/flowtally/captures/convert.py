@@ -84,7 +84,7 @@ def _as_log(
         return source
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowtally-")))
     file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
-    capture = _Capture(name, file, head, folder / "capture.jsonl", lacking, told)
+    capture = _Capture(name, file, folder / "capture.jsonl", lacking, told)
     (_read_har if kind is Kind.HAR else _read_flows)(capture)
     capture.end(incomplete=(lacking.skipped, lacking.breaks) != before)
     return folder / "capture.jsonl"
@@ -112,7 +112,7 @@ def _head(file: BinaryIO) -> bytes:
 def _read_har(capture: _Capture) -> None:
     from .har import Har
 
-    har = Har(capture.file, capture.name, capture.head, capture.lacking)
+    har = Har(capture.file, capture.name, capture.lacking)
     for number, entry in har.entries(capture.told):
         session = capture.session(entry.started)
         try:
@@ -145,7 +145,6 @@ class _Capture:
         self,
         name: str,
         file: BinaryIO,
-        head: bytes,
         log: Path,
         lacking: Lacking,
         told: Callable[[int], None],
@@ -155,7 +154,7 @@ class _Capture:
         from ..tagger import Tagger
         from .quiet import Quiet
 
-        self.name, self.file, self.head = name, file, head
+        self.name, self.file = name, file
         self.lacking, self.told = lacking, told
         self.defects = Quiet(name, lacking)
         values = {option.name: option.check(option.default) for option in OPTIONS}

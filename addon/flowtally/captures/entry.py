@@ -120,12 +120,8 @@ class Entry:
         return length is not None and (length == 0 or self.received == length)
 
 
-def entry_of(data: Any, tcp_only: bool = False) -> Entry | None:
-    """What an entry says; None: it asks no server.
-
-    `tcp_only`: this producer's `connect` is the time of TCP without TLS, which it is not in HAR
-    1.2. Raises: BadEntryError.
-    """
+def entry_of(data: Any) -> Entry | None:
+    """What an entry says; None: it asks no server. Raises: BadEntryError."""
     entry = _object(data, "the entry")
     request = _object(entry.get("request"), "request")
     response = _object(entry.get("response") or {}, "response")
@@ -147,7 +143,7 @@ def entry_of(data: Any, tcp_only: bool = False) -> Entry | None:
     if messages is None and status == 101 and entry.get("_resourceType") == "websocket":
         messages = []
     duration = _duration(entry.get("time"), timings)
-    connect, tls = _connecting(timings, tcp_only)
+    connect, tls = _connecting(timings, _time(entry.get("time")))
     request_headers = list(_headers(request.get("headers")))
     response_headers = list(_headers(response.get("headers")))
     _complete(response_headers, response, content, status)
@@ -272,21 +268,28 @@ def _time(value: Any) -> float | None:
     return float(value) if 0 <= value <= LONGEST_MS and isfinite(value) else None
 
 
+_PARTS = ("blocked", "dns", "connect", "send", "wait", "receive")  # `ssl` is one of `connect`
+
+
 def _duration(value: Any, timings: Json) -> float | None:
-    """The whole time. Where it is not told, the sum of its parts; `ssl` is one of `connect`."""
+    """The whole time. Where it is not told, the sum of its parts."""
     if (found := _time(value)) is not None:
         return found
-    names = ("blocked", "dns", "connect", "send", "wait", "receive")
-    known = [time for name in names if (time := _time(timings.get(name))) is not None]
+    known = [time for name in _PARTS if (time := _time(timings.get(name))) is not None]
     return sum(known) if known else None
 
 
-def _connecting(timings: Json, tcp_only: bool) -> tuple[float | None, float | None]:
-    """How long TCP and TLS took to be set up; 0 stands for a connection that was there already."""
-    whole, tls = _time(timings.get("connect")) or None, _time(timings.get("ssl")) or None
-    if whole is not None and tls is not None and not tcp_only and tls <= whole:
-        whole = whole - tls or None
-    return whole, tls if whole is not None else None
+def _connecting(timings: Json, whole: float | None) -> tuple[float | None, float | None]:
+    """How long TCP and TLS took to be set up; 0 stands for a connection that was there already.
+
+    Firefox and mitmproxy leave TLS out of `connect`, unlike HAR 1.2: the `whole` time tells.
+    """
+    tcp, tls = _time(timings.get("connect")) or None, _time(timings.get("ssl")) or None
+    if tcp is None or tls is None:
+        return tcp, tls if tcp is not None else None
+    parts = sum(_time(timings.get(name)) or 0.0 for name in _PARTS)
+    apart = tls > tcp or (whole is not None and abs(whole - parts - tls) < tls / 4)
+    return (tcp if apart else tcp - tls or None), tls
 
 
 def _size(value: Any) -> int | None:

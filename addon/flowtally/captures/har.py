@@ -7,7 +7,6 @@ producer says went wrong. A HAR comes from the client's side: nothing in it was 
 from __future__ import annotations
 
 import json
-import re
 import struct
 from binascii import Error as Base64Error
 from binascii import a2b_base64
@@ -62,9 +61,6 @@ MAX_CONNECTIONS = 4096
 MAX_PAGE = 64
 """Longest name of a page that is kept, in characters."""
 
-_CREATOR = rb'"creator"\s*:\s*\{[^{}]*"name"\s*:\s*"([^"]*)"'
-_TCP_ONLY = frozenset((b"mitmproxy",))
-"""Producers whose `connect` leaves TLS out (mitmproxy, addons/savehar.py)."""
 REDIRECTS = "too_many_redirects"
 _NO_ANSWER = "the file has no status: no answer came"
 _CLOSE, _TEXT = 8, 1  # opcodes, RFC 6455 §5.2
@@ -73,13 +69,11 @@ _CLOSE, _TEXT = 8, 1  # opcodes, RFC 6455 §5.2
 class Har:
     """One HAR file, which is read once."""
 
-    def __init__(self, file: BinaryIO, name: str, head: bytes, lacking: Lacking) -> None:
-        """`name`: for what is said of it. `head`: its first bytes."""
+    def __init__(self, file: BinaryIO, name: str, lacking: Lacking) -> None:
+        """`name`: for what is said of it."""
         self._file = file
         self._name = name
         self._lacking = lacking
-        creator = re.search(_CREATOR, head)
-        self._tcp_only = creator is not None and creator.group(1) in _TCP_ONLY
         self._connections: OrderedDict[tuple[str, int, str], None] = OrderedDict()
         """Those that were used before; the one used last at the end."""
         self._client = connection.Client(
@@ -100,7 +94,7 @@ class Har:
             told(place.end - before)
             before = place.end
             try:
-                entry = entry_of(self._read(place.begin, place.end), self._tcp_only)
+                entry = entry_of(self._read(place.begin, place.end))
             except BadEntryError as error:
                 self._lacking.skip(self._name, place.number, str(error))
                 continue
