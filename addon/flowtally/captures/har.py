@@ -13,8 +13,10 @@ from binascii import a2b_base64
 from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 from typing import BinaryIO
+from typing import TypeVar
 
 from mitmproxy import connection
 from mitmproxy import http
@@ -61,9 +63,13 @@ MAX_CONNECTIONS = 4096
 MAX_PAGE = 64
 """Longest name of a page that is kept, in characters."""
 
+_decoder = json.JSONDecoder(strict=False)
 REDIRECTS = "too_many_redirects"
 _NO_ANSWER = "the file has no status: no answer came"
 _CLOSE, _TEXT = 8, 1  # opcodes, RFC 6455 §5.2
+
+
+Message = TypeVar("Message", http.Request, http.Response)
 
 
 class Har:
@@ -121,7 +127,7 @@ class Har:
         self._file.seek(begin)
         text = self._file.read(end - begin)
         try:
-            return json.loads(text.decode("utf-8", "replace"), strict=False)
+            return _decoder.decode(text.decode("utf-8", "replace"))
         except RecursionError:
             raise BadEntryError("the entry is nested too deeply") from None
         except ValueError:
@@ -150,37 +156,33 @@ class Har:
             self._servers[place] = connection.Server(address=place)
         flow = http.HTTPFlow(self._client, self._servers[place])
         flow.id = f"entry-{number}"
-        began, ended = entry.started, entry.started + (entry.duration or 0.0) / 1000
         version = (entry.http_version or "HTTP/1.1").encode()
-        method = entry.method.encode("ascii", "replace")
-        posts = method == b"POST"  # of what else there is nobody looks into the body
-        flow.request = http.Request(
-            entry.host,
-            entry.port,
-            method,
-            entry.scheme.encode("ascii", "replace"),
-            b"",
-            entry.target.encode("utf-8", "replace"),
-            version,
-            http.Headers(entry.request_headers),
-            entry.request_body if posts else None,
-            None,
-            began,
-            began,
+        posts = entry.method == "POST"  # of what else there is nobody looks into the body
+        flow.request = _copy(
+            _REQUEST,
+            host=entry.host,
+            port=entry.port,
+            method=entry.method.encode("ascii", "replace"),
+            scheme=entry.scheme.encode("ascii", "replace"),
+            path=entry.target.encode("utf-8", "replace"),
+            http_version=version,
+            headers=http.Headers(entry.request_headers),
+            content=entry.request_body if posts else None,
+            timestamp_start=entry.started,
+            timestamp_end=entry.started,
         )
         if entry.has_head:
             headers = entry.response_headers
             if posts:  # what a HAR keeps of a body has no coding any more
                 headers = [each for each in headers if each[0].lower() != b"content-encoding"]
-            flow.response = http.Response(
-                version,
-                entry.status,
-                b"",
-                http.Headers(headers),
-                entry.response_body if posts else None,
-                None,
-                began,
-                ended,
+            flow.response = _copy(
+                _RESPONSE,
+                http_version=version,
+                status_code=entry.status,
+                headers=http.Headers(headers),
+                content=entry.response_body if posts else None,
+                timestamp_start=entry.started,
+                timestamp_end=entry.started + (entry.duration or 0.0) / 1000,
             )
             flow.websocket = _websocket(entry)
         return flow
@@ -194,7 +196,7 @@ class Har:
                 self._given_up.clear()
             self._given_up.add(normalize(location, flow.request.url))
             return tag
-        why = why_of(entry.words, entry.has_head)
+        why = why_of(entry.words, entry.has_head) if entry.words else None
         if why is None or why.cause != REDIRECTS:
             return tag
         told = normalize(flow.request.url) in self._given_up
@@ -244,6 +246,19 @@ class Har:
         if len(self._connections) > MAX_CONNECTIONS:
             self._connections.popitem(last=False)
         return seen and entry.connect is None
+
+
+_REQUEST = http.Request.make("GET", "http://h/")
+_RESPONSE = http.Response.make()
+
+
+def _copy(message: Message, **fields: Any) -> Message:
+    """A request or response with other fields. mitmproxy checks the type of each field of a new
+    one, which takes longer than all that is done with an entry; an `Entry` has the right ones."""
+    made = copy(message)
+    made.data = copy(message.data)
+    made.data.__dict__.update(fields)
+    return made
 
 
 # --- what went wrong ---
