@@ -64,6 +64,8 @@ class DevTools:
         self._entries: list[Json] = []
         self._open: dict[str, Json] = {}
         """Request id → its entry, the one that has not ended."""
+        self._last: dict[str, Json] = {}
+        """The same, also of those that have ended: what else the browser tells may come later."""
         for event in (
             *("requestWillBeSent", "requestWillBeSentExtraInfo", "responseReceived"),
             *("responseReceivedExtraInfo", "loadingFinished", "loadingFailed"),
@@ -117,7 +119,7 @@ class DevTools:
             "~id": id,
         }
         self._entries.append(entry)
-        self._open[id] = entry
+        self._open[id] = self._last[id] = entry
         return entry
 
     def _requestWillBeSent(self, event: Json) -> None:  # noqa: N802
@@ -135,14 +137,14 @@ class DevTools:
             entry["request"]["bodySize"] = len(text.encode())
 
     def _requestWillBeSentExtraInfo(self, event: Json) -> None:  # noqa: N802
-        if entry := self._open.get(event["requestId"]):
+        if entry := self._last.get(event["requestId"]):
             entry["request"]["headers"] = _headers(event["headers"])
 
     def _responseReceived(self, event: Json) -> None:  # noqa: N802
         self._answer(self._open[event["requestId"]], event["response"])
 
     def _responseReceivedExtraInfo(self, event: Json) -> None:  # noqa: N802
-        if entry := self._open.get(event["requestId"]):
+        if entry := self._last.get(event["requestId"]):
             entry["response"]["headers"] = _headers(event["headers"])
             entry["response"]["status"] = event["statusCode"]
 

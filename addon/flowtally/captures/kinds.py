@@ -83,7 +83,7 @@ def _kinds() -> tuple[tuple[int, bytes, str], ...]:
     """Where known kinds of files have which bytes; read when a report needs them."""
     with (KNOWN / "file_kinds.csv").open(encoding="utf-8", newline="") as file:
         return tuple(
-            (int(row["at"]), bytes.fromhex(row["bytes"]), row["kind"])
+            (int(row["at"]), bytes.fromhex(row["bytes"]), row["what"])
             for row in csv.DictReader(file)
         )
 
