@@ -459,7 +459,7 @@ EXAMPLE = "flowtally check --max 'Server error=0' --max -2=0 --min flows=1"
         ("{log} --max", "Error: Option '--max' requires an argument.\n"),
         ("{log} --most flows=1", "Error: No such option"),
         ("--max flows=1 {none}", "flowtally: {none}: No such file or directory\n"),
-        ("--max flows=1 /dev/null", "flowtally: no flowtally session in /dev/null\n"),
+        ("--max flows=1 /dev/null", "flowtally: no flowtally session in /dev/null: it is empty\n"),
         (
             "{log} --max flows=1 --junit {none}/x",
             "flowtally: {none}/x: cannot be written: there is no folder {none}\n",

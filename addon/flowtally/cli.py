@@ -1,4 +1,4 @@
-"""The command line `flowtally`: reads session logs, and says where the addon is.
+"""The command line `flowtally`: reads session logs and captures, and says where the addon is.
 
 What reads and reports is loaded by the commands that need it: `run` does so while its proxy starts.
 """
@@ -82,9 +82,10 @@ def report(
 ) -> None:
     """Say what session logs hold: as text, or as --html, --json, --csv or --markdown.
 
-    LOG is a session log, a folder of logs, or - for standard input; several are merged. Without
-    one: the newest log in the default folder. FILTER is an expression of mitmproxy's, such as
-    '~d shop.example & ~c 404'; it narrows the report as the options do.
+    LOG is a session log, a folder of logs, a HAR file, or a flow file of mitmproxy's (mitmdump -w),
+    as it is or compressed with gzip, whatever its name; or - for standard input. Several are
+    merged. Without one: the newest log in the default folder. FILTER is an expression of
+    mitmproxy's, such as '~d shop.example & ~c 404'; it narrows the report as the options do.
     """
     if (html is not None) + as_json + as_csv + as_markdown > 1:
         stop("--html, --json, --csv and --markdown: one of them at a time")
@@ -115,7 +116,7 @@ def report(
             {"session": session.id, "begun": session.time, "ended_cleanly": session.final}
             for session in found.sessions.values()
         ]
-        said = data.report(listed, found.unreadable, tally, found.missing)
+        said = data.report(listed, found.skipped, tally, found.missing)
         show(json.dumps(said, indent=1))
     elif as_csv:
         _note_unclean(found)
@@ -150,11 +151,11 @@ def check(
     \b
     flowtally check --max 'Server error=0' --max -2=0 --max p95_ms=800 --min flows=1
 
-    LOG is a session log, or - for standard input; several are merged. Without one: the newest log
-    in the default folder. FILTER, an expression of mitmproxy's, and the options that narrow say
-    which flows the budgets are for. NAME is a status band, a status code, an error code (-1 to
-    -6), a cause, a total (flows, failures, problems, ...) or a time (p95_ms, wait_p95_ms, ...); a
-    wrong one gets the whole list.
+    LOG is a session log, a HAR file or a flow file (mitmdump -w), also with gzip, or - for standard
+    input; several are merged. Without one: the newest log in the default folder. FILTER, an
+    expression of mitmproxy's, and the options that narrow say which flows the budgets are for. NAME
+    is a status band, a status code, an error code (-1 to -6), a cause, a total (flows, failures,
+    problems, ...) or a time (p95_ms, wait_p95_ms, ...); a wrong one gets the whole list.
 
     Exit status: 0 if all budgets hold, 1 if not, 2 if that could not be determined.
     """
@@ -177,16 +178,18 @@ def check(
     tally = found.merged()
     if _note_nothing(tally):
         sys.exit(CANNOT_BE_TOLD)
-    results = evaluate(budgets(maxima, minima, status_codes(tally)), tally, found.unreadable)
+    results = evaluate(budgets(maxima, minima, status_codes(tally)), tally, found.skipped)
     _note_unclean(found)
     show("\n".join(budgets_text.text(results, terminal_width())))
     if junit is not None:
         from .report import junit as xml
 
         _write(junit, xml.junit(results, sources, found.sessions), xml.is_ours, force)
-    held = hold(results, whole=not read_in_part(tally))
+    # A filter may have left out the event that tells so.
+    lacking = found.lacking.in_part if found.lacking else ""
+    held = hold(results, whole=not (lacking or read_in_part(tally)))
     if held is None:
-        stop(f"{IN_PART}: what is missing may break a budget")
+        stop(f"{lacking or IN_PART}: what is missing may break a budget")
     sys.exit(EXIT_STATUS[held])
 
 
@@ -199,7 +202,8 @@ def check(
 def compare(inputs: Inputs, html: Path | None, as_json: bool, force: bool) -> None:
     """Print what differs between two session logs: what a change fixed, and what it broke.
 
-    One of them may be - for standard input. Shares of flows are compared, and times by their ranks;
+    BEFORE and AFTER are session logs, HAR files or flow files (mitmdump -w), also with gzip; one of
+    them may be - for standard input. Shares of flows are compared, and times by their ranks;
     what came together counts as less, and what may be chance is left out or said to be. FILTER, an
     expression of mitmproxy's, and the options that narrow say which flows are compared.
     """
@@ -264,10 +268,11 @@ def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
     flowtally flows --problems --host api.example
     flowtally flows session.jsonl '~m POST & ~c 500' --curl
 
-    LOG is a session log, or - for standard input. Without one: the newest log in the default
-    folder. FILTER is an expression of mitmproxy's. Those that mean the same in a log are ~all, ~c,
-    ~d, ~dns, ~http, ~m, ~replay, ~replayq, ~replays, ~src, ~tcp, ~u, ~udp and ~websocket, with !,
-    &, | and brackets. Of several options of one kind any may hold, of several kinds all must.
+    LOG is a session log, a HAR file or a flow file (mitmdump -w), also with gzip, or - for standard
+    input. Without one: the newest log in the default folder. FILTER is an expression of
+    mitmproxy's. Those that mean the same in a log are ~all, ~c, ~d, ~dns, ~http, ~m, ~replay,
+    ~replayq, ~replays, ~src, ~tcp, ~u, ~udp and ~websocket, with !, &, | and brackets. Of several
+    options of one kind any may hold, of several kinds all must.
     """
     if as_json and as_curl:
         stop("--json and --curl: one of them at a time")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import ExitStack
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -27,6 +28,7 @@ from .terminal import stop
 from .terminal import tell
 
 if TYPE_CHECKING:
+    from .captures.lacking import Lacking
     from .filter_language import Filter
     from .filter_language import Record
     from .logs import Logs
@@ -119,15 +121,22 @@ def narrowed(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read(inputs: Inputs, sources: Sequence[str] = ()) -> Logs:
-    """What is to be read, or of it the logs of these names, - being standard input. Says what could
-    not be read and what is missing; ends the program if there is no session."""
+    """What is to be read, or of it the logs and captures of these names, - being standard input.
+    Says what could not be read and what is missing; ends the program if there is no session."""
     from . import logs
+    from .captures.lacking import Lacking
     from .report import sessions_text
 
     sources = sources or inputs.sources
-    with named(sources) as (opened, told):
+    lacking = Lacking()
+    with named(sources, lacking) as (opened, told):
         found = logs.read(opened, told, inputs.wanted)
-    found.only = inputs.only
+    found.only, found.lacking = inputs.only, lacking
+    why = {problem.reason for problem in found.problems}
+    if not found.sessions and len(why) <= 1:  # one line says it all
+        empty = ": it is empty" if len(sources) == len(lacking.empty) == 1 else ""
+        reason = "".join(f": {each}" for each in why) or empty
+        stop(f"no flowtally session in {', '.join(sources)}{reason}")
     for note in sessions_text.notes(found):
         tell(note)
     if not found.sessions:
@@ -137,17 +146,28 @@ def read(inputs: Inputs, sources: Sequence[str] = ()) -> Logs:
 
 @contextmanager
 def named(
-    sources: Sequence[str],
+    sources: Sequence[str], lacking: Lacking | None = None
 ) -> Iterator[tuple[list[tuple[str, Path | BinaryIO]], Progress]]:
-    """The logs of that name, for whoever reads them, and what is to be told of progress. Ends the
-    program if one cannot be read."""
+    """The logs and captures of that name, all of them as logs, for whoever reads them, and what is
+    to be told of progress. Ends the program if one cannot be read. What captures lack is told to
+    `lacking`; without one, it is said."""
+    from .captures.convert import as_logs
+    from .captures.kinds import ForeignError
+    from .captures.lacking import Lacking
+
+    found = Lacking() if lacking is None else lacking
     opened: list[tuple[str, Path | BinaryIO]] = [
         ("standard input", sys.stdin.buffer) if source == "-" else (source, Path(source))
         for source in _once(sources)
     ]
     try:
-        with _progress(sources) as told:
-            yield opened, told
+        with _progress(sources) as told, ExitStack() as stack:
+            logs = as_logs(opened, stack, found, told)
+            for note in found.told() if lacking is None else ():
+                tell(note)
+            yield logs, told
+    except ForeignError as error:
+        stop(str(error))
     except OSError as error:
         stop(f"{error.filename}: {error.strerror or error}")
 

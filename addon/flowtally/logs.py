@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import BinaryIO
 from typing import NamedTuple
@@ -37,6 +38,9 @@ from .tally import Tally
 from .tally import challenge_of
 from .valid import check
 from .valid import other_schema
+
+if TYPE_CHECKING:
+    from .captures.lacking import Lacking
 
 BLOCK = 256 * 1024
 """How much of a file is looked through at once, in bytes."""
@@ -445,6 +449,13 @@ class Logs:
         """How many lines were unreadable."""
         self.only = ""
         """What was wanted, in words."""
+        self.lacking: Lacking | None = None
+        """What of captures could not be used, where logs were made of some."""
+
+    @property
+    def skipped(self) -> int:
+        """How many lines, and entries of captures, could not be used."""
+        return self.unreadable + (self.lacking.skipped if self.lacking else 0)
 
     @property
     def missing(self) -> int:
@@ -620,14 +631,14 @@ def sources(logs: Sequence[tuple[str, Path | BinaryIO]], stack: ExitStack) -> li
     found = []
     for name, log in logs:
         try:
-            found.append(Source(name, _seekable(log, stack)))
+            found.append(Source(name, seekable(log, stack)))
         except OSError as error:
             error.filename = name
             raise
     return found
 
 
-def _seekable(log: Path | BinaryIO, stack: ExitStack) -> Path | BinaryIO:
+def seekable(log: Path | BinaryIO, stack: ExitStack) -> Path | BinaryIO:
     """A log that can be looked at again and again. Raises: OSError."""
     if isinstance(log, Path):
         if stat.S_ISREG(log.stat().st_mode):

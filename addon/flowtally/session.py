@@ -51,12 +51,15 @@ class Session:
         modes: Sequence[str],
         options: Mapping[str, Any],
         defects: Defects | None = None,
+        id: str = "",
+        begun: float | None = None,
     ) -> None:
         """`location`: the log, a file or a folder. `modes`: mitmproxy's. `options`: flowtally's,
-        by name. `defects`: told of records that cannot be counted."""
-        self.id = secrets.token_hex(4)
+        by name. `defects`: told of records that cannot be counted. `id` and `begun` (Unix time):
+        of a session that is told by a file; else a new one begins now."""
+        self.id = id or secrets.token_hex(4)
         self.location = location
-        now = time.time()
+        now = time.time() if begun is None else begun
         self.begun = timestamp(now)
         """RFC 3339."""
         self.path = Path(location).expanduser()

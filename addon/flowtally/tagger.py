@@ -66,16 +66,23 @@ class Tagger:
         self._challenges = Challenges()
         self._defects = defects
 
-    def tag(self, flow: mflow.Flow, note: Note | None = None, by_proxy: bool = False) -> Tag:
+    def tag(
+        self,
+        flow: mflow.Flow,
+        note: Note | None = None,
+        by_proxy: bool = False,
+        known: Tag | None = None,
+    ) -> Tag:
         """The tag of a flow that has ended. Does not raise: files may hold any flow.
 
         `note`: a log line about the client's connection that may be why the flow failed.
-        `by_proxy`: the hooks showed that mitmproxy or an addon answered it.
+        `by_proxy`: the hooks showed that mitmproxy or an addon answered it. `known`: what became of
+        the flow, where somebody else than mitmproxy says so.
         """
         try:
             if note is None and not flow.live and _may_have_timed_out(flow):
                 note = _note_seen_live(flow)
-            tag = classify(flow, self.rules, note)
+            tag = classify(flow, self.rules, note) if known is None else known
             # A note is fresher than what a file kept of an earlier one.
             if flow.error and note is None:
                 tag = _as_seen_live(flow, tag)

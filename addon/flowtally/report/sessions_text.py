@@ -40,6 +40,8 @@ def notes(found: Logs) -> list[str]:
     notes = [f"{p.source}, line {p.line}: {p.reason}; skipped" for p in found.problems]
     if found.unreadable:
         notes.append(f"{found.unreadable} unreadable line{s(found.unreadable)} skipped")
+    if found.lacking:
+        notes += found.lacking.told()
     for session in found.sessions.values():
         if count := session.missing:
             verb = "is" if count == 1 else "are"
