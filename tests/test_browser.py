@@ -21,6 +21,8 @@ from conftest import CI
 from flowtally.examples import describe
 from flowtally.report import data as data_module
 from flowtally.report.html import COLOURS
+from flowtally.report.incidents_html import MOST
+from flowtally.report.incidents_html import OPEN
 from flowtally.report.tables import Entry
 from flowtally.report.tables import columns_of
 from flowtally.rows import EVENT
@@ -182,29 +184,18 @@ def check_apart(said: list[str], data: Data) -> None:
 
 
 def check_problems(problems: Data, data: Data) -> None:
-    wanted = {
-        f"{row['error_code']}/{row['cause']}/{row['reason']}": row
-        for row in data["causes"]
-        if row["error_code"] and problems_of(row)
-    }
+    wanted = {row["id"]: row for row in data["incidents"] if row["error_code"] and problems_of(row)}
     assert problems.keys() == wanted.keys()
     for key, row in wanted.items():
-        count = problems_of(row)
-        assert reads_as(problems[key]["text"], count), key
-        assert int(problems[key]["value"]) == count, key
+        said, count = problems[key], problems_of(row)
+        assert reads_as(said["text"], count), key
+        assert int(said["value"]) == count, key
         examples = [{k: v for k, v in e.items() if v is not None} for e in row["examples"]]
         distinct = {(describe(example), place(example)) for example in examples}
-        assert problems[key]["examples"] == len(distinct), key
-        named = [
-            host["host"]
-            for host in data["incidents"]
-            if all(host[part] == row[part] for part in ("error_code", "cause", "reason"))
-            and host["host"]
-            and problems_of(host)
-        ]
-        said = problems[key]["hosts"]
-        assert len(said) == min(len(named), 5) + (len(named) > 5), key
-        assert {host.split(" ")[0] for host in said[:5]} <= set(named), key
+        assert said["examples"] == len(distinct - {("", "")}), key
+        assert said["title"].split(" ")[0] == row["cause"]
+        assert (said["reason"], said["host"], said["id"]) == (row["reason"], row["host"], key)
+        assert 1 <= said["bars"] <= 24
 
 
 def bands(data: Data) -> dict[str, list[Data]]:
@@ -399,6 +390,35 @@ def test_a_session_without_problems(browser: Browser, written: Report) -> None:
         assert page.locator("#problems .empty").inner_text() == "No problems."
 
 
+def test_of_many_incidents_the_first_are_shown_and_the_others_counted(
+    browser: Browser, written: Report
+) -> None:
+    records = [
+        failed(second=number, host=f"h{number}.example")
+        for number in range(MOST + 7)
+        for _ in range(1 + number % 3)
+    ]
+    for size in (lab.NARROW, lab.WIDE):
+        with shown(browser, written(lines(start(), *records)), size) as page:
+            assert page.locator(".problem").count() == MOST
+            assert page.locator(".problem details[open]").count() == OPEN
+            note = page.locator("#problems .note").inner_text()
+            assert note.startswith(f"{MOST + 7} incidents, ")
+            assert f"the first {MOST}" in note
+            assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+            assert page.evaluate(lab.OVERLAPS) == []
+
+
+def test_what_is_no_problem_is_folded(browser: Browser, report: str, expected: Data) -> None:
+    with shown(browser, report) as page:
+        apart = page.locator("#apart")
+        assert not apart.locator("li").first.is_visible()
+        cancelled = expected["totals"]["cancelled"]
+        assert f": {cancelled} cancelled, 2 unfinished, " in apart.locator("summary").inner_text()
+        apart.locator("summary").click()
+        assert apart.locator("li").first.is_visible()
+
+
 def test_several_logs_are_one_report(browser: Browser, written: Report) -> None:
     ids = ("00000001", "00000002", "00000003")
     sessions = [everything(100 * number, session) for number, session in enumerate(ids, 1)]
@@ -498,11 +518,12 @@ def test_print(browser: Browser, report: str) -> None:
             assert rows.count() == rows.filter(visible=True).count() > 50
             assert {k: v for k, v in page.evaluate(lab.CONTRASTS).items() if v < 4.5} == {}
             lab.picture(page, f"report-print-{scheme}")
-            page.locator(".problem details").first.locator("summary").click(force=True)
+            page.locator(".problem details:not([open]) summary").first.click(force=True)
+            opened = page.locator(".problem details[open]").count()
             page.evaluate(NOTE_PRINTED)
             page.pdf()
             assert page.evaluate("closed") == 0, "the printer gets all examples"
-            assert page.locator(".problem details[open]").count() == 1, "as it was"
+            assert page.locator(".problem details[open]").count() == opened, "as it was"
 
 
 # -- what one can do with it
@@ -662,14 +683,15 @@ def test_by_keyboard(browser: Browser, report: str) -> None:
 
         reached: list[str] = []
         page.locator("body").focus()
-        wanted = {"SUMMARY 4 earlier", "BUTTON Received", "INPUT Filter Hosts", "DIV Hosts"}
+        wanted = {f"SUMMARY {MORE}", "BUTTON Received", "INPUT Filter Hosts", "DIV Hosts"}
         while not wanted <= set(reached):
             page.keyboard.press("Tab")
             reached.append(page.evaluate(FOCUSED))
             assert len(reached) < 200, reached
-            if reached[-1] == "SUMMARY 4 earlier" and reached.count(reached[-1]) == 1:
-                page.keyboard.press("Enter")
+            if reached[-1] == f"SUMMARY {MORE}" and reached.count(reached[-1]) == 1:
                 assert page.evaluate("document.activeElement.parentElement.open")
+                page.keyboard.press("Enter")
+                assert not page.evaluate("document.activeElement.parentElement.open")
             if reached[-1] == "INPUT Filter Hosts":
                 page.keyboard.type("pinned")
                 assert page.locator("#hosts tbody tr").filter(visible=True).count() == 1
@@ -692,6 +714,7 @@ def focused(page: Page) -> str:
     return text
 
 
+MORE = "What to do, and where"
 FOCUSED = """(() => {
   const element = document.activeElement;
   const label = element.getAttribute("aria-labelledby");
@@ -712,12 +735,10 @@ def test_accessible_names(browser: Browser, report: str) -> None:
         headings = re.findall(r'- heading "(.*?)" \[level=(\d)\]', tree)
         levels = [int(level) for _, level in headings]
         assert levels[0] == 1
-        assert set(levels[1:2] + levels[3:]) == {2}
-        assert levels[2] == 3
-        assert [name for name, _ in headings[1:5]] == [
-            "Problems",
-            "Not among the problems",
+        assert set(levels[1:]) == {2}
+        assert [name for name, _ in headings[1:4]] == [
             "Traffic over time",
+            "Problems",
             "How long flows took",
         ]
         assert tree.count("- table") == page.locator("table:has(thead)").count()
@@ -959,9 +980,9 @@ def test_live_page_of_a_browser_session(browser: Browser, live: Live) -> None:
         page.goto(LIVE)
         said, data = live.agreeing(page)
         check_numbers(said, data, rows=50)
-        problems = set(said["problems"])
-        assert {"-3/404/", "-3/500/", "-3/503/", "-2/connection_refused/"} <= problems
-        assert {"-1/http_response_incomplete/", "-2/tls_certificate_error/expired"} <= problems
+        problems = {f"{p['title'].split()[0]} {p['reason']}" for p in said["problems"].values()}
+        assert {"404 ", "500 ", "503 ", "connection_refused "} <= problems
+        assert {"http_response_incomplete ", "tls_certificate_error expired"} <= problems
         assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
         assert page.evaluate(lab.OVERLAPS) == []
         lab.picture(page, "live")
@@ -1012,8 +1033,9 @@ def test_live_page_keeps_what_the_reader_did(browser: Browser, live: Live) -> No
         said, data = live.agreeing(page)
         page.locator("#hosts").get_by_role("button", name="Host", exact=True).click()
         page.locator("#bands").get_by_role("button", name="Flows", exact=True).click()
-        details = page.locator("[data-key='-3/404/'] details")
+        details = page.locator(".problem", has_text="404 Not found").locator("details")
         details.locator("summary").click()
+        opened = details.evaluate("(details) => details.open")
         page.locator("#traffic summary").click()
         field = page.locator("#failing input")
         field.fill("status")
@@ -1033,7 +1055,7 @@ def test_live_page_keeps_what_the_reader_did(browser: Browser, live: Live) -> No
             "scroll": [0, 0],
             "words": "status",
         }
-        assert details.evaluate("(details) => details.open")
+        assert details.evaluate("(details) => details.open") == opened
         assert page.locator("#traffic details").evaluate("(details) => details.open")
         rows = page.locator("#failing tbody tr")
         shown_rows = rows.filter(visible=True)

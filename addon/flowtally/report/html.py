@@ -28,6 +28,8 @@ from ..tally import Tally
 from ..tally import place
 from ..totals import InFlight
 from ..totals import Totals
+from .incidents_html import MOST
+from .incidents_html import shown_incidents
 from .layout import at_least
 from .layout import cell
 from .layout import local_time
@@ -125,7 +127,10 @@ def render(shown: View, about: About, live: bool = False) -> str:
         title=f"flowtally: {_title(shown.totals)}",
         when=_when(shown, about),
         view=shown,
+        incidents=shown_incidents(shown),
+        incidents_note=_incidents_note(len(shown.incidents)),
         apart=apart(shown, _at_hosts),
+        apart_in_short=_apart_in_short(shown),
         waits=[in_words(wait) for wait in shown.waits[:MOST_WAITS]],
         totals=_totals(shown.totals, shown.in_flight),
         segments=segments,
@@ -201,6 +206,23 @@ def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
         total("response_bytes", "Received", headline.response_bytes),
     ]
     return [t for t in totals if t["value"] or t["key"] not in OPTIONAL]
+
+
+def _incidents_note(count: int) -> str:
+    said = f"{count} incident{s(count)}, what to look at first first"
+    return f"{said}; the first {MOST}, all are in the JSON and CSV" if count > MOST else said
+
+
+def _apart_in_short(shown: View) -> str:
+    totals = shown.totals
+    counts = (
+        (totals.cancelled, "cancelled"),
+        (totals.unfinished, "unfinished"),
+        (totals.challenges, f"login{s(totals.challenges)}"),
+        (totals.collateral, "collateral"),
+        (totals.background, "background"),
+    )
+    return ", ".join(f"{_thousands(count)} {what}" for count, what in counts if count)
 
 
 def _at_hosts(problem: Problem, _said: str) -> str:
@@ -288,7 +310,6 @@ def _environment() -> jinja2.Environment:
         "span": span,
         "clock": time_of_day,
         "examples": _examples,
-        "problem_colour": _problem_colour,
         "groups": _groups,
         "note": _note,
     }
@@ -363,12 +384,6 @@ def _examples(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if where or example.get("detail"):
             shown.append({**example, "where": where})
     return shown
-
-
-def _problem_colour(problem: Problem) -> str:
-    if problem.band:
-        return COLOURS[problem.band]
-    return "failure" if problem.code else "unfinished"
 
 
 # --- tables ---
