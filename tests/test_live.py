@@ -38,7 +38,7 @@ HOST = "flowtally.test"
 
 
 def test_what_is_in_flight_is_shown_and_makes_the_page_anew() -> None:
-    flying = [InFlight(0, 0.0), InFlight(1, 0.2), InFlight(1, 12.4)]
+    flying = [InFlight(0, 0.0), InFlight(1, 0.2), InFlight(1, 12.4, "slow.example<")]
     session: Any = SimpleNamespace(version="1", tally=tally(start()))
     versions = set()
     pages = []
@@ -51,7 +51,7 @@ def test_what_is_in_flight_is_shown_and_makes_the_page_anew() -> None:
     assert "In flight" not in pages[0]
     assert "Nothing came through yet" not in pages[2]
     assert "In flight" in pages[2]
-    assert "oldest 12 s" in pages[2]
+    assert "oldest 12 s, slow.example&lt;" in pages[2]
 
 
 class Clock:
