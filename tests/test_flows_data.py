@@ -95,6 +95,7 @@ def test_of_too_many_problems_the_latest_are_held(tmp_path: Path) -> None:
     records = [failed(second=number) for number in range(30)]
     found = flows_of(tmp_path, start(), *records, answered(second=31), most=10)
     assert [each["seq"] for each in unpacked(found.data)] == list(range(31, 21, -1))
+    assert found.note == "newest first; 10 of 31: the latest problems"
 
 
 def test_a_record_in_several_logs_is_held_once(tmp_path: Path) -> None:

@@ -50,8 +50,9 @@ class Flows:
         """What people are told."""
         if self.held == self.of:
             return "newest first"
-        older = f"newest first; {self.held:,} of {self.of:,}: the problems"
-        return f"{older}, and the latest of the others"
+        only = self.problems == self.held
+        which = "the latest problems" if only else "the problems, and the latest of the others"
+        return f"newest first; {self.held:,} of {self.of:,}: {which}"
 
 
 def flows(selection: Selection, most: int = MOST, max_bytes: int = MAX_BYTES) -> Flows:
