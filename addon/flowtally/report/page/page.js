@@ -245,7 +245,7 @@
       button.textContent = place.textContent;
       button.addEventListener("click", () => {
         filter.toggle(place.dataset.pick, place.dataset.of);
-        if (filter.isOn(place.dataset.pick, place.dataset.of)) document.getElementById("flows").scrollIntoView({ block: "nearest" });
+        if (filter.isOn(place.dataset.pick, place.dataset.of)) document.getElementById("flows").scrollIntoView();
       });
       place.replaceChildren(button);
     });
