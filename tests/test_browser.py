@@ -20,6 +20,8 @@ import pytest
 from conftest import CI
 from flowtally.examples import describe
 from flowtally.report import data as data_module
+from flowtally.report import flows_text
+from flowtally.report.flows_data import shown as flow_shown
 from flowtally.report.html import COLOURS
 from flowtally.report.incidents_html import MOST
 from flowtally.report.incidents_html import OPEN
@@ -394,7 +396,7 @@ def test_of_many_incidents_the_first_are_shown_and_the_others_counted(
     browser: Browser, written: Report
 ) -> None:
     records = [
-        failed(second=number, host=f"h{number}.example")
+        failed(("dns_error", "connection_refused")[number % 2], number, host=f"h{number}.example")
         for number in range(MOST + 7)
         for _ in range(1 + number % 3)
     ]
@@ -687,7 +689,7 @@ def test_by_keyboard(browser: Browser, report: str) -> None:
         while not wanted <= set(reached):
             page.keyboard.press("Tab")
             reached.append(page.evaluate(FOCUSED))
-            assert len(reached) < 200, reached
+            assert len(reached) < 500, reached
             if reached[-1] == f"SUMMARY {MORE}" and reached.count(reached[-1]) == 1:
                 assert page.evaluate("document.activeElement.parentElement.open")
                 page.keyboard.press("Enter")
@@ -739,7 +741,7 @@ def test_accessible_names(browser: Browser, report: str) -> None:
         assert [name for name, _ in headings[1:4]] == [
             "Traffic over time",
             "Problems",
-            "How long flows took",
+            "Flows",
         ]
         assert tree.count("- table") == page.locator("table:has(thead)").count()
         for table in page.locator("table:has(thead)").all():
@@ -751,6 +753,227 @@ def test_accessible_names(browser: Browser, report: str) -> None:
             )
         # The parts bar says in words what it shows in colours.
         assert page.get_by_role("img", name=re.compile(r"Success \d+\.\d %, .*Failed")).count() == 1
+
+
+# -- the list of flows
+
+
+SEEN = "() => [...document.querySelectorAll('#flows .flow')].map((row) => row.innerText)"
+
+
+@pytest.fixture(scope="module")
+def many(written: Report) -> str:
+    """The report on five thousand flows, of which every tenth fails."""
+    records = [
+        failed(second=n / 10, host="dead.example", url=f"http://dead.example/{n}", detail="no")
+        if n % 10 == 0
+        else answered(second=n / 10, url=f"http://shop.example/{n}", connect_ms=2.5, tls_ms=1.5)
+        for n in range(5000)
+    ]
+    return written(lines(start(), *records))
+
+
+def test_only_the_rows_that_are_seen_are_there(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        rows = page.locator("#flows .flow")
+        rows.first.wait_for()
+        assert rows.count() < 60
+        assert "/4999" in rows.first.inner_text(), "newest first"
+        page.locator("#flows .rows").evaluate("(box) => { box.scrollTop = box.scrollHeight; }")
+        page.wait_for_function(f"({SEEN})().some((text) => text.endsWith('dead.example/0'))")
+        assert rows.count() < 60
+        assert page.locator("#flows .figures").inner_text().startswith("5,000 flows")
+
+
+def test_a_narrow_window_has_no_box_that_scrolls_but_turns_pages(
+    browser: Browser, many: str
+) -> None:
+    with shown(browser, many, lab.NARROW) as page:
+        rows = page.locator("#flows .flow")
+        rows.first.wait_for()
+        box = page.locator("#flows .rows")
+        assert box.evaluate("(box) => getComputedStyle(box).overflowY") == "visible"
+        assert rows.count() == 20
+        page.get_by_role("button", name="Older").click()
+        assert "/4979" in rows.first.inner_text()
+        page.get_by_role("button", name="Newer").click()
+        assert "/4999" in rows.first.inner_text()
+        rows.nth(1).click()
+        assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+        assert page.evaluate(lab.OVERLAPS) == []
+
+
+def test_a_flow_opens_to_its_record(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        row = page.locator("#flows .flow", has_text="shop.example/4999")
+        row.click()
+        detail = page.get_by_role("region", name="The chosen flow")
+        for said in ("wait_ms\n20", "status\n200", "url\nhttp://shop.example/4999", "seq\n5001"):
+            assert said in detail.inner_text()
+        assert (
+            detail.get_by_role("img").get_attribute("aria-label")
+            == "connect 2 ms, TLS 2 ms, wait 20 ms, receive 1 ms"
+        )
+        assert "curl --globoff --path-as-is --url http://shop.example/4999" in detail.inner_text()
+        assert row.get_attribute("aria-expanded") == "true"
+        page.keyboard.press("Escape")
+        assert not detail.is_visible()
+        assert page.evaluate("document.activeElement.dataset.row") == "0"
+
+
+def test_the_list_by_keyboard(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        page.locator("#flows .flow").first.focus()
+        for key, row in (("ArrowDown", 1), ("PageDown", 21), ("ArrowUp", 20), ("End", 4999)):
+            page.keyboard.press(key)
+            assert page.evaluate("document.activeElement.dataset.row") == str(row)
+        page.keyboard.press("Enter")
+        assert page.locator("#flow").is_visible()
+        assert "http://dead.example/0" in page.locator("#flow").inner_text()
+        page.locator("#flow").get_by_role("button", name="Close").press("Enter")
+        page.keyboard.press("Home")
+        assert page.evaluate("document.activeElement.dataset.row") == "0"
+
+
+HOSTILE_URLS = (
+    "http://h/$(touch x)`id`",
+    "http://h/'; rm -rf ~ #",
+    "http://h/\\'\\\"!!{a,b}[1-9]?a=&b=1",
+    "http://h/\u00e9\u4e2d \U0001f4a5",
+    "http://h/*~&|<>()",
+    "https://h/" + "x" * 300,
+    "HTTP://h/",
+    "ftp://h/",
+    "-o/etc/passwd",
+    "",
+)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "A'B", "$(id)", ""])
+def test_curl_is_in_the_words_of_the_command_line(browser: Browser, many: str, method: str) -> None:
+    sizes = (0, 1, 999, 1500, 2500, 12_500, 13_500, 1_250_000, 10**10)
+    records = [
+        failed(method=method, url=url, request_bytes=size, reason="(other)" if size else "reset")
+        for url, size in zip(HOSTILE_URLS, (*sizes, 5), strict=True)
+    ]
+    records += [
+        answered(404, url="http://h/", kind="dns"),
+        answered(url="http://h/%20", kind="tcp"),
+    ]
+    with shown(browser, many) as page:
+        for record in records:
+            said = page.evaluate("(record) => flowList.curl(record)", flow_shown(record))
+            assert said == "\n".join(flows_text.curl(record)), record
+
+
+# -- what the list is narrowed to
+
+
+def narrowed(page: Page) -> tuple[str, int]:
+    """What the address holds, and of how many flows the list is."""
+    said = page.locator("#flows .figures").inner_text().split(" ")[0]
+    return page.evaluate("location.hash"), int(said.replace(",", ""))
+
+
+def test_a_click_narrows_the_list_and_the_address_holds_it(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        incident = page.locator(".problem .pick").first
+        id = page.locator(".problem .id").first.inner_text()
+        incident.click()
+        assert narrowed(page) == (f"#incident={id}", 500)
+        assert incident.get_attribute("aria-pressed") == "true"
+        address = page.url
+        page.get_by_role("region", name="Hosts").get_by_role("button", name="shop.example").click()
+        assert page.locator("#flows .figures").inner_text().startswith("No flow")
+        page.get_by_role("button", name=f"Do not narrow to incident {id}").click()
+        assert narrowed(page) == ("#host=shop.example", 4500)
+        page.go_back()
+        page.go_back()
+        assert narrowed(page) == (f"#incident={id}", 500)
+        assert page.locator(".chip").all_inner_texts() == [f"incident {id} ✕"]
+        incident.click()
+        assert narrowed(page) == ("", 5000)
+        assert incident.get_attribute("aria-pressed") == "false"
+        page.locator("#bands .total .pick").click()
+        assert narrowed(page) == ("#series=Success", 4500)
+    with lab.opened(browser) as page:
+        page.goto(address)  # a link that was sent
+        page.locator(".chip").wait_for()
+        assert narrowed(page) == (f"#incident={id}", 500)
+
+
+def test_a_bar_and_a_span_of_time_narrow_the_list(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        over = page.locator("#traffic .u-over")
+        box = over.bounding_box()
+        assert box is not None
+        points = page.locator("#traffic details tbody tr")
+        first = int(points.first.get_attribute("data-key") or "")
+        seconds = 500 / points.count()
+        over.click(position={"x": box["width"] * 10.5 / points.count(), "y": 50})
+        hash, bar = narrowed(page)
+        begin, end = map(int, hash.removeprefix("#time=").split("-"))
+        assert begin <= first + 10.5 * seconds < end
+        assert bar == 10 * (end - begin)
+        width = end - begin
+        page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 50)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 60, steps=5)
+        page.mouse.up()
+        hash, span = narrowed(page)
+        begin, end = map(int, hash.removeprefix("#time=").split("-"))
+        assert abs(end - begin - 250) <= 2 * width
+        assert span == 10 * (end - begin)
+        # The same without a mouse.
+        page.locator("#traffic summary").click()
+        points.nth(3).get_by_role("button").press("Enter")
+        assert narrowed(page)[0] == f"#time={points.nth(3).locator('th').get_attribute('data-of')}"
+
+
+@pytest.mark.parametrize(
+    "hash",
+    [
+        "#incident=<img src=x onerror=hacked.push(1)>",
+        "#incident=constructor&__proto__=x&toString=1",
+        "#time=1-99999999999999999999",
+        "#time=0x1-2",
+        "#series=",
+        "#host=",
+        "#host=" + "x" * 301,
+        "#%E0%A4%A",
+        "#problems",
+    ],
+)
+def test_an_address_that_says_nothing_narrows_nothing(
+    browser: Browser, many: str, hash: str
+) -> None:
+    with lab.opened(browser) as page:
+        watched = lab.watch(page)
+        page.goto(many + hash)
+        page.locator("#flows .flow").first.wait_for()
+        assert narrowed(page)[1] == 5000
+        assert page.locator(".chip").count() == 0
+        assert watched.trouble == []
+        assert page.evaluate("hacked") == []
+
+
+@pytest.mark.parametrize(
+    "hash",
+    [
+        "#host=<img src=x onerror=hacked.push(1)>",
+        "#series=<script>hacked.push(1)</script>",
+        "#series=__proto__",
+        "#time=99999999999-99999999999",
+    ],
+)
+def test_a_hostile_address_is_only_text(browser: Browser, many: str, hash: str) -> None:
+    with lab.opened(browser) as page:
+        watched = lab.watch(page)
+        page.goto(many + hash)
+        page.locator(".chip").wait_for()
+        assert page.locator("#flows .flow, #flows img, #flows script").count() == 0
+        assert watched.trouble == []
+        assert page.evaluate("hacked") == []
 
 
 # -- hostile names
@@ -936,7 +1159,9 @@ def watching(browser: Browser, live: Live, **settings: Any) -> Iterator[Page]:
         page.clock.install()
         page.goto(LIVE)
         yield page
-        assert {url for url in watched.requests if url.startswith(LIVE)} <= {
+        asked = {url.partition("?")[0] for url in watched.requests if url.startswith(LIVE)}
+        assert asked <= {
+            f"{LIVE}flows",
             LIVE,
             f"{LIVE}report.html",
             f"{LIVE}report.json",
@@ -1011,7 +1236,7 @@ KEEP = """
     // The slowest make room for slower ones.
     rows: [...document.querySelectorAll("#hosts tr, #bands tr, #failing tr, .problem")],
     input: document.querySelector("#failing input"),
-    y: scrollY, x: scrollX,
+    top: document.querySelector("#failing input").getBoundingClientRect().top,
   };
 }
 """
@@ -1020,7 +1245,7 @@ IS_KEPT = """
   rows: kept.rows.every((row) => row.isConnected),
   focus: document.activeElement === kept.input,
   selection: [kept.input.selectionStart, kept.input.selectionEnd],
-  scroll: [scrollX - kept.x, scrollY - kept.y],
+  moved: Math.round(kept.input.getBoundingClientRect().top - kept.top),
   words: kept.input.value,
 })
 """
@@ -1052,7 +1277,7 @@ def test_live_page_keeps_what_the_reader_did(browser: Browser, live: Live) -> No
             "rows": True,
             "focus": True,
             "selection": [5, 5],
-            "scroll": [0, 0],
+            "moved": 0,
             "words": "status",
         }
         assert details.evaluate("(details) => details.open") == opened
@@ -1085,6 +1310,41 @@ def test_live_page_keeps_what_the_reader_did(browser: Browser, live: Live) -> No
         live.proxy.wait_for(lambda _: live.data()["totals"]["flows"] > new["totals"]["flows"])
         live.agreeing(page)
         assert page.locator("#traffic .u-value").first.inner_text() != "in all"
+
+
+def test_live_list_of_flows(browser: Browser, live: Live) -> None:
+    for number in range(30):
+        live.get(f"/list/{number}")
+    live.get("/status/404/listed")
+    with watching(browser, live) as page:
+        live.agreeing(page)
+        rows = page.locator("#flows .flow")
+        first = rows.filter(has_text="/status/404/listed")
+        first.wait_for()
+        first.click()
+        detail = page.get_by_role("region", name="The chosen flow")
+        assert "status\n404" in detail.inner_text()
+        assert "curl --globoff" in detail.inner_text()
+        live.get("/status/503/later")  # what comes is put above, and what is open stays open
+        rows.filter(has_text="/status/503/later").wait_for()
+        live.agreeing(page)
+        assert first.get_attribute("aria-expanded") == "true"
+        assert page.evaluate("document.querySelectorAll('#flows .flow').length") < 60
+
+        page.locator(".problem", has_text="404 Not found").locator(".pick").first.click()
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('#flows .flow')].length > 0"
+            " && [...document.querySelectorAll('#flows .result')].every("
+            "(each) => each.innerText.startsWith('404'))"
+        )
+        assert page.locator(".problem .pick[aria-pressed=true]").count() == 1
+        live.get("/status/404/more")
+        live.get("/list/other")
+        page.clock.fast_forward(EVERY)
+        live.agreeing(page)
+        rows.filter(has_text="/status/404/more").wait_for()
+        assert page.locator(".problem .pick[aria-pressed=true]").count() == 1
+        assert rows.filter(has_text="/list/other").count() == 0
 
 
 def test_live_page_pauses(browser: Browser, live: Live) -> None:
@@ -1219,7 +1479,7 @@ def test_live_page_moves(browser: Browser, laboratory: Laboratory, host: str) ->
 
 ATTACKS = """
 async (live) => {
-  const paths = ["", "report.html", "report.json", "session.jsonl"];
+  const paths = ["", "report.html", "report.json", "session.jsonl", "flows"];
   const seen = {};
   const attempt = (name, act) => new Promise((done) => {
     if (/^(object|iframe)/.test(name)) setTimeout(() => done("silence"), 2000);

@@ -158,7 +158,7 @@ READ = """
         id: problem.querySelector(".id")?.innerText ?? "",
         bars: problem.querySelectorAll(".bars rect").length,
         examples: problem.querySelectorAll(".examples li").length }])),
-    apart: [...document.querySelectorAll(".apart li")].map((each) => each.innerText),
+    apart: [...document.querySelectorAll(".apart li")].map((each) => each.textContent),
     tables: Object.fromEntries([...document.querySelectorAll("section:has(thead)")].map(
       (section) => [section.id, read(section.querySelector("table:has(thead)"))])),
     notes: [...document.querySelectorAll("#notes li")].map((note) => note.innerText),

@@ -17,17 +17,22 @@ from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from typing import BinaryIO
 
 import jinja2
 from markupsafe import Markup
 
 from .. import __version__
+from ..filter_language import Filter
 from ..redaction import printable
 from ..rows import EVENT
+from ..selection import Selection
 from ..tally import Tally
 from ..tally import place
 from ..totals import InFlight
 from ..totals import Totals
+from .flows_data import Flows
+from .flows_data import flows
 from .incidents_html import MOST
 from .incidents_html import shown_incidents
 from .layout import at_least
@@ -87,11 +92,35 @@ class About:
     """What could not be read, and so on."""
     unclean: int = 0
     """How many sessions did not end cleanly, or still run; the live page's does not count."""
+    flows: Flows | None = None
+    """The single flows; None: the page has no list of them, or asks the proxy for it."""
 
 
 def is_ours(head: bytes) -> bool:
     """Whether a file that begins so is a report of flowtally's."""
     return head.startswith(b"<!doctype html>") and _GENERATOR in head
+
+
+def flows_of(
+    logs: Sequence[tuple[str, Path | BinaryIO]], wanted: Filter = lambda _: True
+) -> Flows | None:
+    """The single flows of logs for a page; None where there are none. `wanted`: which of them.
+
+    Raises: OSError, with the name of the log as its `filename`.
+    """
+    with Selection(logs, wanted) as selection:
+        return flows(selection) if selection.count else None
+
+
+def flows_of_sessions(sessions: Mapping[str, str | Path]) -> Flows | None:
+    """The single flows of sessions, each with its log; None where they cannot be read any more."""
+    logs = dict.fromkeys(Path(log) for log in sessions.values())
+    try:
+        return flows_of(
+            [(str(log), log) for log in logs], lambda record: record["session"] in sessions
+        )
+    except OSError:
+        return None  # the statistics are there all the same
 
 
 def page(tally: Tally, about: About) -> str:
@@ -105,7 +134,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
     first = shown.totals.first
     moment = datetime.fromisoformat(first).astimezone() if _is_local(first) else None
     offset = moment.utcoffset() if moment else None
-    data = {
+    data: dict[str, Any] = {
         "traffic": {
             "starts": shown.timeline.starts,
             "seconds": shown.timeline.seconds,
@@ -119,6 +148,10 @@ def render(shown: View, about: About, live: bool = False) -> str:
             "bars": [[round(b.start, 3), round(b.end, 3), b.count] for b in shown.durations]
         },
     }
+    data |= {
+        "offset": data["traffic"]["offset"],
+        "names": {name: [_NAMES.get(name, name), colour] for name, colour in COLOURS.items()},
+    }
     segments = _segments(shown)
     return fill(
         "page.html.j2",
@@ -127,6 +160,8 @@ def render(shown: View, about: About, live: bool = False) -> str:
         title=f"flowtally: {_title(shown.totals)}",
         when=_when(shown, about),
         view=shown,
+        flows=about.flows,
+        flows_data=Markup(_json({"data": about.flows.data} if about.flows else {})),
         incidents=shown_incidents(shown),
         incidents_note=_incidents_note(len(shown.incidents)),
         apart=apart(shown, _at_hosts),
@@ -176,6 +211,11 @@ def _span(totals: Totals) -> str:
     return f"{first:%Y-%m-%d %H:%M:%S} to {until} ({first:%Z}), {span(seconds)}"
 
 
+def _oldest(in_flight: InFlight) -> str:
+    said = f"oldest {in_flight.oldest:.0f} s"
+    return f"{said}, {in_flight.host}" if in_flight.host else said
+
+
 def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
     def total(key: str, name: str, value: int, colour: str = "", note: str = "") -> dict[str, Any]:
         text = size(value) if key.endswith("bytes") else _thousands(value)
@@ -195,7 +235,7 @@ def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
     failed, wrong = headline.failures, headline.unsuccessful
     totals = [
         total("flows", "Flows", headline.flows),
-        total("in_flight", "In flight", in_flight.flows, note=f"oldest {in_flight.oldest:.0f} s"),
+        total("in_flight", "In flight", in_flight.flows, note=_oldest(in_flight)),
         total("failures", _NAMES["error"], failed, "failure", share(failed)),
         total("unsuccessful", UNSUCCESSFUL_ONES.title, wrong, "client", share(wrong)),
         total("events", _NAMES[EVENT], headline.events, "event"),
@@ -324,7 +364,7 @@ def _style() -> str:
 
 @cache
 def _script() -> str:
-    return _read("page.js")
+    return _read("filter.js") + _read("flows.js") + _read("page.js")
 
 
 @cache

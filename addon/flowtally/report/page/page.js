@@ -32,10 +32,13 @@
   function draw(box, options, data) {
     const height = 210;
     const plot = new uPlot(
-      { width: Math.max(200, box.clientWidth), height, padding: [8, 24, 0, 0], legend: { live: true }, cursor: { y: false, drag: { x: false, y: false }, points: { show: false } }, ...options },
+      { width: Math.max(200, box.clientWidth), height, padding: [8, 24, 0, 0], legend: { live: true }, cursor: { y: false, drag: { x: true, y: false, setScale: false }, points: { show: false } }, ...options },
       data, box);
     const watch = new ResizeObserver(() => plot.setSize({ width: Math.max(200, box.clientWidth), height }));
     watch.observe(box);
+    if (options.hooks) {
+      plot.over.addEventListener("click", () => { if (plot.select.width < 3) options.hooks.click(plot); });
+    }
     const { left, top } = pointed.get(box.dataset.chart) ?? {};
     if (left >= 0) plot.setCursor({ left, top });
     charts.push(() => {
@@ -61,7 +64,18 @@
       return `${moment.slice(0, 10)} ${moment.slice(11, 19)}`;
     };
     const days = clock(starts[0]).slice(0, 10) !== clock(starts[starts.length - 1]).slice(0, 10);
+    const narrow = (from, to) => filter.set("time", `${from}-${to}`);
     draw(box, {
+      hooks: {
+        // A bar, or what was dragged over.
+        click: (plot) => { if (plot.cursor.idx != null) narrow(starts[plot.cursor.idx], starts[plot.cursor.idx] + seconds); },
+        setSelect: [(plot) => {
+          const { left, width } = plot.select;
+          if (width < 3) return;
+          const at = (x) => Math.max(0, Math.min(starts.length - 1, Math.floor((plot.posToVal(x, "x") - starts[0]) / seconds)));
+          narrow(starts[at(left)], starts[at(left + width)] + seconds);
+        }],
+      },
       tzDate: (second) => uPlot.tzDate(new Date((second + offset) * 1000), "Etc/UTC"),
       scales: {
         x: { range: [starts[0], starts[starts.length - 1] + seconds] },
@@ -212,7 +226,36 @@
     section.querySelector(".bar").append(document.createElement("output"), input);
   }
 
+  // --- what can be picked: the list of flows follows ---
+
+  function press() {
+    main.querySelectorAll(".pick").forEach((button) => {
+      const { pick, of } = button.parentElement.dataset;
+      button.setAttribute("aria-pressed", filter.isOn(pick, of));
+    });
+  }
+
+  function furnishPicks() {
+    if (!document.getElementById("flows-list")) return;
+    main.querySelectorAll("[data-pick]").forEach((place) => {
+      if (place.firstElementChild) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "pick";
+      button.textContent = place.textContent;
+      button.addEventListener("click", () => {
+        filter.toggle(place.dataset.pick, place.dataset.of);
+        if (filter.isOn(place.dataset.pick, place.dataset.of)) document.getElementById("flows").scrollIntoView();
+      });
+      place.replaceChildren(button);
+    });
+    press();
+  }
+
+  filter.watch(press);
+
   function arrangeAll() {
+    furnishPicks();
     main.querySelectorAll("section").forEach((section) => { furnish(section); arrange(section); });
   }
 
@@ -232,6 +275,8 @@
       if (note && now && note.textContent !== now.textContent) note.textContent = now.textContent;
       return;
     }
+    if (old.id === "flows-list") return; // it asks for itself
+    if (old.firstElementChild?.matches(".pick")) old = old.firstElementChild;
     if (old.childElementCount + fresh.childElementCount === 0) {
       if (old.textContent !== fresh.textContent) old.textContent = fresh.textContent;
       return;
@@ -263,6 +308,13 @@
   const state = document.getElementById("live"), pause = document.getElementById("pause");
   const say = (text, kind) => { if (state.textContent !== text) state.textContent = text; state.className = kind; };
 
+  // What must not move while the page around it does: what has the focus, else what is looked at.
+  function seen() {
+    const focused = document.activeElement, { top, bottom } = focused.getBoundingClientRect();
+    if (main.contains(focused) && bottom > 0 && top < innerHeight) return focused;
+    return document.elementFromPoint(innerWidth / 2, innerHeight / 3)?.closest("section");
+  }
+
   async function refresh() {
     if (paused || document.hidden) return;
     try {
@@ -270,13 +322,19 @@
       if (answer.status === 200) {
         etag = answer.headers.get("ETag") ?? "";
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-        const [x, y] = [scrollX, scrollY];
+        const held = seen();
+        const top = held?.getBoundingClientRect().top;
         morph(main, fresh.getElementById("report"));
         document.querySelector(".when").textContent = fresh.querySelector(".when").textContent;
         document.title = fresh.title;
         arrangeAll();
         drawAll();
-        if (scrollX !== x || scrollY !== y) scrollTo(x, y);
+        const hold = () => {
+          if (scrollY && held?.isConnected) scrollBy(0, held.getBoundingClientRect().top - top);
+        };
+        hold();
+        const y = scrollY;
+        flowList.refresh().then(() => { if (scrollY === y) hold(); });
       } else if (answer.status !== 304) {
         throw new Error(answer.statusText);
       }
