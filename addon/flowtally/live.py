@@ -20,6 +20,7 @@ from typing import Any
 from typing import NamedTuple
 
 from mitmproxy import connection
+from mitmproxy import exceptions
 from mitmproxy import http
 from mitmproxy import tls
 
@@ -175,6 +176,8 @@ class LivePage:
             return
         try:
             flow.response = await self._page.answer(flow.request)
+        except exceptions.CommandError as ended:  # mitmproxy still answers while it stops
+            flow.response = refuse(503, f"There is nothing to show: {ended}.")
         except Exception as problem:
             self._defects.tell("page", problem)
             flow.response = refuse(500, "flowtally cannot show this; the log says why.")

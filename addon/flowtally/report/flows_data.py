@@ -21,7 +21,9 @@ from ..redaction import printable
 from ..rows import series
 from ..selection import Selection
 from ..tally import incident_of
+from ..tally import is_timed
 from ..tally import place
+from . import figures_data
 
 Record = Mapping[str, Any]
 
@@ -30,6 +32,9 @@ MOST = 100_000
 MAX_BYTES = 4_000_000
 """How much of a page they take, in bytes; if they take more, there are fewer of them."""
 _LEFT_OUT = ("seq", "flow", "time")
+_DISTRIBUTED = ("wait_ms", "duration_ms")
+"""Times of which the page tells percentiles: they are as the log has them, or a fast flow would be
+counted in another bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,10 @@ def flows(selection: Selection, most: int = MOST, max_bytes: int = MAX_BYTES) ->
 
 
 def packed(records: Sequence[Record], answered: Iterable[tuple[str, str]] = ()) -> str:
-    """Records, newest first, as base64 of what zlib makes of JSON: `count`, and `columns` and
-    `derived`, name → column. A column is `numbers`, null for none; `steps`, the first number and
-    the difference of each to the one before; or `words`, and `at`, which of them, -1 for none.
+    """Records, newest first, as base64 of what zlib makes of JSON: `count`, and `columns`,
+    `derived` and `keys`, name → column. A column is `numbers`, null for none; `steps`, the first
+    number and the difference of each to the one before; or `words`, and `at`, which of them, -1
+    for none. `keys`: of each table for people, see `figures_data`.
     """
     known = set(answered)
     challenges = [(record["session"], record.get("flow", "")) in known for record in records]
@@ -85,7 +91,10 @@ def packed(records: Sequence[Record], answered: Iterable[tuple[str, str]] = ()) 
             ]
         ),
     }
-    columns |= {name: _column([record.get(name) for record in records]) for name in names}
+    columns |= {
+        name: _column([record.get(name) for record in records], 3 if name in _DISTRIBUTED else 1)
+        for name in names
+    }
     derived: dict[str, list[Any]] = {
         "incident": [
             incident_of(record) if is_problem(record) and not challenge else None
@@ -93,11 +102,13 @@ def packed(records: Sequence[Record], answered: Iterable[tuple[str, str]] = ()) 
         ],
         "place": [place(record) or None for record in records],
         "series": [series(record) for record in records],
+        "timed": [_timed(record) for record in records],
     }
     data = {
         "count": len(records),
         "columns": columns,
         "derived": {name: _column(values) for name, values in derived.items()},
+        "keys": figures_data.columns(records),
     }
     text = json.dumps(data, separators=(",", ":"))
     return b64encode(zlib.compress(text.encode(), 9)).decode()
@@ -111,8 +122,15 @@ def shown(record: Record, challenge: bool = False) -> dict[str, Any]:
         "incident": incident_of(record) if is_problem(record) and not challenge else None,
         "place": _fit(place(record)) or None,
         "series": _fit(series(record)),
+        "timed": _timed(record),
     }
+    found["keys"] = figures_data.shown_keys(record)
     return found
+
+
+def _timed(record: Record) -> int | None:
+    """1 where its times say how fast something is."""
+    return 1 if record["type"] == "flow" and is_timed(record) else None
 
 
 def _milliseconds(time: str) -> int:
@@ -124,10 +142,10 @@ def _steps(values: Sequence[int]) -> dict[str, list[int]]:
     return {"steps": [value - before for before, value in zip((0, *values), values, strict=False)]}
 
 
-def _column(values: Sequence[Any]) -> dict[str, Any]:
+def _column(values: Sequence[Any], digits: int = 1) -> dict[str, Any]:
     present = {type(value) for value in values} - {type(None)}
     if present <= {int, float}:
-        return {"numbers": [round(v, 1) if isinstance(v, float) else v for v in values]}
+        return {"numbers": [round(v, digits) if isinstance(v, float) else v for v in values]}
     words: dict[str, int] = {}
     at = [
         -1 if value is None else words.setdefault(json.dumps(_fit(value)), len(words))

@@ -31,6 +31,7 @@ from ..tally import Tally
 from ..tally import place
 from ..totals import InFlight
 from ..totals import Totals
+from .figures_data import declared
 from .flows_data import Flows
 from .flows_data import flows
 from .incidents_html import MOST
@@ -161,7 +162,8 @@ def render(shown: View, about: About, live: bool = False) -> str:
         when=_when(shown, about),
         view=shown,
         flows=about.flows,
-        flows_data=Markup(_json({"data": about.flows.data} if about.flows else {})),
+        flows_data=Markup(_json(_held(about.flows) if about.flows else {})),
+        declared=Markup(_json(declared())),
         incidents=shown_incidents(shown),
         incidents_note=_incidents_note(len(shown.incidents)),
         apart=apart(shown, _at_hosts),
@@ -182,6 +184,11 @@ def render(shown: View, about: About, live: bool = False) -> str:
 
 
 # --- what the template is given ---
+
+
+def _held(flows: Flows) -> dict[str, str]:
+    """`part`: which flows the page holds; "" where it holds all."""
+    return {"data": flows.data, "part": flows.note if flows.held < flows.of else ""}
 
 
 def _title(totals: Totals) -> str:
@@ -364,7 +371,7 @@ def _style() -> str:
 
 @cache
 def _script() -> str:
-    return _read("filter.js") + _read("flows.js") + _read("page.js")
+    return "".join(map(_read, ("filter.js", "flows.js", "figures.js", "page.js")))
 
 
 @cache

@@ -5,6 +5,8 @@ const flowList = (() => {
   let { offset, names } = root ? data() : {};
   const narrow = matchMedia("(max-width: 640px)");
   const SPARE = 6, TURN = 20; // rows beyond what is seen; rows of a narrow window
+  const MOST = 100_000; // as report/flows_data.py has it
+  const A_LITTLE = 40; // ms of each refresh: 2 % of the time
   const count = (value) => value.toLocaleString("en");
   const clock = (time) => new Date(time + offset * 1000).toISOString().slice(11, 19);
 
@@ -65,10 +67,13 @@ const flowList = (() => {
   // --- what the report holds ---
 
   async function unpacked() {
-    const { data: text } = JSON.parse(document.getElementById("flows-data").textContent);
+    const { data: text, part } = JSON.parse(document.getElementById("flows-data").textContent);
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Columns(await new Response(stream).json());
+    const packed = await new Response(stream).json();
+    const columns = new Columns(packed);
+    figures.hold(packed, (index) => columns.whole(index), part);
+    return columns;
   }
 
   function reader({ numbers, steps, words, at }) {
@@ -103,15 +108,13 @@ const flowList = (() => {
 
     get length() { return this.chosen.length; }
 
-    record(row) {
-      const values = (columns) => Object.fromEntries([...columns]
-        .map(([name, read]) => [name, read(this.chosen[row])]).filter(([, value]) => value != null));
-      return { ...values(this.columns), derived: values(this.derived) };
-    }
+    record(row) { return this.whole(this.chosen[row]); }
 
-    field(name) {
-      const read = this.columns.get(name) ?? (() => null);
-      return (row) => read(this.chosen[row]);
+    // A record, also one that is not among those that are wanted.
+    whole(index) {
+      const values = (columns) => Object.fromEntries([...columns]
+        .map(([name, read]) => [name, read(index)]).filter(([, value]) => value != null));
+      return { ...values(this.columns), derived: values(this.derived) };
     }
 
     get said() {
@@ -129,14 +132,23 @@ const flowList = (() => {
     }
 
     narrow(state) {
+      const isWhole = (each) => each && !Object.keys(each).length;
+      if (isWhole(this.state) && !isWhole(state)) this.whole = [this.records, this.next];
       [this.state, this.records, this.next, this.asking] = [state, [], {}, null];
       this.turn += 1;
-      return this.older();
+      if (!isWhole(state) || !this.whole) return this.older();
+      [[this.records, this.next], this.whole] = [this.whole, null];
+      return this.newer().catch(() => {}); // the page says that the proxy is gone
+    }
+
+    // What was taken in, for the figures.
+    take(records) {
+      figures.add(records, () => !this.next);
+      return records;
     }
 
     get length() { return this.records.length; }
     record(row) { return this.records[row]; }
-    field(name) { return (row) => this.records[row][name] ?? null; }
 
     get said() {
       if (this.asking) return this.length ? `the latest ${count(this.length)}` : "Looking …";
@@ -160,7 +172,7 @@ const flowList = (() => {
           if (document.hidden) { await wait(1000); continue; }
           const { records, before, at } = await this.ask(this.next);
           if (turn !== this.turn) return;
-          this.records.push(...records);
+          this.records.push(...this.take(records));
           this.next = before ? { before, at } : null;
           if (this.next && this.length === length) await wait(200); // the proxy has other work
         }
@@ -173,46 +185,34 @@ const flowList = (() => {
       return this.asking;
     }
 
+    again() {
+      this.state = null;
+      return this.narrow(filter.state);
+    }
+
+    // A little of what is older, so that the figures get to know it; the proxy has other work.
+    async fill() {
+      const end = performance.now() + A_LITTLE;
+      while (!this.asking && this.next && this.length < MOST && !document.hidden && performance.now() < end) await this.older();
+    }
+
     // What has come since; if that is more than one piece, the list begins anew.
     async newer() {
       if (this.asking) return;
       const { turn, records: [latest] } = this;
-      if (!latest) return this.narrow(this.state);
+      if (!latest) return this.again();
       const fresh = await this.ask({ after: latest.seq });
       if (turn !== this.turn || this.asking) return;
-      if (fresh.before) return this.narrow(this.state);
-      this.records.unshift(...fresh.records);
+      if (fresh.before) return this.again();
+      this.records.unshift(...this.take(fresh.records));
       if (fresh.records.length) moved(fresh.records.length);
     }
-  }
-
-  function summed() {
-    const [code, kind, outcome, stream, duration, bytes] = ["error_code", "kind", "outcome", "stream", "duration_ms", "response_bytes"].map((name) => source.field(name));
-    let [failed, unsuccessful, events, received] = [0, 0, 0, 0];
-    const found = [];
-    for (let index = 0; index < source.length; index += 1) {
-      received += bytes(index) ?? 0;
-      if (outcome(index) === null) events += 1;
-      else if (outcome(index) === "error") failed += 1;
-      else if (code(index) !== null && outcome(index) === "status") unsuccessful += 1;
-      const isTimed = kind(index) !== "websocket" && outcome(index) !== "cancelled" && !stream(index);
-      if (isTimed && duration(index) !== null) found.push(duration(index));
-    }
-    const times = Float64Array.from(found).sort();
-    const point = (share) => took(times[Math.min(times.length - 1, Math.floor(share * times.length))]);
-    return [
-      source.said,
-      failed && `${count(failed)} failed`, unsuccessful && `${count(unsuccessful)} unsuccessful`,
-      events && `${count(events)} without a flow`, received && `${size(received)} received`,
-      times.length && `half took up to ${point(0.5)}, 95 % up to ${point(0.95)}`,
-    ].filter(Boolean).join(" · ");
   }
 
   // --- rows ---
 
   let source = null, current = 0, first = 0, opened = "";
-  const chips = make("div", { class: "chips", role: "group", "aria-label": "What the list is narrowed to" });
-  const figures = make("p", { class: "figures", role: "status" });
+  const said = make("p", { class: "figures", role: "status" });
   const room = make("div", { class: "room" });
   const box = make("div", { class: "rows", role: "group", "aria-label": "Flows, newest first" }, room);
   const turns = make("p", { class: "turns" });
@@ -335,28 +335,14 @@ const flowList = (() => {
 
   // --- what is narrowed to ---
 
-  function labelled(name, text) {
-    if (name === "series") return names[text]?.[0] ?? text;
-    if (name !== "time") return `${name} ${text}`;
-    const [from, to] = text.split("-").map((second) => 1000 * second);
-    return to < 8e12 ? `${clock(from)} to ${clock(to)}` : text;
-  }
-
   function narrowed(state) {
-    chips.replaceChildren(...Object.entries(state).map(([name, text]) => {
-      const button = make("button", { type: "button", class: "chip" }, `${labelled(name, text)} ✕`);
-      button.setAttribute("aria-label", `Do not narrow to ${labelled(name, text)}`);
-      button.addEventListener("click", () => { filter.remove(name); chips.querySelector("button")?.focus(); });
-      return button;
-    }));
     source.narrow(state);
     [current, first, box.scrollTop] = [0, 0, 0];
     told();
   }
 
   function told() {
-    const said = summed();
-    if (figures.textContent !== said) figures.textContent = said;
+    if (said.textContent !== source.said) said.textContent = source.said;
     show();
   }
 
@@ -375,6 +361,8 @@ const flowList = (() => {
     await source.newer().catch(() => {}); // the page says that the proxy is gone
   }
 
+  const fill = async () => { await source?.fill?.(); };
+
   async function start() {
     if (!root) return;
     source = document.getElementById("live") ? new Live() : await unpacked();
@@ -387,7 +375,7 @@ const flowList = (() => {
       turns.append(button, " ");
     }
     turns.append(make("output"));
-    root.replaceChildren(chips, figures, box, turns, detail);
+    root.replaceChildren(said, box, turns, detail);
     box.addEventListener("scroll", show);
     box.addEventListener("keydown", (event) => {
       if (!Object.hasOwn(MOVES, event.key)) return;
@@ -408,6 +396,5 @@ const flowList = (() => {
     narrowed(filter.state);
   }
 
-  return { start, curl, refresh };
+  return { start, curl, refresh, fill, words: { make, clock, count, took, size, fixed, subject, shortened } };
 })();
-flowList.start();

@@ -10,6 +10,7 @@
   // Whole seconds; within an hour and a day, parts that people count in.
   const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200,
     ...[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].map((days) => days * 86400)];
+  let said = main.cloneNode(true); // the report as Python made it
   const read = () => JSON.parse(document.getElementById("data").textContent);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const count = (value) => value.toLocaleString("en");
@@ -48,9 +49,19 @@
     });
   }
 
+  // Covers what is outside of a span.
+  function shade({ ctx, bbox, valToPos }, [from, to]) {
+    const at = (second) => Math.max(bbox.left, Math.min(bbox.left + bbox.width, valToPos(second, "x", true)));
+    ctx.save();
+    ctx.globalAlpha = 0.75;
+    ctx.fillStyle = colour("panel");
+    for (const [left, right] of [[bbox.left, at(from)], [at(to), bbox.left + bbox.width]]) ctx.fillRect(left, bbox.top, right - left, bbox.height);
+    ctx.restore();
+  }
+
   // Stacked: each series is drawn up to the sum of those below it, the topmost first.
-  function traffic(box, { starts, seconds, offset, series }) {
-    if (!starts.length) return;
+  function traffic(box, { starts, seconds, offset, series, span }) {
+    if (!starts.length || !series.length) return;
     const sums = [];
     let below = starts.map(() => 0);
     for (const { values } of series) {
@@ -64,9 +75,11 @@
       return `${moment.slice(0, 10)} ${moment.slice(11, 19)}`;
     };
     const days = clock(starts[0]).slice(0, 10) !== clock(starts[starts.length - 1]).slice(0, 10);
-    const narrow = (from, to) => filter.set("time", `${from}-${to}`);
+    // Not before the chart has done with the click: it is drawn anew.
+    const narrow = (from, to) => setTimeout(() => filter.set("time", `${from}-${to}`));
     draw(box, {
       hooks: {
+        draw: [(plot) => { if (span) shade(plot, span); }],
         // A bar, or what was dragged over.
         click: (plot) => { if (plot.cursor.idx != null) narrow(starts[plot.cursor.idx], starts[plot.cursor.idx] + seconds); },
         setSelect: [(plot) => {
@@ -226,7 +239,7 @@
     section.querySelector(".bar").append(document.createElement("output"), input);
   }
 
-  // --- what can be picked: the list of flows follows ---
+  // --- what can be picked: all follows ---
 
   function press() {
     main.querySelectorAll(".pick").forEach((button) => {
@@ -243,16 +256,11 @@
       button.type = "button";
       button.className = "pick";
       button.textContent = place.textContent;
-      button.addEventListener("click", () => {
-        filter.toggle(place.dataset.pick, place.dataset.of);
-        if (filter.isOn(place.dataset.pick, place.dataset.of)) document.getElementById("flows").scrollIntoView();
-      });
+      button.addEventListener("click", () => filter.toggle(place.dataset.pick, place.dataset.of));
       place.replaceChildren(button);
     });
     press();
   }
-
-  filter.watch(press);
 
   function arrangeAll() {
     furnishPicks();
@@ -281,6 +289,9 @@
       if (old.textContent !== fresh.textContent) old.textContent = fresh.textContent;
       return;
     }
+    // What is gone goes first, so that what stays need not be moved, and keeps the focus.
+    const stays = new Set([...fresh.children].map(key));
+    for (const child of [...old.children]) if (key(child) && !stays.has(key(child))) child.remove();
     const known = new Map([...old.children].filter(key).map((child) => [key(child), child]));
     let place = old.firstChild;
     for (const child of [...fresh.childNodes]) {
@@ -303,6 +314,20 @@
     }
   }
 
+  // Shows the report, narrowed to what is picked; what is looked at stays where it is.
+  function present() {
+    const held = seen(), focused = document.activeElement, top = held?.getBoundingClientRect().top;
+    morph(main, figures.narrowed(said));
+    arrangeAll();
+    drawAll();
+    if (main.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
+    const hold = () => {
+      if (scrollY && held?.isConnected) scrollBy(0, held.getBoundingClientRect().top - top);
+    };
+    hold();
+    return hold;
+  }
+
   const EVERY = 2000;
   let paused = false, etag = "";
   const state = document.getElementById("live"), pause = document.getElementById("pause");
@@ -322,22 +347,17 @@
       if (answer.status === 200) {
         etag = answer.headers.get("ETag") ?? "";
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-        const held = seen();
-        const top = held?.getBoundingClientRect().top;
-        morph(main, fresh.getElementById("report"));
+        said = fresh.getElementById("report");
         document.querySelector(".when").textContent = fresh.querySelector(".when").textContent;
         document.title = fresh.title;
-        arrangeAll();
-        drawAll();
-        const hold = () => {
-          if (scrollY && held?.isConnected) scrollBy(0, held.getBoundingClientRect().top - top);
-        };
-        hold();
+        const hold = present();
         const y = scrollY;
+        if (document.hidden) return; // it may be by now
         flowList.refresh().then(() => { if (scrollY === y) hold(); });
       } else if (answer.status !== 304) {
         throw new Error(answer.statusText);
       }
+      flowList.fill();
       if (!paused) say("live", "");
     } catch {
       say("the proxy does not answer", "gone");
@@ -346,6 +366,11 @@
 
   arrangeAll();
   drawAll();
+  flowList.start().then(() => {
+    figures.watch(present);
+    filter.watch(present);
+    if (Object.keys(filter.state).length) present();
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(true));
   let opened = []; // for the printer
   addEventListener("beforeprint", () => {
