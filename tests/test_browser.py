@@ -1349,8 +1349,8 @@ def test_live_list_of_flows(browser: Browser, live: Live) -> None:
         asked = [r for r in live.proxy.records() if r.get("status") == 404]
         page.clock.fast_forward(EVERY)
         page.wait_for_function(
-            "(number) => Number(document.querySelector('[data-total=flows]').dataset.value) === number",
-            arg=len(asked),
+            "(number) => document.querySelector('[data-total=flows]').dataset.value === number",
+            arg=str(len(asked)),
         )
         assert said.inner_text() == str(len(asked))
         assert page.locator(".problem .pick[aria-pressed=true]").count() == 1

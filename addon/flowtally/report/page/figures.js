@@ -104,13 +104,19 @@ const figures = (() => {
       const none = new Int32Array(length).fill(-1);
       const words = (column) => new Words(column?.words ? column : { at: none });
       const numbers = (column) => {
-        if (column?.steps) { let total = 0; return Float64Array.from(column.steps, (step) => (total += step)); }
-        return Float64Array.from({ length }, (_, index) => column?.numbers?.[index] ?? NaN);
+        const found = new Float64Array(length).fill(NaN);
+        let total = 0;
+        if (column?.steps) column.steps.forEach((step, index) => { found[index] = total += step; });
+        else column?.numbers?.forEach((number, index) => { if (number !== null) found[index] = number; });
+        return found;
       };
       this.keys = Object.fromEntries(Object.entries(keys).map(([name, column]) => [name, words(column)]));
       this.texts = Object.fromEntries(TEXTS.map((name) => [name, words(of(name))]));
       this.numbers = Object.fromEntries(NUMBERS.map((name) => [name, numbers(of(name))]));
-      for (const name in DISTRIBUTED) this.buckets[name] = Int16Array.from({ length }, (_, index) => this.bucket(DISTRIBUTED[name], index));
+      for (const name in DISTRIBUTED) {
+        this.buckets[name] = new Int16Array(length);
+        for (let index = 0; index < length; index += 1) this.buckets[name][index] = this.bucket(DISTRIBUTED[name], index);
+      }
       this.record = record;
     }
   }
@@ -135,7 +141,25 @@ const figures = (() => {
       const when = held.numbers.time[index];
       if (when >= from && when < to) chosen.push(index);
     }
-    return { held, all, overTime, chosen, time: time ? [from / 1000, to / 1000] : null };
+    const orders = {};
+    return {
+      held, all, overTime, chosen, time: time ? [from / 1000, to / 1000] : null,
+      // Those with a time, the shortest first, as far as buckets tell.
+      sorted(name) {
+        const buckets = held.buckets[name];
+        return (orders[name] ??= sorted(chosen.filter((index) => buckets[index] >= 0), buckets));
+      },
+    };
+  }
+
+  // By buckets, of which there are few.
+  function sorted(indices, buckets) {
+    const starts = new Int32Array(declared.buckets.starts.length + 2);
+    for (const index of indices) starts[buckets[index] + 1] += 1;
+    for (let bucket = 1; bucket < starts.length; bucket += 1) starts[bucket] += starts[bucket - 1];
+    const order = new Int32Array(indices.length);
+    for (const index of indices) order[starts[buckets[index]]++] = index;
+    return order;
   }
 
   // --- the fold ---
@@ -150,8 +174,9 @@ const figures = (() => {
 
   // The rows of a table: `at`, of each flow held the number of its row, -1 for none.
   class Rows {
-    constructor({ held, chosen }, at, size) {
-      [this.held, this.chosen, this.at, this.size] = [held, chosen, at, size];
+    constructor(picked, at, size) {
+      const { held, chosen } = picked;
+      [this.picked, this.held, this.at, this.size] = [picked, held, at, size];
       for (const name of COUNTS) this[name] = new Float64Array(size);
       this.any = new Int32Array(size).fill(-1);
       this.points = {};
@@ -177,23 +202,26 @@ const figures = (() => {
     distribution(name) {
       if (this.points[name]) return this.points[name];
       const { at, size, held } = this, buckets = held.buckets[name], times = held.numbers[DISTRIBUTED[name]];
-      const shares = Object.entries(declared.percentiles);
-      const found = { number: new Int32Array(size), microseconds: new Float64Array(size), max: new Float64Array(size).fill(NaN) };
-      for (const [point] of shares) found[point] = new Float64Array(size).fill(NaN);
-      const { number, microseconds, max } = found, passed = new Int32Array(size);
-      const order = sorted(this.chosen.filter((index) => at[index] >= 0 && buckets[index] >= 0), buckets);
+      const [number, passed] = [new Int32Array(size), new Int32Array(size)];
+      const [microseconds, max] = [new Float64Array(size), new Float64Array(size).fill(NaN)];
+      const order = this.picked.sorted(name);
       for (const index of order) {
-        const row = at[index], time = Math.round(times[index] * 1000);
+        const row = at[index];
+        if (row < 0) continue;
+        const time = Math.round(times[index] * 1000);
         number[row] += 1;
         microseconds[row] += time;
         if (!(max[row] >= time / 1000)) max[row] = time / 1000;
       }
+      const found = { number, microseconds, max };
+      const wanted = Object.entries(declared.percentiles).map(([point, share]) =>
+        [number.map((times) => Math.ceil(share * times)), (found[point] = new Float64Array(size).fill(NaN))]);
       for (const index of order) {
         const row = at[index];
-        passed[row] += 1;
-        for (const [point, share] of shares) {
-          const isFirst = found[point][row] !== found[point][row];
-          if (isFirst && passed[row] >= share * number[row]) found[point][row] = Math.round(1000 * Math.min(middleOf(buckets[index]), max[row])) / 1000;
+        if (row < 0) continue;
+        const number = (passed[row] += 1);
+        for (let point = 0; point < wanted.length; point += 1) {
+          if (number === wanted[point][0][row]) wanted[point][1][row] = Math.round(1000 * Math.min(middleOf(buckets[index]), max[row])) / 1000;
         }
       }
       return (this.points[name] = found);
@@ -213,16 +241,6 @@ const figures = (() => {
       if (field === "share") return this.flows[row] / (whole.flows[0] || 1);
       return field === "note" ? note : this[field][row];
     }
-  }
-
-  // By buckets, of which there are few.
-  function sorted(indices, buckets) {
-    const starts = new Int32Array(declared.buckets.starts.length + 2);
-    for (const index of indices) starts[buckets[index] + 1] += 1;
-    for (let bucket = 1; bucket < starts.length; bucket += 1) starts[bucket] += starts[bucket - 1];
-    const order = new Int32Array(indices.length);
-    for (const index of indices) order[starts[buckets[index]]++] = index;
-    return order;
   }
 
   function wholeOf(picked) { return new Rows(picked, new Uint8Array(picked.held.length), 1); }
@@ -254,7 +272,9 @@ const figures = (() => {
   function grouped(picked, { words, at }) {
     const names = [...new Set(words.map((word) => word[0]))];
     const of = words.map((word) => names.indexOf(word[0]));
-    return { names, of, rows: new Rows(picked, Int32Array.from(at, (word) => (word < 0 ? -1 : of[word])), names.length) };
+    const rows = new Int32Array(at.length).fill(-1);
+    for (const index of picked.chosen) if (at[index] >= 0) rows[index] = of[at[index]];
+    return { names, of, rows: new Rows(picked, rows, names.length) };
   }
 
   function bands(table, picked, whole, rowsOf) {

@@ -30,10 +30,10 @@
     ];
   }
 
-  function draw(box, options, data) {
+  function draw(box, width, options, data) {
     const height = 210;
     const plot = new uPlot(
-      { width: Math.max(200, box.clientWidth), height, padding: [8, 24, 0, 0], legend: { live: true }, cursor: { y: false, drag: { x: true, y: false, setScale: false }, points: { show: false } }, ...options },
+      { width: Math.max(200, width), height, padding: [8, 24, 0, 0], legend: { live: true }, cursor: { y: false, drag: { x: true, y: false, setScale: false }, points: { show: false } }, ...options },
       data, box);
     const watch = new ResizeObserver(() => plot.setSize({ width: Math.max(200, box.clientWidth), height }));
     watch.observe(box);
@@ -60,7 +60,7 @@
   }
 
   // Stacked: each series is drawn up to the sum of those below it, the topmost first.
-  function traffic(box, { starts, seconds, offset, series, span }) {
+  function traffic(box, width, { starts, seconds, offset, series, span }) {
     if (!starts.length || !series.length) return;
     const sums = [];
     let below = starts.map(() => 0);
@@ -77,7 +77,7 @@
     const days = clock(starts[0]).slice(0, 10) !== clock(starts[starts.length - 1]).slice(0, 10);
     // Not before the chart has done with the click: it is drawn anew.
     const narrow = (from, to) => setTimeout(() => filter.set("time", `${from}-${to}`));
-    draw(box, {
+    draw(box, width, {
       hooks: {
         draw: [(plot) => { if (span) shade(plot, span); }],
         // A bar, or what was dragged over.
@@ -112,10 +112,10 @@
     }, [starts, ...sums]);
   }
 
-  function durations(box, { bars }) {
+  function durations(box, width, { bars }) {
     if (!bars.length) return;
     const numbers = bars.map((_, index) => index);
-    draw(box, {
+    draw(box, width, {
       scales: { x: { time: false, range: [-0.6, bars.length - 0.4] }, y: { range: (_, __, most) => [0, Math.max(1, most * 1.05)] } },
       axes: axes({
         splits: () => {
@@ -138,10 +138,12 @@
     drawn = text;
     const data = read();
     charts.splice(0).forEach((remove) => remove());
-    for (const box of main.querySelectorAll("[data-chart]")) {
-      box.style.minHeight = `${box.offsetHeight}px`;
+    // All is measured before anything is changed, or the whole page would be laid out each time.
+    const boxes = [...main.querySelectorAll("[data-chart]")].map((box) => [box, box.offsetHeight, box.clientWidth]);
+    for (const [box, height, width] of boxes) {
+      box.style.minHeight = `${height}px`;
       box.replaceChildren();
-      ({ traffic, durations })[box.dataset.chart](box, data[box.dataset.chart]);
+      ({ traffic, durations })[box.dataset.chart](box, width, data[box.dataset.chart]);
       box.style.minHeight = "";
     }
   }
@@ -272,6 +274,7 @@
   const key = (node) => node.dataset?.key ?? node.id;
 
   function morph(old, fresh) {
+    if (old.nodeName === "TR" && old.isEqualNode(fresh)) return; // most are
     for (const { name, value } of fresh.attributes) {
       if (name !== "open" && old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
