@@ -503,7 +503,8 @@ const figures = (() => {
 
   function problems(section, picked, hosts, data) {
     const found = byIncident(picked), list = section.querySelector("ol");
-    section.querySelectorAll("#waits, #apart").forEach((each) => each.remove());
+    const others = section.querySelectorAll("#waits, #apart"); // sentences on the whole
+    others.forEach((each) => each.remove());
     let shown = 0;
     for (const item of list?.children ? [...list.children] : []) {
       const each = found.get(item.dataset.key);
@@ -513,7 +514,11 @@ const figures = (() => {
     }
     if (list && !shown) list.replaceWith(make("p", { class: "empty" }, "No problem that is shown here is among them."));
     const more = found.size - shown;
-    noted(section, found.size ? `${count(found.size)} incident${plural(found.size)}, in the order of the whole report${more ? `; ${count(more)} not shown here` : ""}` : "");
+    const said = [
+      found.size && `${count(found.size)} incident${plural(found.size)}, in the order of the whole report`,
+      more > 0 && `${count(more)} not shown here`, others.length && "what is not among the problems is told of the whole report only",
+    ];
+    noted(section, said.filter(Boolean).join("; "));
   }
 
   // --- all of it ---
@@ -616,7 +621,7 @@ const figures = (() => {
       const { length } = held;
       held.add(records);
       if (held.length > length) grown();
-      part = () => (isAll() ? "" : " that the page holds so far, the latest");
+      part = () => (isAll() ? "" : " that the page holds so far, the latest ones");
     },
   };
 })();

@@ -76,6 +76,7 @@
     };
     const days = clock(starts[0]).slice(0, 10) !== clock(starts[starts.length - 1]).slice(0, 10);
     // Not before the chart has done with the click: it is drawn anew.
+    const isIn = (slot) => !span || (starts[slot] + seconds > span[0] && starts[slot] < span[1]);
     const narrow = (from, to) => setTimeout(() => filter.set("time", `${from}-${to}`));
     draw(box, width, {
       hooks: {
@@ -103,10 +104,10 @@
         }),
       }),
       series: [
-        { label: "Time", value: (_, second) => (second == null ? "in all" : clock(second)) },
+        { label: "Time", value: (_, second) => (second == null ? (span ? "picked" : "in all") : clock(second)) },
         ...shown.map(({ name, colour: fill, values }) => ({
           label: name, fill: colour(fill), width: 0, points: { show: false }, paths: bars,
-          value: (_, __, ___, index) => count(index == null ? sum(values) : values[index]),
+          value: (_, __, ___, index) => count(index == null ? sum(values.filter((__, slot) => isIn(slot))) : values[index]),
         })),
       ],
     }, [starts, ...sums]);
