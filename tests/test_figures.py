@@ -4,6 +4,7 @@ and what can be known of it without a browser."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from collections.abc import Sequence
 from datetime import UTC
@@ -14,8 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 from flowtally.moments import unix_second
 from flowtally.report import figures_data
+from flowtally.report import html
 from flowtally.report import tables
+from flowtally.report.flows_data import flows
 from flowtally.report.view import durations
+from flowtally.selection import Selection
 from flowtally.tally import TABLES
 from flowtally.tally import incident_of
 from flowtally.tally import place
@@ -29,6 +33,8 @@ from lab.cli import numbered
 from lab.cli import run
 from lab.cli import tally
 from lab.sessions import everything
+from test_browser import EVIL
+from test_browser import HARMLESS
 from test_browser import Data
 from test_browser import check_bands
 from test_browser import check_cells
@@ -37,7 +43,9 @@ from test_browser import check_endpoints
 from test_browser import check_hosts
 from test_browser import check_problems
 from test_browser import check_totals
+from test_browser import hostile
 from test_browser import read
+from test_browser import shown
 from test_browser import statistics
 from test_browser import times
 
@@ -225,3 +233,93 @@ def test_what_is_picked_is_what_the_command_line_says_of_it(
         page.locator("#picks .note", has_text=" of ").wait_for()
         check_what_is_picked(read(page), data, bars, "time" in hash)
         assert watched.trouble == []
+
+
+# -- in a window
+
+
+def test_without_a_pick_the_figures_are_those_of_the_report(browser: Browser, log: Path) -> None:
+    with shown(browser, log.with_suffix(".html").as_uri()) as page:
+        page.locator("#flows .flow").first.wait_for()
+        before = read(page)
+        assert not page.locator("#picks").is_visible()
+        for pick in ("#hosts .pick", "#bands .total .pick", ".problem strong .pick"):
+            page.locator(pick).first.click()
+            assert page.locator("#picks").is_visible()
+            assert read(page) != before
+            page.locator(".chip").click()
+            assert not page.locator("#picks").is_visible()
+            assert read(page) == before
+
+
+def test_a_pick_by_keyboard_keeps_its_place(browser: Browser, log: Path) -> None:
+    with shown(browser, log.with_suffix(".html").as_uri()) as page:
+        page.locator("#flows .flow").first.wait_for()
+        host = page.locator("#hosts .pick").nth(3)
+        name = host.inner_text()
+        host.press("Enter")
+        assert page.locator("#hosts tbody tr").count() == 1
+        assert page.evaluate("document.activeElement.textContent") == name
+        assert page.evaluate("document.activeElement.ariaPressed") == "true"
+        said = page.get_by_role("region", name="What the page is narrowed to").get_by_role("status")
+        assert " of " in said.inner_text()
+        page.get_by_role("button", name=f"Do not narrow to host {name}").press("Enter")
+        assert page.locator("#hosts tbody tr").count() > 1
+
+
+def test_the_bar_of_picks_fits_a_narrow_window(browser: Browser, log: Path) -> None:
+    with shown(browser, log.with_suffix(".html").as_uri(), lab.NARROW) as page:
+        page.locator("#flows .flow").first.wait_for()
+        page.evaluate("filter.set('series', 'Success')")
+        page.evaluate("filter.set('host', 'x.'.repeat(140))")
+        assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+        page.emulate_media(media="print")
+        assert page.evaluate(lab.WIDTHS)["scrolls"] is False
+
+
+def test_of_what_the_page_does_not_hold_it_says_so(
+    browser: Browser, log: Path, session: list[Record], tmp_path: Path
+) -> None:
+    with Selection([("log", log)], lambda _: True) as selection:
+        held = flows(selection, most=1000)
+    page_file = tmp_path / "part.html"
+    page_file.write_text(html.page(tally(*session), html.About(flows=held)), "utf-8")
+    with shown(browser, page_file.as_uri()) as page:
+        page.locator("#flows .flow").first.wait_for()
+        page.locator("#bands .total .pick").first.click()
+        said = page.locator("#picks").inner_text()
+        assert f"that the page holds ({held.note})" in said
+        counted = re.search(r"(\d+) of the (\d+) flows", said)
+        assert counted is not None
+        assert int(counted[1]) == int(read(page)["totals"]["flows"]["value"])
+        assert int(counted[2]) <= 1000
+
+
+@pytest.mark.parametrize("texts", [HARMLESS, EVIL], ids=["harmless", "evil"])
+def test_hostile_names_are_only_text_whatever_is_picked(
+    browser: Browser, tmp_path: Path, texts: tuple[str, ...]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines(*hostile(texts)))
+    done = run("report", log, "--html", log.with_suffix(".html"))
+    assert done.returncode == 0, done.stderr
+    with shown(browser, log.with_suffix(".html").as_uri()) as page:
+        page.locator("#flows .flow").first.wait_for()
+        picks = page.locator("[data-pick]:not(#traffic *)").evaluate_all(
+            "(all) => all.map(({ dataset }) => [dataset.pick, dataset.of])"
+        )
+        found = list(dict.fromkeys(map(tuple, picks)))
+        incidents = [each for each in found if each[0] == "incident"][::12]
+        hosts = [each for each in found if each[0] == "host"][::2]
+        assert len(incidents) > 3
+        assert len(hosts) > 5
+        for pick, of in [*incidents, *hosts]:
+            page.evaluate("([pick, of]) => filter.set(pick, of)", [pick, of])
+            said = page.evaluate(lab.ELEMENTS)
+            assert said["unknown"] == []
+            assert said["handlers"] == 0
+            assert [said[name] for name in ("img", "iframe", "base", "form", "style")] == [
+                *(0, 0, 0, 0, 1)
+            ]
+            page.evaluate("(pick) => filter.remove(pick)", pick)
+        assert page.evaluate("({}).polluted === undefined")

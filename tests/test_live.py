@@ -32,6 +32,7 @@ from lab.cli import failed
 from lab.cli import lines
 from lab.cli import start
 from lab.cli import tally
+from mitmproxy import exceptions
 from mitmproxy import http
 
 HOST = "flowtally.test"
@@ -195,6 +196,19 @@ def test_where_it_is(host: str, modes: list[str], url: str) -> None:
     assert page.is_own_host(HOST.upper()) == bool(host)
     assert not page.is_own_host("")
     assert not page.is_own_host(f"a.{HOST}")
+
+
+@pytest.mark.parametrize("path", ["/", "/report.json", "/session.jsonl", "/flows"])
+def test_when_the_session_is_over_it_says_so(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def no_session() -> Session:
+        raise exceptions.CommandError("no session is running")
+
+    page = LivePage(no_session, lambda: InFlight(0, 0.0), Defects())
+    flow: Any = SimpleNamespace(request=request(path), response=None, error=None)
+    asyncio.run(page.serve(flow))
+    assert flow.response.status_code == 503
+    assert "no session is running" in flow.response.text
+    assert "defect" not in capsys.readouterr().err
 
 
 # --- how often it is made ---
