@@ -20,6 +20,7 @@ from typing import Any
 from typing import NamedTuple
 
 from mitmproxy import connection
+from mitmproxy import exceptions
 from mitmproxy import http
 from mitmproxy import tls
 
@@ -64,6 +65,8 @@ class Source(NamedTuple):
     data: Callable[[], dict[str, Any]]
     """What `report.json` says."""
     log: Callable[[], Path]
+    session: Callable[[], str]
+    """The id of the session."""
     about: Callable[[], list[str]]
     """What the page says of the session."""
 
@@ -96,7 +99,7 @@ class Rendering:
 
 
 def _text(in_flight: InFlight) -> str:
-    return f"{in_flight.flows}-{in_flight.oldest:.0f}"
+    return f"{in_flight.flows}-{in_flight.oldest:.0f}"  # another host is another age
 
 
 def _view(session: Session, in_flight: InFlight) -> View:
@@ -122,6 +125,7 @@ class LivePage:
                 view=lambda: _view(session(), in_flight()),
                 data=lambda: session().data(),
                 log=lambda: session().path,
+                session=lambda: session().id,
                 about=lambda: [session().about],
             )
         )
@@ -172,6 +176,8 @@ class LivePage:
             return
         try:
             flow.response = await self._page.answer(flow.request)
+        except exceptions.CommandError as ended:  # mitmproxy still answers while it stops
+            flow.response = refuse(503, f"There is nothing to show: {ended}.")
         except Exception as problem:
             self._defects.tell("page", problem)
             flow.response = refuse(500, "flowtally cannot show this; the log says why.")
@@ -206,6 +212,8 @@ class Page:
             return _respond(body, "application/json", _download("flowtally-report.json"))
         if path == "/session.jsonl":
             return await self._log()
+        if path == "/flows":
+            return await self._flows(request)
         return refuse(404, "There is nothing here; the live page is at /.")
 
     async def _page(self, request: http.Request) -> http.Response:
@@ -237,6 +245,33 @@ class Page:
         except OSError as error:
             return refuse(503, f"The log cannot be read: {error.strerror or error}")
         return _respond(body, "application/jsonl", _download("flowtally-session.jsonl"))
+
+    async def _flows(self, request: http.Request) -> http.Response:
+        """Some of the newest single flows, from the log."""
+        from . import ranges
+        from .report.flows_data import shown
+
+        try:
+            asked = ranges.query(dict(request.query.items()))
+        except ValueError as error:
+            return refuse(400, f"{error}.")
+        path, session = self._source.log(), self._source.session()
+
+        def read() -> bytes:
+            piece = ranges.newest(path, session, asked)
+            said = {
+                "records": [shown(record) for record in piece.records],
+                "before": piece.before,
+                "at": piece.at,
+            }
+            return json.dumps(said).encode()
+
+        try:
+            async with self._reading:
+                body = await asyncio.to_thread(read)
+        except OSError as error:
+            return refuse(503, f"The log cannot be read: {error.strerror or error}")
+        return _respond(body, "application/json", {})
 
 
 def _asked_by_itself(request: http.Request, path: str) -> bool:

@@ -9,6 +9,9 @@ from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
 
+from .redaction import MAX_HOST
+from .redaction import printable
+from .tally import place
 from .totals import InFlight
 
 GRACE = 5.0
@@ -26,8 +29,11 @@ class OpenFlows(dict[str, mflow.Flow]):
 
     def in_flight(self, now: float) -> InFlight:
         """How many flows are open at `now` (Unix time); those of a file are not, nobody waits."""
-        starts = [began(flow) for flow in self.values() if flow.live]
-        return InFlight(len(starts), max(0.0, now - min(starts, default=now)))
+        waiting = [flow for flow in self.values() if flow.live]
+        if not waiting:
+            return InFlight(0, 0.0)
+        oldest = min(waiting, key=began)
+        return InFlight(len(waiting), max(0.0, now - began(oldest)), _host(oldest))
 
     def answered_by(self, client: Any, server: connection.Connection) -> http.HTTPFlow | None:
         """The flow of a client whose answer has begun on a connection to a server.
@@ -83,6 +89,15 @@ def began(flow: mflow.Flow) -> float:
     if isinstance(flow, http.HTTPFlow):
         return flow.request.timestamp_start
     return flow.timestamp_created
+
+
+def _host(flow: mflow.Flow) -> str:
+    """Where a flow goes to, for people."""
+    if isinstance(flow, http.HTTPFlow):
+        host, port = flow.request.host, flow.request.port
+    else:
+        host, port = (flow.server_conn.address or ("", 0))[:2]
+    return place({"host": printable(str(host), MAX_HOST), "port": port})
 
 
 def _end(flow: mflow.Flow) -> float | None:
