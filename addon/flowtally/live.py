@@ -28,6 +28,7 @@ from .session import Session
 from .totals import InFlight
 
 if TYPE_CHECKING:  # what only a report needs is loaded when one is made
+    from .report.flows_data import Flows
     from .report.view import View
 
 EVERY = 1.0
@@ -269,6 +270,31 @@ class Page:
         except OSError as error:
             return refuse(503, f"The log cannot be read: {error.strerror or error}")
         return _respond(body, "application/json", {})
+
+
+def saved_page(session: Session) -> bytes:
+    """The report on a session so far, as a file that needs no proxy."""
+    from .report import html  # Jinja2 takes a while to load
+
+    notes, flows = _single_flows(session)
+    about = html.About([session.about], notes, flows=flows)
+    return html.page(session.tally, about).encode("utf-8", "replace")
+
+
+def _single_flows(session: Session) -> tuple[list[str], Flows | None]:
+    """What a report says of single flows: notes, the flows.
+
+    The proxy waits while they are read, so a large log is left to the command line.
+    """
+    from .report import html
+
+    try:
+        if session.path.stat().st_size <= MAX_LOG:
+            return [], html.flows_of_sessions({session.id: session.path})
+    except OSError:
+        return [], None
+    command = f"flowtally report --html FILE {session.path}"
+    return [f"Single flows are left out, for the log is large; with them: {command}"], None
 
 
 def _asked_by_itself(request: http.Request, path: str) -> bool:
