@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Container
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +25,14 @@ from markupsafe import Markup
 
 from .. import __version__
 from ..filter_language import Filter
+from ..latest import Latest
 from ..redaction import printable
 from ..rows import EVENT
-from ..selection import Selection
 from ..tally import Tally
 from ..tally import place
 from ..totals import InFlight
 from ..totals import Totals
+from .flows_data import MOST as MOST_FLOWS
 from .flows_data import Flows
 from .flows_data import flows
 from .incidents_html import MOST
@@ -102,23 +104,24 @@ def is_ours(head: bytes) -> bool:
 
 
 def flows_of(
-    logs: Sequence[tuple[str, Path | BinaryIO]], wanted: Filter = lambda _: True
+    logs: Sequence[tuple[str, Path | BinaryIO]],
+    wanted: Filter | None = None,
+    of: Container[str] | None = None,
 ) -> Flows | None:
-    """The single flows of logs for a page; None where there are none. `wanted`: which of them.
+    """The single flows of logs for a page; None where there are none. `wanted`: which of them;
+    `of`: of which sessions; None: all.
 
     Raises: OSError, with the name of the log as its `filename`.
     """
-    with Selection(logs, wanted) as selection:
-        return flows(selection) if selection.count else None
+    with Latest(logs, MOST_FLOWS, wanted, of) as latest:
+        return flows(latest) if latest.count else None
 
 
 def flows_of_sessions(sessions: Mapping[str, str | Path]) -> Flows | None:
     """The single flows of sessions, each with its log; None where they cannot be read any more."""
     logs = dict.fromkeys(Path(log) for log in sessions.values())
     try:
-        return flows_of(
-            [(str(log), log) for log in logs], lambda record: record["session"] in sessions
-        )
+        return flows_of([(str(log), log) for log in logs], of=sessions)
     except OSError:
         return None  # the statistics are there all the same
 
