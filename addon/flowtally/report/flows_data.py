@@ -141,8 +141,8 @@ class Table:
         for name, value in record.items():
             if name == "time":
                 value = _milliseconds(value)
-            elif name == "flow" and not challenge and "error_code" not in record:
-                continue  # of most it says nothing, and takes more than all else together
+            elif name == "flow" and not challenge:
+                continue  # it leads nowhere from a file, and takes as much as all else together
             column = columns.get(name)
             if column is None:
                 column = columns[name] = _Column()
