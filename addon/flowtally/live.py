@@ -20,6 +20,7 @@ from typing import Any
 from typing import NamedTuple
 
 from mitmproxy import connection
+from mitmproxy import ctx
 from mitmproxy import http
 from mitmproxy import tls
 
@@ -69,6 +70,8 @@ class Source(NamedTuple):
     """The id of the session."""
     about: Callable[[], list[str]]
     """What the page says of the session."""
+    mitmweb: Callable[[], str] = lambda: ""
+    """The URL of the mitmweb that this runs in; empty where there is none."""
 
 
 class Rendering:
@@ -108,6 +111,16 @@ def _view(session: Session, in_flight: InFlight) -> View:
     return view(session.tally, ROWS, in_flight=in_flight)
 
 
+def _mitmweb() -> str:
+    """Where mitmweb is, which alone has these options (tools/web/webaddons.py). Without its
+    password: whoever may see its flows knows it, or was let in before."""
+    host, port = getattr(ctx.options, "web_host", None), getattr(ctx.options, "web_port", None)
+    if host is None or port is None:
+        return ""
+    host = host if host not in ("", "0.0.0.0", "::") else "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
 class LivePage:
     """The live page's host inside the proxy."""
 
@@ -127,6 +140,7 @@ class LivePage:
                 log=lambda: session().path,
                 session=lambda: session().id,
                 about=lambda: [session().about],
+                mitmweb=_mitmweb,
             )
         )
         self._defects = defects
@@ -218,7 +232,8 @@ class Page:
         from .report import html  # Jinja2 takes a while to load
 
         def start() -> Callable[[], bytes]:
-            shown, about = self._source.view(), html.About(self._source.about())
+            shown = self._source.view()
+            about = html.About(self._source.about(), mitmweb=self._source.mitmweb())
             return lambda: html.render(shown, about, live=True).encode("utf-8", "replace")
 
         body, version = await self._html.get(start)

@@ -96,6 +96,8 @@ class About:
     """How many sessions did not end cleanly, or still run; the live page's does not count."""
     flows: Flows | None = None
     """The single flows; None: the page has no list of them, or asks the proxy for it."""
+    mitmweb: str = ""
+    """The URL of the mitmweb that has the flows; empty: none has."""
 
 
 def is_ours(head: bytes) -> bool:
@@ -164,6 +166,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
         when=_when(shown, about),
         view=shown,
         flows=about.flows,
+        mitmweb=about.mitmweb,
         flows_data=Markup(_json({"data": about.flows.data} if about.flows else {})),
         incidents=shown_incidents(shown),
         incidents_note=_incidents_note(len(shown.incidents)),
@@ -367,7 +370,7 @@ def _style() -> str:
 
 @cache
 def _script() -> str:
-    return _read("filter.js") + _read("flows.js") + _read("page.js")
+    return _read("filter.js") + _read("around.js") + _read("flows.js") + _read("page.js")
 
 
 @cache
