@@ -139,6 +139,7 @@ const flowList = (() => {
   class Live {
     constructor() {
       this.turn = 0; // answers to what was asked before the list was narrowed are late
+      this.trouble = ""; // why the proxy could not read its log
       this.records = [];
     }
 
@@ -153,6 +154,7 @@ const flowList = (() => {
     field(name) { return (row) => this.records[row][name] ?? null; }
 
     get said() {
+      if (this.trouble) return this.trouble;
       if (this.asking) return this.length ? `the latest ${count(this.length)}` : "Looking …";
       if (!this.length) return "No flow is of that.";
       return this.next ? `the latest ${count(this.length)}` : `${count(this.length)} flows and failures without one`;
@@ -162,7 +164,8 @@ const flowList = (() => {
 
     async get(what) {
       const answer = await fetch(`flows?${new URLSearchParams(what)}`, { cache: "no-store" });
-      if (!answer.ok) throw new Error(answer.statusText);
+      this.trouble = answer.ok ? "" : (await answer.text()).trim();
+      if (this.trouble) throw new Error(this.trouble);
       return answer.json();
     }
 
@@ -411,6 +414,7 @@ const flowList = (() => {
     if (!source?.newer) return;
     ({ offset, names } = data());
     await source.newer().catch(() => {}); // the page says that the proxy is gone
+    if (source.trouble) told();
   }
 
   async function start() {
