@@ -219,7 +219,7 @@ def _span(totals: Totals) -> str:
 
 def _oldest(in_flight: InFlight) -> str:
     said = f"oldest {in_flight.oldest:.0f} s"
-    return f"{said}, {in_flight.host}" if in_flight.host else said
+    return ", ".join(filter(None, (said, in_flight.host, in_flight.phase)))
 
 
 def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
