@@ -1073,7 +1073,7 @@ def test_summary(tmp_path: Path) -> None:
 def test_a_report_does_not_wait_for_a_large_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowtally.addon.MAX_LOG", 0)
+    monkeypatch.setattr("flowtally.live.MAX_LOG", 0)
     page = tmp_path / "page.html"
     with running(tmp_path / "log") as addon:
         replay(addon, tflow.tflow(resp=True))

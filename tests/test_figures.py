@@ -11,15 +11,16 @@ from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
+from flowtally.latest import Latest
 from flowtally.moments import unix_second
 from flowtally.report import figures_data
 from flowtally.report import html
 from flowtally.report import tables
 from flowtally.report.flows_data import flows
 from flowtally.report.view import durations
-from flowtally.selection import Selection
 from flowtally.tally import TABLES
 from flowtally.tally import incident_of
 from flowtally.tally import place
@@ -87,9 +88,16 @@ def test_a_flow_has_the_keys_under_which_the_tally_counts_it(session: list[Recor
                 assert rows == ([] if key is None else [key]), (name, record)
 
 
+def columns_of(records: list[Record]) -> dict[str, dict[str, Any]]:
+    found = figures_data.Keys()
+    for record in records:
+        found.add(record)
+    return found.columns(range(len(records)))
+
+
 def test_the_keys_of_many_flows_are_those_of_each(session: list[Record]) -> None:
     records = [record for record in session if record["type"] in ("flow", "event")]
-    columns = figures_data.columns(records)
+    columns = columns_of(records)
     for index, record in enumerate(records):
         found = {
             name: column["words"][column["at"][index]]
@@ -101,13 +109,13 @@ def test_the_keys_of_many_flows_are_those_of_each(session: list[Record]) -> None
 
 def test_keys_are_fit_to_be_shown() -> None:
     records = numbered(failed(host=HOSTILE, url=f"http://h/{HOSTILE}"), event(host=HOSTILE))
-    for column in figures_data.columns(records).values():
+    for column in columns_of(records).values():
         assert all(part.isprintable() for word in column["words"] for part in word)
 
 
 def test_keys_that_look_alike_are_one() -> None:
     records = numbered(failed(host="a\x00"), failed(host="a\x01"))
-    assert figures_data.columns(records)["hosts"] == {"words": [["a\ufffd"]], "at": [0, 0]}
+    assert columns_of(records)["hosts"] == {"words": [["a\ufffd"]], "at": [0, 0]}
 
 
 def test_each_table_for_people_is_one_of_the_statistics() -> None:
@@ -280,8 +288,8 @@ def test_the_bar_of_picks_fits_a_narrow_window(browser: Browser, log: Path) -> N
 def test_of_what_the_page_does_not_hold_it_says_so(
     browser: Browser, log: Path, session: list[Record], tmp_path: Path
 ) -> None:
-    with Selection([("log", log)], lambda _: True) as selection:
-        held = flows(selection, most=1000)
+    with Latest([("log", log)], 1000) as latest:
+        held = flows(latest)
     page_file = tmp_path / "part.html"
     page_file.write_text(html.page(tally(*session), html.About(flows=held)), "utf-8")
     with shown(browser, page_file.as_uri()) as page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from base64 import b64encode
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from lab.cli import BEGIN
 from lab.cli import answered
 from lab.cli import failed
 from lab.cli import lines
+from lab.cli import numbered
 from lab.cli import start
 from lab.cli import tally
 from mitmproxy import exceptions
@@ -366,6 +368,41 @@ def test_a_log_that_cannot_be_read(live: Live, there: str) -> None:
 
 
 # --- single flows ---
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ("nothing", "No such file or directory"),
+        ("folder", "Is a directory"),
+        ("pipe", "that is no regular file"),
+    ],
+)
+def test_flows_of_a_log_that_cannot_be_read(live: Live, there: str, reason: str) -> None:
+    live.log.unlink()
+    if there == "folder":
+        live.log.mkdir()
+    elif there == "pipe":
+        os.mkfifo(live.log)
+    response = live.get("/flows")
+    assert (response.status_code, response.text) == (503, f"The log cannot be read: {reason}\n")
+
+
+def test_flows_of_a_log_that_was_moved_or_cut(live: Live) -> None:
+    records = numbered(start(), *(answered(second=number) for number in range(300)))
+    live.log.write_bytes(lines(*records))
+    piece = json.loads(live.get("/flows").content or b"")
+    older = f"/flows?before={piece['before']}&at={piece['at']}"
+    newer = f"/flows?after={piece['records'][0]['seq']}"
+    live.log.rename(live.log.with_suffix(".1"))
+    assert live.get(older).status_code == live.get(newer).status_code == 503
+    live.log.write_bytes(lines(answered(seq=302), answered(seq=303)))
+    assert seqs(live.get(newer)) == [303, 302]
+    assert seqs(live.get(older)) == []
+    live.log.write_bytes(b"")
+    assert seqs(live.get(newer)) == seqs(live.get(older)) == []
+    live.log.write_bytes(lines(answered(seq=304)))
+    assert seqs(live.get(newer)) == [304]
 
 
 def seqs(response: http.Response) -> list[int]:

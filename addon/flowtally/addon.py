@@ -14,7 +14,6 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from typing import Any
 
 import mitmproxy.types
@@ -43,9 +42,9 @@ from .failures import Failure
 from .failures import Failures
 from .farewell import is_wanted
 from .farewell import show_summary
-from .live import MAX_LOG
 from .live import OWN_KEY
 from .live import LivePage
+from .live import saved_page
 from .open_flows import GRACE
 from .open_flows import LINGER
 from .open_flows import OpenFlows
@@ -66,9 +65,6 @@ PAUSE = 10 * SLICE
 """Seconds between two steps of writing a checkpoint: nine tenths of them are the proxy's."""
 MAX_TOLD_IN_RESPONSE = 1000
 """How many flows with an error are remembered that `response` recorded."""
-
-if TYPE_CHECKING:  # what only a report needs is loaded for one
-    from .report.flows_data import Flows
 
 logger = logging.getLogger("flowtally")
 
@@ -95,6 +91,7 @@ class Flowtally(ConnectionHooks):
         self.tagger = Tagger(rules, self._values["flowtally_max_redirects"], self._defects)
         answers = LastAnswers(self._open.answered_by)
         self.failures = Failures(rules, self._open.clients, answers=answers)
+        self._open.attempts = self.failures.attempts  # a view: it follows
         self.live = LivePage(
             self._running_session, lambda: self._open.in_flight(time.time()), self._defects
         )
@@ -229,30 +226,11 @@ class Flowtally(ConnectionHooks):
         """Write a report on this session so far to an HTML file."""
         from .report import html  # Jinja2 takes a while to load
 
-        session = self._running_session()
-        about = html.About([session.about], *self._single_flows(session))
-        page = html.page(session.tally, about).encode("utf-8", "replace")
         try:
-            write(Path(path), page, html.is_ours, force=False)
+            write(Path(path), saved_page(self._running_session()), html.is_ours, force=False)
         except OutputError as error:
             raise exceptions.CommandError(str(error)) from None
         logger.log(ALERT, f"flowtally: report written to {path}")
-
-    @staticmethod
-    def _single_flows(session: Session) -> tuple[list[str], int, Flows | None]:
-        """What a report says of single flows: notes, no session that did not end, the flows.
-
-        The proxy waits while they are read, so a large log is left to the command line.
-        """
-        from .report import html
-
-        try:
-            if session.path.stat().st_size <= MAX_LOG:
-                return [], 0, html.flows_of_sessions({session.id: session.path})
-        except OSError:
-            return [], 0, None
-        command = f"flowtally report --html FILE {session.path}"
-        return [f"Single flows are left out, for the log is large; with them: {command}"], 0, None
 
     @command.command("flowtally.new")
     def command_new(self) -> None:

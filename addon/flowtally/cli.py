@@ -96,7 +96,7 @@ def report(
 
         unclean = sum(not session.final for session in found.sessions.values())
         with named(inputs.sources) as (opened, _):
-            single = html_report.flows_of(opened, inputs.matches)
+            single = html_report.flows_of(opened, inputs.wanted)
         about = html_report.About(
             sessions_text.sentences(found), sessions_text.notes(found), unclean, single
         )

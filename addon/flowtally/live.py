@@ -20,6 +20,7 @@ from typing import Any
 from typing import NamedTuple
 
 from mitmproxy import connection
+from mitmproxy import ctx
 from mitmproxy import exceptions
 from mitmproxy import http
 from mitmproxy import tls
@@ -29,6 +30,7 @@ from .session import Session
 from .totals import InFlight
 
 if TYPE_CHECKING:  # what only a report needs is loaded when one is made
+    from .report.flows_data import Flows
     from .report.view import View
 
 EVERY = 1.0
@@ -69,6 +71,8 @@ class Source(NamedTuple):
     """The id of the session."""
     about: Callable[[], list[str]]
     """What the page says of the session."""
+    mitmweb: Callable[[], str] = lambda: ""
+    """The URL of the mitmweb that this runs in; empty where there is none."""
 
 
 class Rendering:
@@ -108,6 +112,16 @@ def _view(session: Session, in_flight: InFlight) -> View:
     return view(session.tally, ROWS, in_flight=in_flight)
 
 
+def _mitmweb() -> str:
+    """Where mitmweb is, which alone has these options (tools/web/webaddons.py). Without its
+    password: whoever may see its flows knows it, or was let in before."""
+    host, port = getattr(ctx.options, "web_host", None), getattr(ctx.options, "web_port", None)
+    if host is None or port is None:
+        return ""
+    host = host if host not in ("", "0.0.0.0", "::") else "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
 class LivePage:
     """The live page's host inside the proxy."""
 
@@ -127,6 +141,7 @@ class LivePage:
                 log=lambda: session().path,
                 session=lambda: session().id,
                 about=lambda: [session().about],
+                mitmweb=_mitmweb,
             )
         )
         self._defects = defects
@@ -220,7 +235,8 @@ class Page:
         from .report import html  # Jinja2 takes a while to load
 
         def start() -> Callable[[], bytes]:
-            shown, about = self._source.view(), html.About(self._source.about())
+            shown = self._source.view()
+            about = html.About(self._source.about(), mitmweb=self._source.mitmweb())
             return lambda: html.render(shown, about, live=True).encode("utf-8", "replace")
 
         body, version = await self._html.get(start)
@@ -272,6 +288,31 @@ class Page:
         except OSError as error:
             return refuse(503, f"The log cannot be read: {error.strerror or error}")
         return _respond(body, "application/json", {})
+
+
+def saved_page(session: Session) -> bytes:
+    """The report on a session so far, as a file that needs no proxy."""
+    from .report import html  # Jinja2 takes a while to load
+
+    notes, flows = _single_flows(session)
+    about = html.About([session.about], notes, flows=flows)
+    return html.page(session.tally, about).encode("utf-8", "replace")
+
+
+def _single_flows(session: Session) -> tuple[list[str], Flows | None]:
+    """What a report says of single flows: notes, the flows.
+
+    The proxy waits while they are read, so a large log is left to the command line.
+    """
+    from .report import html
+
+    try:
+        if session.path.stat().st_size <= MAX_LOG:
+            return [], html.flows_of_sessions({session.id: session.path})
+    except OSError:
+        return [], None
+    command = f"flowtally report --html FILE {session.path}"
+    return [f"Single flows are left out, for the log is large; with them: {command}"], None
 
 
 def _asked_by_itself(request: http.Request, path: str) -> bool:

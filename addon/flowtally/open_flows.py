@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from collections.abc import Iterable
 from typing import Any
 
 from mitmproxy import connection
 from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
+from mitmproxy import tcp
+from mitmproxy import udp
 
+from .failures import Attempt
+from .headers import EVENT_STREAM
+from .headers import media_type_of
 from .redaction import MAX_HOST
 from .redaction import printable
 from .tally import place
@@ -16,6 +23,11 @@ from .totals import InFlight
 
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""
+OPEN = "open by its nature"
+CONNECTING, HANDSHAKE = "connecting", "in the TLS handshake with the server"
+SENDING, WAITING = "the request is not complete", "waiting for the response"
+RECEIVING = "the response is not complete"
+"""Where a flow is."""
 LINGER = 10.0
 """Seconds that a flow may outlive its end; then its last hook does not come any more."""
 
@@ -23,17 +35,32 @@ LINGER = 10.0
 class OpenFlows(dict[str, mflow.Flow]):
     """Flow id → flow. A dictionary, for every flow is put in and taken out."""
 
+    attempts: Collection[Attempt] = ()
+    """The connections to servers that are being made."""
+
     def clients(self) -> set[Any]:
         """The addresses (`peername`) of the clients that have a flow here."""
         return {flow.client_conn.peername for flow in self.values()}
 
     def in_flight(self, now: float) -> InFlight:
-        """How many flows are open at `now` (Unix time); those of a file are not, nobody waits."""
-        waiting = [flow for flow in self.values() if flow.live]
+        """How many flows are open at `now` (Unix time), and tunnels that wait for their server
+        before their first one; flows of a file are not, nobody waits."""
+        waiting = [
+            (_phase(flow, self.attempts), began(flow), _host(flow))
+            for flow in self.values()
+            if flow.live
+        ]
+        clients = self.clients()
+        waiting += [
+            (_phase_of(attempt), attempt.since, _named(*_address(attempt.server)))
+            for attempt in self.attempts
+            if attempt.client not in clients
+        ]
         if not waiting:
             return InFlight(0, 0.0)
-        oldest = min(waiting, key=began)
-        return InFlight(len(waiting), max(0.0, now - began(oldest)), _host(oldest))
+        # What is open by its nature does not hang.
+        phase, since, host = min(waiting, key=lambda each: (each[0] == OPEN, each[1]))
+        return InFlight(len(waiting), max(0.0, now - since), host, phase)
 
     def answered_by(self, client: Any, server: connection.Connection) -> http.HTTPFlow | None:
         """The flow of a client whose answer has begun on a connection to a server.
@@ -94,10 +121,37 @@ def began(flow: mflow.Flow) -> float:
 def _host(flow: mflow.Flow) -> str:
     """Where a flow goes to, for people."""
     if isinstance(flow, http.HTTPFlow):
-        host, port = flow.request.host, flow.request.port
-    else:
-        host, port = (flow.server_conn.address or ("", 0))[:2]
+        return _named(flow.request.host, flow.request.port)
+    return _named(*_address(flow.server_conn))
+
+
+def _address(server: connection.Connection) -> tuple[str, int]:
+    return (getattr(server, "address", None) or ("", 0))[:2]
+
+
+def _named(host: str, port: int) -> str:
     return place({"host": printable(str(host), MAX_HOST), "port": port})
+
+
+def _phase(flow: mflow.Flow, attempts: Iterable[Attempt]) -> str:
+    """What a flow waits for."""
+    if not isinstance(flow, http.HTTPFlow):
+        return OPEN if isinstance(flow, tcp.TCPFlow | udp.UDPFlow) else WAITING
+    if flow.websocket is not None:
+        return OPEN
+    if flow.response is not None:
+        return OPEN if media_type_of(flow.response) == EVENT_STREAM else RECEIVING
+    destinations = _destinations(flow)
+    for attempt in attempts:
+        if attempt.client == flow.client_conn.peername and (
+            attempt.server.id == flow.server_conn.id or _address(attempt.server) in destinations
+        ):
+            return _phase_of(attempt)
+    return WAITING if flow.request.timestamp_end else SENDING
+
+
+def _phase_of(attempt: Attempt) -> str:
+    return HANDSHAKE if attempt.handshake else CONNECTING
 
 
 def _end(flow: mflow.Flow) -> float | None:

@@ -3,6 +3,7 @@ time: what the live page asks for."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from .filter_language import Filter
 from .filters import is_problem
+from .journal import NOT_REGULAR
 from .logs import Record
 from .logs import parsed
 from .moments import unix_second
@@ -89,6 +91,8 @@ def newest(log: Path, session: str, asked: Query) -> Piece:
     """The newest records of a session that are wanted. Raises: OSError."""
     found: list[Record] = []
     end = time.thread_time() + LONGEST
+    if log.is_fifo():  # to open it would wait for ever
+        raise OSError(errno.EINVAL, NOT_REGULAR)
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         # A log that was made anew is shorter than it was.

@@ -6,14 +6,12 @@ from array import array
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import ExitStack
-from heapq import nlargest
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 from typing import Self
 
 from .filter_language import Filter
-from .filters import is_problem
 from .logs import Record
 from .logs import Source
 from .logs import parsed
@@ -39,8 +37,6 @@ class Selection:
         self._wanted = wanted
         self._places: dict[str, tuple[array[int], array[int], array[int]]] = {}
         """Session → of each record `seq`, the number of its source, and where it stands there."""
-        self._problems: dict[str, bytearray] = {}
-        """Session → of each record, in the same order, whether it is of a problem."""
         self._stack = ExitStack()
         self._sources = sources(logs, self._stack)
         with uncollected():
@@ -74,48 +70,11 @@ class Selection:
             places = self._places.setdefault(session, none)
             for column, value in zip(places, (record["seq"], number, position), strict=True):
                 column.append(value)
-            self._problems.setdefault(session, bytearray()).append(is_problem(record))
 
     def __iter__(self) -> Iterator[Record]:
         order = sorted(self._places, key=lambda session: (self._begun[session], session))
         for session in order:
             yield from self._records(*self._places[session])
-
-    @property
-    def count(self) -> int:
-        """How many there are; what stands in several logs counts once."""
-        return sum(len(set(seqs)) for seqs, _, _ in self._places.values())
-
-    def latest(self, most: int) -> Iterator[Record]:
-        """The latest ones, newest first, at most so many; problems come before all others."""
-        rank = {
-            session: number
-            for number, session in enumerate(
-                sorted(self._places, key=lambda each: (self._begun[each], each))
-            )
-        }
-
-        def places() -> Iterator[tuple[int, int, int, str, int]]:
-            for session, (seqs, _, _) in self._places.items():
-                seen: set[int] = set()
-                for index, seq in enumerate(seqs):
-                    if seq not in seen:  # it stands in several logs
-                        seen.add(seq)
-                        yield self._problems[session][index], rank[session], seq, session, index
-
-        chosen = nlargest(most, places())
-        chosen.sort(key=lambda each: each[1:3], reverse=True)
-        with ExitStack() as stack:
-            opened: Source | None = None
-            for _, _, _, session, index in chosen:
-                _, numbers, positions = self._places[session]
-                source = self._sources[numbers[index]]
-                if source is not opened:
-                    stack.close()
-                    opened = stack.enter_context(source)
-                record = parsed(source.line(positions[index]))
-                if record is not None:  # the file is another one by now
-                    yield record
 
     def _records(
         self, seqs: array[int], numbers: array[int], positions: array[int]

@@ -50,3 +50,5 @@ class InFlight(NamedTuple):
     """How long the oldest has been waiting, in seconds; 0 if there is none."""
     host: str = ""
     """For which host the oldest is, with its port unless that is usual."""
+    phase: str = ""
+    """Where the oldest is, for people."""

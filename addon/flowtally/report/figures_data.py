@@ -6,8 +6,10 @@ The keys come from the statistics' own declarations, so that the script knows no
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -48,23 +50,37 @@ def shown_keys(record: Record) -> dict[str, list[str]]:
     return {name: _fit(key) for name, key in keys(record).items() if key is not None}
 
 
-def columns(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
-    """The same of many: name of a table → `words`, keys that differ, and `at`, for each record
-    which of them; -1 for none."""
-    found: dict[str, dict[str, Any]] = {name: {"words": [], "at": []} for name in sorted(_NAMES)}
-    numbers: dict[str, dict[Key | None, int]] = {name: {None: -1} for name in found}
-    fit: dict[str, dict[Key, int]] = {name: {} for name in found}
-    for record in records:
+class Keys:
+    """The same of many."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, array[int]] = {name: array("i") for name in sorted(_NAMES)}
+        """Name of a table → for each record which of its keys; -1 for none."""
+        self._words: dict[str, dict[Key, int]] = {name: {} for name in self._at}
+
+    def add(self, record: Record) -> None:
+        """Take in the next record."""
         for name, key in keys(record).items():
-            number = numbers[name].get(key)
-            if number is None and key is not None:
-                # Two that look alike are one.
-                words = _fit(key)
-                number = numbers[name][key] = fit[name].setdefault(tuple(words), len(fit[name]))
-                if number == len(found[name]["words"]):
-                    found[name]["words"].append(words)
-            found[name]["at"].append(number)
-    return found
+            words = self._words[name]
+            self._at[name].append(-1 if key is None else words.setdefault(key, len(words)))
+
+    def columns(self, rows: Iterable[int]) -> dict[str, dict[str, Any]]:
+        """Of records by their numbers: name of a table → `words`, keys that differ, and `at`, for
+        each record which of them; -1 for none."""
+        return {name: _packed(at, list(self._words[name]), rows) for name, at in self._at.items()}
+
+
+def _packed(at: Sequence[int], words: Sequence[Key], rows: Iterable[int]) -> dict[str, Any]:
+    found: dict[tuple[str, ...], int] = {}
+    numbers = {-1: -1}
+    places = []
+    for row in rows:
+        word = at[row]
+        if word not in numbers:
+            # Two that look alike are one.
+            numbers[word] = found.setdefault(tuple(_fit(words[word])), len(found))
+        places.append(numbers[word])
+    return {"words": [list(key) for key in found], "at": places}
 
 
 def _fit(key: Key) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Container
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +25,15 @@ from markupsafe import Markup
 
 from .. import __version__
 from ..filter_language import Filter
+from ..latest import Latest
 from ..redaction import printable
 from ..rows import EVENT
-from ..selection import Selection
 from ..tally import Tally
 from ..tally import place
 from ..totals import InFlight
 from ..totals import Totals
 from .figures_data import declared
+from .flows_data import MOST as MOST_FLOWS
 from .flows_data import Flows
 from .flows_data import flows
 from .incidents_html import MOST
@@ -95,6 +97,8 @@ class About:
     """How many sessions did not end cleanly, or still run; the live page's does not count."""
     flows: Flows | None = None
     """The single flows; None: the page has no list of them, or asks the proxy for it."""
+    mitmweb: str = ""
+    """The URL of the mitmweb that has the flows; empty: none has."""
 
 
 def is_ours(head: bytes) -> bool:
@@ -103,23 +107,24 @@ def is_ours(head: bytes) -> bool:
 
 
 def flows_of(
-    logs: Sequence[tuple[str, Path | BinaryIO]], wanted: Filter = lambda _: True
+    logs: Sequence[tuple[str, Path | BinaryIO]],
+    wanted: Filter | None = None,
+    of: Container[str] | None = None,
 ) -> Flows | None:
-    """The single flows of logs for a page; None where there are none. `wanted`: which of them.
+    """The single flows of logs for a page; None where there are none. `wanted`: which of them;
+    `of`: of which sessions; None: all.
 
     Raises: OSError, with the name of the log as its `filename`.
     """
-    with Selection(logs, wanted) as selection:
-        return flows(selection) if selection.count else None
+    with Latest(logs, MOST_FLOWS, wanted, of) as latest:
+        return flows(latest) if latest.count else None
 
 
 def flows_of_sessions(sessions: Mapping[str, str | Path]) -> Flows | None:
     """The single flows of sessions, each with its log; None where they cannot be read any more."""
     logs = dict.fromkeys(Path(log) for log in sessions.values())
     try:
-        return flows_of(
-            [(str(log), log) for log in logs], lambda record: record["session"] in sessions
-        )
+        return flows_of([(str(log), log) for log in logs], of=sessions)
     except OSError:
         return None  # the statistics are there all the same
 
@@ -162,6 +167,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
         when=_when(shown, about),
         view=shown,
         flows=about.flows,
+        mitmweb=about.mitmweb,
         flows_data=Markup(_json(_held(about.flows) if about.flows else {})),
         declared=Markup(_json(declared())),
         incidents=shown_incidents(shown),
@@ -220,7 +226,7 @@ def _span(totals: Totals) -> str:
 
 def _oldest(in_flight: InFlight) -> str:
     said = f"oldest {in_flight.oldest:.0f} s"
-    return f"{said}, {in_flight.host}" if in_flight.host else said
+    return ", ".join(filter(None, (said, in_flight.host, in_flight.phase)))
 
 
 def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
@@ -371,7 +377,8 @@ def _style() -> str:
 
 @cache
 def _script() -> str:
-    return "".join(map(_read, ("filter.js", "flows.js", "figures.js", "page.js")))
+    scripts = "filter.js", "around.js", "flows.js", "figures.js", "page.js"
+    return "".join(map(_read, scripts))
 
 
 @cache

@@ -72,7 +72,7 @@ const flowList = (() => {
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
     const packed = await new Response(stream).json();
     const columns = new Columns(packed);
-    figures.hold(packed, (index) => columns.whole(index), part);
+    figures.hold(packed, (index) => columns.at(index), part);
     return columns;
   }
 
@@ -108,13 +108,25 @@ const flowList = (() => {
 
     get length() { return this.chosen.length; }
 
-    record(row) { return this.whole(this.chosen[row]); }
+    record(row) { return this.at(this.chosen[row]); }
 
     // A record, also one that is not among those that are wanted.
-    whole(index) {
+    at(index) {
       const values = (columns) => Object.fromEntries([...columns]
         .map(([name, read]) => [name, read(index)]).filter(([, value]) => value != null));
       return { ...values(this.columns), derived: values(this.derived) };
+    }
+
+    // What is around a flow, and what is linked with it, whatever the list is narrowed to.
+    async around(record) {
+      const [client, time, took, flow, answers] = ["client", "time", "duration_ms", "flow", "answers"].map((name) => this.columns.get(name) ?? (() => null));
+      const found = [];
+      for (let index = 0; index < this.number; index += 1) {
+        const near = client(index) === record.client && around.overlaps(record, time(index), took(index));
+        const linked = (record.answers && flow(index) === record.answers) || (record.flow && answers(index) === record.flow);
+        if (near || linked) found.push(this.at(index));
+      }
+      return found;
     }
 
     get said() {
@@ -128,6 +140,7 @@ const flowList = (() => {
   class Live {
     constructor() {
       this.turn = 0; // answers to what was asked before the list was narrowed are late
+      this.trouble = ""; // why the proxy could not read its log
       this.records = [];
     }
 
@@ -151,15 +164,32 @@ const flowList = (() => {
     record(row) { return this.records[row]; }
 
     get said() {
+      if (this.trouble) return this.trouble;
       if (this.asking) return this.length ? `the latest ${count(this.length)}` : "Looking …";
       if (!this.length) return "No flow is of that.";
       return this.next ? `the latest ${count(this.length)}` : `${count(this.length)} flows and failures without one`;
     }
 
-    async ask(more) {
-      const answer = await fetch(`flows?${new URLSearchParams({ ...this.state, ...more })}`, { cache: "no-store" });
-      if (!answer.ok) throw new Error(answer.statusText);
+    ask(more) { return this.get({ ...this.state, ...more }); }
+
+    async get(what) {
+      const answer = await fetch(`flows?${new URLSearchParams(what)}`, { cache: "no-store" });
+      this.trouble = answer.ok ? "" : (await answer.text()).trim();
+      if (this.trouble) throw new Error(this.trouble);
       return answer.json();
+    }
+
+    // The log is asked a few times at most: what is long past may not be found.
+    async around(record) {
+      const { time, most } = around.asked(record);
+      const found = this.records.filter((each) => around.isLinked(record, each));
+      let next = {};
+      for (let turn = 0; turn < most && next; turn += 1) {
+        const { records, before, at } = await this.get({ time, ...next });
+        found.push(...records);
+        next = before > record.seq - around.PASSED ? { before, at } : null;
+      }
+      return found;
     }
 
     // One piece of what is older; a piece may have nothing that is wanted.
@@ -294,8 +324,7 @@ const flowList = (() => {
     else navigator.clipboard.writeText(command).then(() => { told.value = "copied"; }, select);
   }
 
-  function open(index) {
-    const record = source.record(index);
+  function open(record) {
     opened = keyOf(record);
     const command = curl(record);
     const pre = make("pre", {}, command);
@@ -317,9 +346,19 @@ const flowList = (() => {
       pick.addEventListener("click", () => filter.set("incident", incident));
       belongs.append(pick);
     }
+    const { mitmweb } = root.dataset;
+    if (mitmweb && record.flow) {
+      const href = `${mitmweb}#/flows/${encodeURIComponent(record.flow)}/request`;
+      belongs.append(" ", make("a", { href, target: "_blank", rel: "noopener noreferrer" }, "In mitmweb"),
+        make("span", { class: "note" }, " (where it asks for its password: paste the link into the address bar)"));
+    }
+    const others = make("div", { class: "around" });
+    source.around(record).then((found) => {
+      if (opened === keyOf(record)) others.replaceChildren(...around.shown(record, found, { make, took, result, subject, names, open }));
+    }, () => {});
     detail.replaceChildren(make("div", { class: "bar" }, make("h3", {}, `${result(record)}`), shut),
       make("p", { class: "subject" }, subject(record)), ...phases(record), belongs, fields,
-      make("p", {}, button, " ", told), pre);
+      make("p", {}, button, " ", told), pre, others);
     detail.hidden = false;
     show();
     detail.focus({ preventScroll: !narrow.matches });
@@ -359,6 +398,7 @@ const flowList = (() => {
     if (!source?.newer) return;
     ({ offset, names } = data());
     await source.newer().catch(() => {}); // the page says that the proxy is gone
+    if (source.trouble) told();
   }
 
   const fill = async () => { await source?.fill?.(); };
@@ -387,7 +427,7 @@ const flowList = (() => {
       if (!button) return;
       current = Number(button.dataset.row);
       if (button.getAttribute("aria-expanded") === "true") close();
-      else open(current);
+      else open(source.record(current));
     });
     root.addEventListener("keydown", (event) => { if (event.key === "Escape" && opened) close(); });
     narrow.addEventListener("change", () => { first = current - (current % TURN); show(); });
