@@ -7,11 +7,16 @@ import shutil
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from lab import browser as browser_module
 from lab.laboratory import Laboratory
 from lab.tls import Authority
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # How long an example takes says something about the machine only.
 settings.register_profile("flowtally", deadline=None)
@@ -53,3 +58,12 @@ def tool() -> Callable[..., Path]:
         pytest.skip(f"{names[0]} is not installed")
 
     return find
+
+
+@pytest.fixture(scope="module")
+def browser(tool: Callable[..., Path]) -> Iterator[Browser]:
+    """A Chromium."""
+    if not CI:
+        pytest.importorskip("playwright", reason="Playwright is not installed")
+    with browser_module.launch(tool(*browser_module.NAMES)) as browser:
+        yield browser

@@ -1087,6 +1087,18 @@ def test_summary(tmp_path: Path) -> None:
     assert not any("\x1b" in line or "\n" in line for line in summary)
 
 
+def test_a_report_does_not_wait_for_a_large_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowtally.live.MAX_LOG", 0)
+    page = tmp_path / "page.html"
+    with running(tmp_path / "log") as addon:
+        replay(addon, tflow.tflow(resp=True))
+        call("flowtally.report", str(page))
+    assert 'id="flows-data"' not in page.read_text("utf-8")
+    assert "with them: flowtally report --html FILE" in page.read_text("utf-8")
+
+
 def test_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     page = tmp_path / "page.html"
@@ -1096,6 +1108,7 @@ def test_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         replay(addon, tflow.tflow(resp=True))
         call("flowtally.report", str(page))
         assert "<title>flowtally: 1 flow," in page.read_text("utf-8")
+        assert 'id="flows-data"' in page.read_text("utf-8"), "the single flows"
         assert f"flowtally: report written to {page}" in caplog.text
         for name, content, reason in (
             ("mine", b"mine", "exists, and flowtally did not write it"),

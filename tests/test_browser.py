@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import pytest
-from conftest import CI
 from flowtally.examples import describe
 from flowtally.report import data as data_module
+from flowtally.report import flows_text
+from flowtally.report.flows_data import shown as flow_shown
 from flowtally.report.html import COLOURS
+from flowtally.report.incidents_html import MOST
+from flowtally.report.incidents_html import OPEN
 from flowtally.report.tables import Entry
 from flowtally.report.tables import columns_of
 from flowtally.rows import EVENT
@@ -59,14 +62,6 @@ if TYPE_CHECKING:
 Data = dict[str, Any]
 Report = Callable[..., str]
 """Records → the address of the report on them."""
-
-
-@pytest.fixture(scope="module")
-def browser(tool: Callable[..., Path]) -> Iterator[Browser]:
-    if not CI:
-        pytest.importorskip("playwright", reason="Playwright is not installed")
-    with lab.launch(tool(*lab.NAMES)) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -182,29 +177,18 @@ def check_apart(said: list[str], data: Data) -> None:
 
 
 def check_problems(problems: Data, data: Data) -> None:
-    wanted = {
-        f"{row['error_code']}/{row['cause']}/{row['reason']}": row
-        for row in data["causes"]
-        if row["error_code"] and problems_of(row)
-    }
+    wanted = {row["id"]: row for row in data["incidents"] if row["error_code"] and problems_of(row)}
     assert problems.keys() == wanted.keys()
     for key, row in wanted.items():
-        count = problems_of(row)
-        assert reads_as(problems[key]["text"], count), key
-        assert int(problems[key]["value"]) == count, key
+        said, count = problems[key], problems_of(row)
+        assert reads_as(said["text"], count), key
+        assert int(said["value"]) == count, key
         examples = [{k: v for k, v in e.items() if v is not None} for e in row["examples"]]
         distinct = {(describe(example), place(example)) for example in examples}
-        assert problems[key]["examples"] == len(distinct), key
-        named = [
-            host["host"]
-            for host in data["incidents"]
-            if all(host[part] == row[part] for part in ("error_code", "cause", "reason"))
-            and host["host"]
-            and problems_of(host)
-        ]
-        said = problems[key]["hosts"]
-        assert len(said) == min(len(named), 5) + (len(named) > 5), key
-        assert {host.split(" ")[0] for host in said[:5]} <= set(named), key
+        assert said["examples"] == len(distinct - {("", "")}), key
+        assert said["title"].split(" ")[0] == row["cause"]
+        assert (said["reason"], said["host"], said["id"]) == (row["reason"], row["host"], key)
+        assert 1 <= said["bars"] <= 24
 
 
 def bands(data: Data) -> dict[str, list[Data]]:
@@ -399,6 +383,35 @@ def test_a_session_without_problems(browser: Browser, written: Report) -> None:
         assert page.locator("#problems .empty").inner_text() == "No problems."
 
 
+def test_of_many_incidents_the_first_are_shown_and_the_others_counted(
+    browser: Browser, written: Report
+) -> None:
+    records = [
+        failed(("dns_error", "connection_refused")[number % 2], number, host=f"h{number}.example")
+        for number in range(MOST + 7)
+        for _ in range(1 + number % 3)
+    ]
+    for size in (lab.NARROW, lab.WIDE):
+        with shown(browser, written(lines(start(), *records)), size) as page:
+            assert page.locator(".problem").count() == MOST
+            assert page.locator(".problem details[open]").count() == OPEN
+            note = page.locator("#problems .note").inner_text()
+            assert note.startswith(f"{MOST + 7} incidents, ")
+            assert f"the first {MOST}" in note
+            assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+            assert page.evaluate(lab.OVERLAPS) == []
+
+
+def test_what_is_no_problem_is_folded(browser: Browser, report: str, expected: Data) -> None:
+    with shown(browser, report) as page:
+        apart = page.locator("#apart")
+        assert not apart.locator("li").first.is_visible()
+        cancelled = expected["totals"]["cancelled"]
+        assert f": {cancelled} cancelled, 2 unfinished, " in apart.locator("summary").inner_text()
+        apart.locator("summary").click()
+        assert apart.locator("li").first.is_visible()
+
+
 def test_several_logs_are_one_report(browser: Browser, written: Report) -> None:
     ids = ("00000001", "00000002", "00000003")
     sessions = [everything(100 * number, session) for number, session in enumerate(ids, 1)]
@@ -498,11 +511,12 @@ def test_print(browser: Browser, report: str) -> None:
             assert rows.count() == rows.filter(visible=True).count() > 50
             assert {k: v for k, v in page.evaluate(lab.CONTRASTS).items() if v < 4.5} == {}
             lab.picture(page, f"report-print-{scheme}")
-            page.locator(".problem details").first.locator("summary").click(force=True)
+            page.locator(".problem details:not([open]) summary").first.click(force=True)
+            opened = page.locator(".problem details[open]").count()
             page.evaluate(NOTE_PRINTED)
             page.pdf()
             assert page.evaluate("closed") == 0, "the printer gets all examples"
-            assert page.locator(".problem details[open]").count() == 1, "as it was"
+            assert page.locator(".problem details[open]").count() == opened, "as it was"
 
 
 # -- what one can do with it
@@ -662,14 +676,15 @@ def test_by_keyboard(browser: Browser, report: str) -> None:
 
         reached: list[str] = []
         page.locator("body").focus()
-        wanted = {"SUMMARY 4 earlier", "BUTTON Received", "INPUT Filter Hosts", "DIV Hosts"}
+        wanted = {f"SUMMARY {MORE}", "BUTTON Received", "INPUT Filter Hosts", "DIV Hosts"}
         while not wanted <= set(reached):
             page.keyboard.press("Tab")
             reached.append(page.evaluate(FOCUSED))
-            assert len(reached) < 200, reached
-            if reached[-1] == "SUMMARY 4 earlier" and reached.count(reached[-1]) == 1:
-                page.keyboard.press("Enter")
+            assert len(reached) < 500, reached
+            if reached[-1] == f"SUMMARY {MORE}" and reached.count(reached[-1]) == 1:
                 assert page.evaluate("document.activeElement.parentElement.open")
+                page.keyboard.press("Enter")
+                assert not page.evaluate("document.activeElement.parentElement.open")
             if reached[-1] == "INPUT Filter Hosts":
                 page.keyboard.type("pinned")
                 assert page.locator("#hosts tbody tr").filter(visible=True).count() == 1
@@ -692,6 +707,7 @@ def focused(page: Page) -> str:
     return text
 
 
+MORE = "What to do, and where"
 FOCUSED = """(() => {
   const element = document.activeElement;
   const label = element.getAttribute("aria-labelledby");
@@ -712,13 +728,11 @@ def test_accessible_names(browser: Browser, report: str) -> None:
         headings = re.findall(r'- heading "(.*?)" \[level=(\d)\]', tree)
         levels = [int(level) for _, level in headings]
         assert levels[0] == 1
-        assert set(levels[1:2] + levels[3:]) == {2}
-        assert levels[2] == 3
-        assert [name for name, _ in headings[1:5]] == [
-            "Problems",
-            "Not among the problems",
+        assert set(levels[1:]) == {2}
+        assert [name for name, _ in headings[1:4]] == [
             "Traffic over time",
-            "How long flows took",
+            "Problems",
+            "Flows",
         ]
         assert tree.count("- table") == page.locator("table:has(thead)").count()
         for table in page.locator("table:has(thead)").all():
@@ -730,6 +744,235 @@ def test_accessible_names(browser: Browser, report: str) -> None:
             )
         # The parts bar says in words what it shows in colours.
         assert page.get_by_role("img", name=re.compile(r"Success \d+\.\d %, .*Failed")).count() == 1
+
+
+# -- the list of flows
+
+
+SEEN = "() => [...document.querySelectorAll('#flows .flow')].map((row) => row.innerText)"
+
+
+@pytest.fixture(scope="module")
+def many(written: Report) -> str:
+    """The report on five thousand flows, of which every tenth fails."""
+    records = [
+        failed(second=n / 10, host="dead.example", url=f"http://dead.example/{n}", detail="no")
+        if n % 10 == 0
+        else answered(second=n / 10, url=f"http://shop.example/{n}", connect_ms=2.5, tls_ms=1.5)
+        for n in range(5000)
+    ]
+    return written(lines(start(), *records))
+
+
+def test_only_the_rows_that_are_seen_are_there(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        rows = page.locator("#flows .flow")
+        rows.first.wait_for()
+        assert rows.count() < 60
+        assert "/4999" in rows.first.inner_text(), "newest first"
+        page.locator("#flows .rows").evaluate("(box) => { box.scrollTop = box.scrollHeight; }")
+        page.wait_for_function(f"({SEEN})().some((text) => text.endsWith('dead.example/0'))")
+        assert rows.count() < 60
+        assert page.locator("#flows .figures").inner_text().startswith("5,000 flows")
+
+
+def test_a_narrow_window_has_no_box_that_scrolls_but_turns_pages(
+    browser: Browser, many: str
+) -> None:
+    with shown(browser, many, lab.NARROW) as page:
+        rows = page.locator("#flows .flow")
+        rows.first.wait_for()
+        box = page.locator("#flows .rows")
+        assert box.evaluate("(box) => getComputedStyle(box).overflowY") == "visible"
+        assert rows.count() == 20
+        page.get_by_role("button", name="Older").click()
+        assert "/4979" in rows.first.inner_text()
+        page.get_by_role("button", name="Newer").click()
+        assert "/4999" in rows.first.inner_text()
+        rows.nth(1).click()
+        assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+        assert page.evaluate(lab.OVERLAPS) == []
+
+
+def test_a_flow_opens_to_its_record(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        row = page.locator("#flows .flow", has_text="shop.example/4999")
+        row.click()
+        detail = page.get_by_role("region", name="The chosen flow")
+        for said in ("wait_ms\n20", "status\n200", "url\nhttp://shop.example/4999", "seq\n5001"):
+            assert said in detail.inner_text()
+        assert (
+            detail.get_by_role("img").get_attribute("aria-label")
+            == "connect 2 ms, TLS 2 ms, wait 20 ms, receive 1 ms"
+        )
+        assert "curl --globoff --path-as-is --url http://shop.example/4999" in detail.inner_text()
+        assert row.get_attribute("aria-expanded") == "true"
+        page.keyboard.press("Escape")
+        assert not detail.is_visible()
+        assert page.evaluate("document.activeElement.dataset.row") == "0"
+
+
+def test_the_list_by_keyboard(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        page.locator("#flows .flow").first.focus()
+        for key, row in (("ArrowDown", 1), ("PageDown", 21), ("ArrowUp", 20), ("End", 4999)):
+            page.keyboard.press(key)
+            assert page.evaluate("document.activeElement.dataset.row") == str(row)
+        page.keyboard.press("Enter")
+        assert page.locator("#flow").is_visible()
+        assert "http://dead.example/0" in page.locator("#flow").inner_text()
+        page.locator("#flow").get_by_role("button", name="Close").press("Enter")
+        page.keyboard.press("Home")
+        assert page.evaluate("document.activeElement.dataset.row") == "0"
+
+
+HOSTILE_URLS = (
+    "http://h/$(touch x)`id`",
+    "http://h/'; rm -rf ~ #",
+    "http://h/\\'\\\"!!{a,b}[1-9]?a=&b=1",
+    "http://h/\u00e9\u4e2d \U0001f4a5",
+    "http://h/*~&|<>()",
+    "https://h/" + "x" * 300,
+    "HTTP://h/",
+    "ftp://h/",
+    "-o/etc/passwd",
+    "",
+)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "A'B", "$(id)", ""])
+def test_curl_is_in_the_words_of_the_command_line(browser: Browser, many: str, method: str) -> None:
+    sizes = (0, 1, 999, 1500, 2500, 12_500, 13_500, 1_250_000, 10**10)
+    records = [
+        failed(method=method, url=url, request_bytes=size, reason="(other)" if size else "reset")
+        for url, size in zip(HOSTILE_URLS, (*sizes, 5), strict=True)
+    ]
+    records += [
+        answered(404, url="http://h/", kind="dns"),
+        answered(url="http://h/%20", kind="tcp"),
+    ]
+    with shown(browser, many) as page:
+        for record in records:
+            said = page.evaluate("(record) => flowList.curl(record)", flow_shown(record))
+            assert said == "\n".join(flows_text.curl(record)), record
+
+
+# -- what the list is narrowed to
+
+
+def narrowed(page: Page) -> tuple[str, int]:
+    """What the address holds, and of how many flows the list is."""
+    said = page.locator("#flows .figures").inner_text().split(" ")[0]
+    return page.evaluate("location.hash"), int(said.replace(",", ""))
+
+
+def test_a_click_narrows_the_list_and_the_address_holds_it(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        incident = page.locator(".problem .pick").first
+        id = page.locator(".problem .id").first.inner_text()
+        incident.click()
+        assert narrowed(page) == (f"#incident={id}", 500)
+        assert incident.get_attribute("aria-pressed") == "true"
+        address = page.url
+        hosts = page.get_by_role("region", name="Hosts")
+        assert hosts.locator("tbody th").all_inner_texts() == ["dead.example"]
+        page.get_by_role("button", name=f"Do not narrow to incident {id}").click()
+        hosts.get_by_role("button", name="shop.example").click()
+        assert narrowed(page) == ("#host=shop.example", 4500)
+        assert page.locator(".problem").count() == 0
+        page.go_back()
+        page.go_back()
+        assert narrowed(page) == (f"#incident={id}", 500)
+        assert page.locator(".chip").all_inner_texts() == [f"incident {id} ✕"]
+        incident.click()
+        assert narrowed(page) == ("", 5000)
+        assert incident.get_attribute("aria-pressed") == "false"
+        page.locator("#bands .total .pick").click()
+        assert narrowed(page) == ("#series=Success", 4500)
+    with lab.opened(browser) as page:
+        page.goto(address)  # a link that was sent
+        page.locator(".chip").wait_for()
+        assert narrowed(page) == (f"#incident={id}", 500)
+
+
+def test_a_bar_and_a_span_of_time_narrow_the_list(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        over = page.locator("#traffic .u-over")
+        box = over.bounding_box()
+        assert box is not None
+        points = page.locator("#traffic details tbody tr")
+        first = int(points.first.get_attribute("data-key") or "")
+        seconds = 500 / points.count()
+        over.click(position={"x": box["width"] * 10.5 / points.count(), "y": 50})
+        page.wait_for_function("location.hash")
+        before = page.url
+        hash, bar = narrowed(page)
+        begin, end = map(int, hash.removeprefix("#time=").split("-"))
+        assert begin <= first + 10.5 * seconds < end
+        assert bar == 10 * (end - begin)
+        width = end - begin
+        page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 50)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 60, steps=5)
+        page.mouse.up()
+        page.wait_for_function("(before) => location.href !== before", arg=before)
+        hash, span = narrowed(page)
+        begin, end = map(int, hash.removeprefix("#time=").split("-"))
+        assert abs(end - begin - 250) <= 2 * width
+        assert span == 10 * (end - begin)
+        # The same without a mouse.
+        page.locator("#traffic summary").click()
+        fourth = points.nth(3).locator("th")
+        of = fourth.get_attribute("data-of")
+        fourth.get_by_role("button").press("Enter")
+        assert narrowed(page)[0] == f"#time={of}"
+        assert points.count() == 1
+
+
+@pytest.mark.parametrize(
+    "hash",
+    [
+        "#incident=<img src=x onerror=hacked.push(1)>",
+        "#incident=constructor&__proto__=x&toString=1",
+        "#time=1-99999999999999999999",
+        "#time=0x1-2",
+        "#series=",
+        "#host=",
+        "#host=" + "x" * 301,
+        "#%E0%A4%A",
+        "#problems",
+    ],
+)
+def test_an_address_that_says_nothing_narrows_nothing(
+    browser: Browser, many: str, hash: str
+) -> None:
+    with lab.opened(browser) as page:
+        watched = lab.watch(page)
+        page.goto(many + hash)
+        page.locator("#flows .flow").first.wait_for()
+        assert narrowed(page)[1] == 5000
+        assert page.locator(".chip").count() == 0
+        assert watched.trouble == []
+        assert page.evaluate("hacked") == []
+
+
+@pytest.mark.parametrize(
+    "hash",
+    [
+        "#host=<img src=x onerror=hacked.push(1)>",
+        "#series=<script>hacked.push(1)</script>",
+        "#series=__proto__",
+        "#time=99999999999-99999999999",
+    ],
+)
+def test_a_hostile_address_is_only_text(browser: Browser, many: str, hash: str) -> None:
+    with lab.opened(browser) as page:
+        watched = lab.watch(page)
+        page.goto(many + hash)
+        page.locator(".chip").wait_for()
+        assert page.locator("#flows .flow, #flows img, #flows script").count() == 0
+        assert watched.trouble == []
+        assert page.evaluate("hacked") == []
 
 
 # -- hostile names
@@ -785,6 +1028,7 @@ def test_hostile_names_are_only_text(browser: Browser, written: Report) -> None:
     counts = []
     for address in pages:
         with shown(browser, address) as page:
+            page.locator("#flows .flow").first.wait_for()
             counts.append(page.evaluate(lab.ELEMENTS))
             assert page.evaluate("({}).polluted === undefined && hacked.length === 0")
             if address == pages[1]:
@@ -915,7 +1159,9 @@ def watching(browser: Browser, live: Live, **settings: Any) -> Iterator[Page]:
         page.clock.install()
         page.goto(LIVE)
         yield page
-        assert {url for url in watched.requests if url.startswith(LIVE)} <= {
+        asked = {url.partition("?")[0] for url in watched.requests if url.startswith(LIVE)}
+        assert asked <= {
+            f"{LIVE}flows",
             LIVE,
             f"{LIVE}report.html",
             f"{LIVE}report.json",
@@ -959,9 +1205,9 @@ def test_live_page_of_a_browser_session(browser: Browser, live: Live) -> None:
         page.goto(LIVE)
         said, data = live.agreeing(page)
         check_numbers(said, data, rows=50)
-        problems = set(said["problems"])
-        assert {"-3/404/", "-3/500/", "-3/503/", "-2/connection_refused/"} <= problems
-        assert {"-1/http_response_incomplete/", "-2/tls_certificate_error/expired"} <= problems
+        problems = {f"{p['title'].split()[0]} {p['reason']}" for p in said["problems"].values()}
+        assert {"404 ", "500 ", "503 ", "connection_refused "} <= problems
+        assert {"http_response_incomplete ", "tls_certificate_error expired"} <= problems
         assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
         assert page.evaluate(lab.OVERLAPS) == []
         lab.picture(page, "live")
@@ -990,7 +1236,7 @@ KEEP = """
     // The slowest make room for slower ones.
     rows: [...document.querySelectorAll("#hosts tr, #bands tr, #failing tr, .problem")],
     input: document.querySelector("#failing input"),
-    y: scrollY, x: scrollX,
+    top: document.querySelector("#failing input").getBoundingClientRect().top,
   };
 }
 """
@@ -999,7 +1245,7 @@ IS_KEPT = """
   rows: kept.rows.every((row) => row.isConnected),
   focus: document.activeElement === kept.input,
   selection: [kept.input.selectionStart, kept.input.selectionEnd],
-  scroll: [scrollX - kept.x, scrollY - kept.y],
+  moved: Math.round(kept.input.getBoundingClientRect().top - kept.top),
   words: kept.input.value,
 })
 """
@@ -1012,8 +1258,9 @@ def test_live_page_keeps_what_the_reader_did(browser: Browser, live: Live) -> No
         said, data = live.agreeing(page)
         page.locator("#hosts").get_by_role("button", name="Host", exact=True).click()
         page.locator("#bands").get_by_role("button", name="Flows", exact=True).click()
-        details = page.locator("[data-key='-3/404/'] details")
+        details = page.locator(".problem", has_text="404 Not found").locator("details")
         details.locator("summary").click()
+        opened = details.evaluate("(details) => details.open")
         page.locator("#traffic summary").click()
         field = page.locator("#failing input")
         field.fill("status")
@@ -1030,10 +1277,10 @@ def test_live_page_keeps_what_the_reader_did(browser: Browser, live: Live) -> No
             "rows": True,
             "focus": True,
             "selection": [5, 5],
-            "scroll": [0, 0],
+            "moved": 0,
             "words": "status",
         }
-        assert details.evaluate("(details) => details.open")
+        assert details.evaluate("(details) => details.open") == opened
         assert page.locator("#traffic details").evaluate("(details) => details.open")
         rows = page.locator("#failing tbody tr")
         shown_rows = rows.filter(visible=True)
@@ -1063,6 +1310,51 @@ def test_live_page_keeps_what_the_reader_did(browser: Browser, live: Live) -> No
         live.proxy.wait_for(lambda _: live.data()["totals"]["flows"] > new["totals"]["flows"])
         live.agreeing(page)
         assert page.locator("#traffic .u-value").first.inner_text() != "in all"
+
+
+def test_live_list_of_flows(browser: Browser, live: Live) -> None:
+    for number in range(30):
+        live.get(f"/list/{number}")
+    live.get("/status/404/listed")
+    with watching(browser, live) as page:
+        live.agreeing(page)
+        rows = page.locator("#flows .flow")
+        first = rows.filter(has_text="/status/404/listed")
+        first.wait_for()
+        first.click()
+        detail = page.get_by_role("region", name="The chosen flow")
+        assert "status\n404" in detail.inner_text()
+        assert "curl --globoff" in detail.inner_text()
+        live.get("/status/503/later")  # what comes is put above, and what is open stays open
+        rows.filter(has_text="/status/503/later").wait_for()
+        live.agreeing(page)
+        assert first.get_attribute("aria-expanded") == "true"
+        assert page.evaluate("document.querySelectorAll('#flows .flow').length") < 60
+
+        page.locator(".problem", has_text="404 Not found").locator(".pick").first.click()
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('#flows .flow')].length > 0"
+            " && [...document.querySelectorAll('#flows .result')].every("
+            "(each) => each.innerText.startsWith('404'))"
+        )
+        assert page.locator(".problem .pick[aria-pressed=true]").count() == 1
+        live.get("/status/404/more")
+        live.get("/list/other")
+        deadline = time.monotonic() + 4 * WAIT_TIMEOUT
+        while not rows.filter(has_text="/status/404/more").count():
+            assert time.monotonic() < deadline, live.proxy.output
+            page.clock.fast_forward(EVERY)
+            page.wait_for_timeout(50)  # an answer is under way
+        said = page.locator("[data-total=flows]")
+        asked = [r for r in live.proxy.records() if r.get("status") == 404]
+        page.clock.fast_forward(EVERY)
+        page.wait_for_function(
+            "(number) => document.querySelector('[data-total=flows]').dataset.value === number",
+            arg=str(len(asked)),
+        )
+        assert said.inner_text() == str(len(asked))
+        assert page.locator(".problem .pick[aria-pressed=true]").count() == 1
+        assert rows.filter(has_text="/list/other").count() == 0
 
 
 def test_live_page_pauses(browser: Browser, live: Live) -> None:
@@ -1197,7 +1489,7 @@ def test_live_page_moves(browser: Browser, laboratory: Laboratory, host: str) ->
 
 ATTACKS = """
 async (live) => {
-  const paths = ["", "report.html", "report.json", "session.jsonl"];
+  const paths = ["", "report.html", "report.json", "session.jsonl", "flows"];
   const seen = {};
   const attempt = (name, act) => new Promise((done) => {
     if (/^(object|iframe)/.test(name)) setTimeout(() => done("silence"), 2000);

@@ -242,6 +242,41 @@ def test_it_follows_a_session_to_its_end(tmp_path: Path) -> None:
         assert process.wait(timeout=20) == 0
 
 
+def test_it_follows_a_log_that_is_moved_gone_and_cut(tmp_path: Path) -> None:
+    log = tmp_path / "session.jsonl"
+    all_lines = lines(*ENDED).splitlines(keepends=True)
+    log.write_bytes(b"".join(all_lines[:2]))
+    with following(log, "--json") as process:
+
+        def seen() -> list[int]:
+            return [json.loads(line)["seq"] for line in read(process)]
+
+        assert seen() == [2]
+        with log.open("ab") as file:
+            file.write(all_lines[2])
+        assert seen() == [3]  # by now it follows
+        moved = log.rename(tmp_path / "session.jsonl.1")
+        assert process.stderr is not None
+        assert process.stderr.readline() == (
+            f"{log}: gone, or no file to read; waiting for it to be there again\n"
+        )
+        with moved.open("ab") as file:  # its session goes on there
+            file.write(all_lines[3])
+        assert seen() == [4]
+        log.write_bytes(all_lines[4] + b"\n" * 5000)
+        assert seen() == [5]
+        log.write_bytes(b"")  # as `copytruncate` does
+        with log.open("ab") as file:
+            file.write(all_lines[5][:40])
+            file.flush()
+            file.write(all_lines[5][40:])
+        assert seen() == [6]
+        with log.open("ab") as file:
+            file.write(b"".join(all_lines[6:]))
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read() == ""
+
+
 def test_a_session_that_has_ended_is_not_waited_for(log: Path) -> None:
     assert len(run("flows", log, "--follow").stdout.splitlines()) == 6
 

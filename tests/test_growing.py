@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,11 @@ def test_it_is_followed_through_a_rotation(tmp_path: Path) -> None:
         path.rename(tmp_path / "log.1")
         writer.write(b"late\n")
         assert list(log.lines()) == [b"late"]  # there is no other one yet
+        assert log.gone
         writer.write(b"later\n")
         path.write_bytes(b"new\n")
         assert list(log.lines()) == [b"later", b"new"]
+        assert not log.gone
     path.write_bytes(b"")
     assert list(log.lines()) == []
     path.write_bytes(b"x\n")
@@ -76,3 +79,19 @@ def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, size: int) -> No
 def test_a_log_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Growing(tmp_path / "log")
+
+
+@pytest.mark.parametrize("there", ["nothing", "folder", "pipe"])
+def test_what_is_no_file_is_waited_for(tmp_path: Path, there: str) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"one\n")
+    log = Growing(path, 0)
+    path.unlink()
+    if there == "folder":
+        path.mkdir()
+    elif there == "pipe":
+        os.mkfifo(path)
+    assert list(log.lines()) == [b"one"]
+    assert list(log.lines()) == []
+    assert log.gone
+    log.close()

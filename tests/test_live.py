@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from flowtally import live as module
+from flowtally import ranges
 from flowtally.defects import Defects
 from flowtally.live import LivePage
 from flowtally.live import Page
@@ -24,18 +25,23 @@ from flowtally.report import html
 from flowtally.report.view import view
 from flowtally.session import Session
 from flowtally.tally import Tally
+from flowtally.tally import incident_of
 from flowtally.totals import InFlight
+from lab.cli import BEGIN
 from lab.cli import answered
+from lab.cli import failed
 from lab.cli import lines
+from lab.cli import numbered
 from lab.cli import start
 from lab.cli import tally
+from mitmproxy import exceptions
 from mitmproxy import http
 
 HOST = "flowtally.test"
 
 
 def test_what_is_in_flight_is_shown_and_makes_the_page_anew() -> None:
-    flying = [InFlight(0, 0.0), InFlight(1, 0.2), InFlight(1, 12.4)]
+    flying = [InFlight(0, 0.0), InFlight(1, 0.2), InFlight(1, 12.4, "slow.example<")]
     session: Any = SimpleNamespace(version="1", tally=tally(start()))
     versions = set()
     pages = []
@@ -48,7 +54,7 @@ def test_what_is_in_flight_is_shown_and_makes_the_page_anew() -> None:
     assert "In flight" not in pages[0]
     assert "Nothing came through" not in pages[2]
     assert "In flight" in pages[2]
-    assert "oldest 12 s" in pages[2]
+    assert "oldest 12 s, slow.example&lt;" in pages[2]
 
 
 class Clock:
@@ -76,6 +82,7 @@ class Live:
                 view=self._view,
                 data=lambda: {"flows": self.tally.flows},
                 log=lambda: self.log,
+                session=lambda: "00000001",
                 about=lambda: ["Session <00000001>"],
             )
         )
@@ -191,6 +198,19 @@ def test_where_it_is(host: str, modes: list[str], url: str) -> None:
     assert page.is_own_host(HOST.upper()) == bool(host)
     assert not page.is_own_host("")
     assert not page.is_own_host(f"a.{HOST}")
+
+
+@pytest.mark.parametrize("path", ["/", "/report.json", "/session.jsonl", "/flows"])
+def test_when_the_session_is_over_it_says_so(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def no_session() -> Session:
+        raise exceptions.CommandError("no session is running")
+
+    page = LivePage(no_session, lambda: InFlight(0, 0.0), Defects())
+    flow: Any = SimpleNamespace(request=request(path), response=None, error=None)
+    asyncio.run(page.serve(flow))
+    assert flow.response.status_code == 503
+    assert "no session is running" in flow.response.text
+    assert "defect" not in capsys.readouterr().err
 
 
 # --- how often it is made ---
@@ -312,13 +332,13 @@ def test_other_sites_get_nothing(
     live: Live, headers: dict[str, str], page: int, data: int, method: str
 ) -> None:
     found = {path: live.get(path, method, **headers) for path in PATHS}
-    assert [found[path].status_code for path in PATHS] == [page, data, data, data]
+    assert [found[path].status_code for path in PATHS] == [page, *[data] * 4]
     for response in found.values():
         assert {name: response.headers[name] for name in ALWAYS} == ALWAYS
     assert live.rendered == (page == 200)
 
 
-PATHS = ("/", "/report.html", "/report.json", "/session.jsonl")
+PATHS = ("/", "/report.html", "/report.json", "/session.jsonl", "/flows")
 
 
 # --- the log ---
@@ -356,6 +376,119 @@ def test_a_log_that_cannot_be_read(live: Live, there: str, reason: str) -> None:
         live.log.write_text("Dear diary,\n", "utf-8")
     response = live.get("/session.jsonl")
     assert (response.status_code, response.text) == (503, f"The log cannot be read: {reason}\n")
+
+
+# --- single flows ---
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ("nothing", "No such file or directory"),
+        ("folder", "Is a directory"),
+        ("pipe", "that is no regular file"),
+    ],
+)
+def test_flows_of_a_log_that_cannot_be_read(live: Live, there: str, reason: str) -> None:
+    live.log.unlink()
+    if there == "folder":
+        live.log.mkdir()
+    elif there == "pipe":
+        os.mkfifo(live.log)
+    response = live.get("/flows")
+    assert (response.status_code, response.text) == (503, f"The log cannot be read: {reason}\n")
+
+
+def test_flows_of_a_log_that_was_moved_or_cut(live: Live) -> None:
+    records = numbered(start(), *(answered(second=number) for number in range(300)))
+    live.log.write_bytes(lines(*records))
+    piece = json.loads(live.get("/flows").content or b"")
+    older = f"/flows?before={piece['before']}&at={piece['at']}"
+    newer = f"/flows?after={piece['records'][0]['seq']}"
+    live.log.rename(live.log.with_suffix(".1"))
+    assert live.get(older).status_code == live.get(newer).status_code == 503
+    live.log.write_bytes(lines(answered(seq=302), answered(seq=303)))
+    assert seqs(live.get(newer)) == [303, 302]
+    assert seqs(live.get(older)) == []
+    live.log.write_bytes(b"")
+    assert seqs(live.get(newer)) == seqs(live.get(older)) == []
+    live.log.write_bytes(lines(answered(seq=304)))
+    assert seqs(live.get(newer)) == [304]
+
+
+def seqs(response: http.Response) -> list[int]:
+    assert response.status_code == 200
+    return [record["seq"] for record in json.loads(response.content or b"")["records"]]
+
+
+def test_flows_are_the_newest_of_the_session(live: Live) -> None:
+    records = [answered(second=number) for number in range(450)]
+    other = [{**record, "session": "00000002"} for record in records]
+    live.log.write_bytes(lines(start(), *records, *other))
+    assert seqs(live.get("/flows")) == list(range(451, 251, -1))
+    asked, found = "/flows", []
+    while True:
+        answer = live.get(asked)
+        found += seqs(answer)
+        piece = json.loads(answer.content or b"")
+        if not piece["before"]:
+            break
+        asked = f"/flows?before={piece['before']}&at={piece['at']}"
+    assert found == list(range(451, 1, -1))
+    assert seqs(live.get("/flows?after=449")) == [451, 450]
+    assert seqs(live.get("/flows?before=4&at=999999999")) == [3, 2]  # the log is another one
+
+
+def test_flows_are_narrowed(live: Live) -> None:
+    records = [start(), answered(host="a"), failed(second=5, host="b", port=81), answered(404, 9)]
+    live.log.write_bytes(lines(*records))
+    id = incident_of(records[2])
+    begin = BEGIN + 5
+    for asked, wanted in {
+        "host=a": [2],
+        "host=b:81": [3],
+        f"incident={id}": [3],
+        "series=error": [3],
+        "series=Success": [2],
+        f"time={begin}-{begin + 1}": [3],
+        f"time={begin}-{begin + 9}&series=Client%20error": [4],
+        "host=c": [],
+    }.items():
+        assert seqs(live.get(f"/flows?{asked}")) == wanted, asked
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["incident=x", "incident=", "host=", "time=1", "time=1-x", "before=-1", "at=1e9", "path=/etc"],
+)
+def test_flows_asked_for_wrongly(live: Live, asked: str) -> None:
+    response = live.get(f"/flows?{asked}")
+    assert response.status_code == 400
+    assert {name: response.headers[name] for name in ALWAYS} == ALWAYS
+
+
+def test_a_piece_is_bounded_and_says_how_to_go_on(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "LONGEST", 0.0)
+    monkeypatch.setattr(ranges, "BLOCK", 4096)
+    live.log.write_bytes(lines(start(), failed(), *(answered(second=n) for n in range(200))))
+    asked, pieces, found = "/flows?series=error", 0, []
+    while asked:
+        answer = live.get(asked)
+        found += seqs(answer)
+        piece = json.loads(answer.content or b"")
+        asked = f"/flows?series=error&before={piece['before']}&at={piece['at']}" * bool(
+            piece["before"]
+        )
+        pieces += 1
+    assert found == [2]
+    assert pieces > 10
+
+
+def test_flows_of_a_log_that_is_gone(live: Live) -> None:
+    live.log.unlink()
+    assert live.get("/flows").status_code == 503
 
 
 # --- the policy ---

@@ -60,7 +60,7 @@ class Web:
     """mitmweb's HTTP interface, used as its own script uses it."""
 
     def __init__(self, port: int, token: str) -> None:
-        self.port = port
+        self.port, self.token = port, token
         self.cookies: dict[str, str] = {}
         self._get(f"/?token={token}")
         # One generation hands out the token against forged requests here, the other one there.

@@ -545,6 +545,7 @@ def test_workers_have_a_proxy_each_and_one_report(project: Project, log: str) ->
     assert len(logs) == (2 if log == "logs/" else 1)
     page = (project.folder / "page.html").read_text("utf-8")
     assert page.count("Session ") == 2
+    assert 'id="flows-data"' in page, "the single flows"
     assert f"Report: {project.folder / 'page.html'}" in text
 
 

@@ -394,6 +394,7 @@ def test_reports_are_written(place: Place, server: AnsweringServer) -> None:
     assert case.get("name") == "404 at most 0"
     assert case.find("failure") is not None
     assert "404" in page.read_text("utf-8")
+    assert 'id="flows-data"' in page.read_text("utf-8"), "the single flows"
     assert "# flowtally: 1 flow, 1 unsuccessful, " in markdown.read_text("utf-8")
 
 

@@ -87,6 +87,7 @@ class Flowtally(ConnectionHooks, Commands):
         self.tagger = Tagger(rules, self._values["flowtally_max_redirects"], self._defects)
         answers = LastAnswers(self._open.answered_by)
         self.failures = Failures(rules, self._open.clients, answers=answers)
+        self._open.attempts = self.failures.attempts  # a view: it follows
         self.live = LivePage(
             self._running_session, lambda: self._open.in_flight(time.time()), self._defects
         )

@@ -102,8 +102,10 @@ def report(
         from .report import html as html_report  # Jinja2 takes a while to load
 
         unclean = sum(not session.final for session in found.sessions.values())
+        with named(inputs.sources) as (opened, _):
+            single = html_report.flows_of(opened, inputs.wanted)
         about = html_report.About(
-            sessions_text.sentences(found), sessions_text.notes(found), unclean
+            sessions_text.sentences(found), sessions_text.notes(found), unclean, single
         )
         content = html_report.page(tally, about).encode("utf-8", "replace")
         _write(html, content, html_report.is_ours, force)

@@ -13,6 +13,7 @@ from mitmproxy import command
 from mitmproxy import exceptions
 from mitmproxy.log import ALERT
 
+from .live import saved_page
 from .output import OutputError
 from .output import write
 from .session import Session
@@ -45,10 +46,8 @@ class Commands(ABC):
         """Write a report on this session so far to an HTML file."""
         from .report import html  # Jinja2 takes a while to load
 
-        session = self._running_session()
-        page = html.page(session.tally, html.About([session.about])).encode("utf-8", "replace")
         try:
-            write(Path(path), page, html.is_ours, force=False)
+            write(Path(path), saved_page(self._running_session()), html.is_ours, force=False)
         except OutputError as error:
             raise exceptions.CommandError(str(error)) from None
         logger.log(ALERT, f"flowtally: report written to {path}")

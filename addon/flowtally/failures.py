@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Container
 from typing import Any
 from typing import NamedTuple
@@ -178,6 +179,11 @@ class Failures:
         for id, attempt in list(self._attempts.items()):
             if attempt.client == client and attempt.tunnel == address:
                 del self._attempts[id]
+
+    @property
+    def attempts(self) -> Collection[Attempt]:
+        """The connections to servers that are being made."""
+        return self._attempts.values()
 
     def connected(self, server: connection.Connection) -> None:
         """The connection or handshake is up, or the attempt has ended otherwise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -31,6 +32,8 @@ class Growing:
         """What there is of a line that has no end yet."""
         self._too_long = False
         """The line that has no end yet is passed over."""
+        self.gone = False
+        """When it was last looked for, nothing had its name."""
 
     def lines(self) -> Iterator[bytes]:
         """Those that were finished since the last call."""
@@ -57,11 +60,13 @@ class Growing:
         """The file to go on with, if it is another one by now, or has been cut."""
         try:
             there, mine = self._path.stat(), os.fstat(self._file.fileno())
-            if os.path.samestat(there, mine) and mine.st_size >= self._file.tell():
+            self.gone = not stat.S_ISREG(there.st_mode)  # to open a named pipe would wait
+            if self.gone or (os.path.samestat(there, mine) and mine.st_size >= self._file.tell()):
                 return None
             return self._path.open("rb")
         except OSError:
-            return None  # it has not been made anew yet
+            self.gone = True  # it has not been made anew yet, or cannot be read
+            return None
 
     def close(self) -> None:
         self._file.close()

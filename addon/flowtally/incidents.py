@@ -155,19 +155,44 @@ def incidents(tally: Tally, counted: Callable[[Key, Row], int] = problems) -> li
     too; it has no id.
     """
     rows = tally["incidents"].items()
-    found = [_incident(key, row, count, tally) for key, row in rows if (count := counted(key, row))]
+    within = _Within(
+        _by_incident(tally["endpoints_of_incidents"]), _by_incident(tally["clients_of_incidents"])
+    )
+    found = [
+        _incident(key, row, count, tally, within)
+        for key, row in rows
+        if (count := counted(key, row))
+    ]
     found.sort(key=lambda each: (each.host == OTHER, -weight(each), each.first, each.id))
     return found
 
 
-def _incident(key: Key, row: Row, count: int, tally: Tally) -> Incident:
+class _Within(NamedTuple):
+    """What belongs to which incident, by its id."""
+
+    endpoints: Mapping[str, Sequence[Counted]]
+    clients: Mapping[str, Sequence[Counted]]
+
+
+def _by_incident(rows: Rows) -> dict[str, list[Counted]]:
+    found: dict[str, list[Counted]] = {}
+    for key, row in rows.items():
+        found.setdefault(key[0], []).append(Counted(key[1], row.problems))
+    return found
+
+
+def _incident(key: Key, row: Row, count: int, tally: Tally, within: _Within) -> Incident:
     code, cause, reason, side, host = key
     why, band = Why(cause, reason), band_of(cause)
     error = ERRORS.get(int(code)) if code not in ("", OTHER) else None
     id = "" if OTHER in key or not code else incident_id(cause, reason, side, host)
     of = tally["hosts"].get((host,))
-    endpoints, more_endpoints = _counted(tally["endpoints_of_incidents"], id)
-    clients, more_clients = _counted(tally["clients_of_incidents"], id)
+    endpoints, more_endpoints = _counted(
+        within.endpoints.get(id, ()), (OTHER, OTHER) in tally["endpoints_of_incidents"]
+    )
+    clients, more_clients = _counted(
+        within.clients.get(id, ()), (OTHER, OTHER) in tally["clients_of_incidents"]
+    )
     return Incident(
         id=id,
         code=error.code if error else 0,
@@ -195,13 +220,12 @@ def _incident(key: Key, row: Row, count: int, tally: Tally) -> Incident:
     )
 
 
-def _counted(rows: Rows, id: str) -> tuple[list[Counted], bool]:
-    """What belongs to an incident, the most frequent first, and whether there may be more."""
-    mine = [(key[1], row.problems) for key, row in rows.items() if key[0] == id]
-    named = [Counted(name, times) for name, times in mine if name != OTHER and times]
-    named.sort(key=lambda each: (-each.times, each.name))
-    more = any(name == OTHER for name, _ in mine) or (OTHER, OTHER) in rows
-    return named, more
+def _counted(mine: Sequence[Counted], overflows: bool) -> tuple[list[Counted], bool]:
+    """What belongs to an incident, the most frequent first, and whether there is more.
+    `overflows`: the table took no more incidents."""
+    found = [each for each in mine if each.name != OTHER and each.times]
+    found.sort(key=lambda each: (-each.times, each.name))
+    return found, overflows or any(each.name == OTHER for each in mine)
 
 
 def _is_new(first: str, tally: Tally) -> bool:

@@ -56,7 +56,7 @@ def show_logs(
     if follow and not ended:
         path = logs[0][1]
         assert isinstance(path, Path)
-        for line in _growing(Growing(path, size)):
+        for line in _growing(Growing(path, size), logs[0][0]):
             if (new := parsed(line)) is None:
                 continue
             if new["type"] in ("flow", "event") and inputs.matches(new):
@@ -67,10 +67,14 @@ def show_logs(
         tell(NOTHING_MATCHES)
 
 
-def _growing(log: Growing) -> Iterator[bytes]:
+def _growing(log: Growing, name: str) -> Iterator[bytes]:
+    gone = False
     try:
         while True:
             yield from log.lines()
+            if log.gone and not gone:
+                tell(f"{name}: gone, or no file to read; waiting for it to be there again")
+            gone = log.gone
             time.sleep(POLL)
     finally:
         log.close()

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from mitmproxy import connection
 from mitmproxy import ctx
+from mitmproxy import exceptions
 from mitmproxy import http
 from mitmproxy import tls
 
@@ -30,6 +31,7 @@ from .session import Session
 from .totals import InFlight
 
 if TYPE_CHECKING:  # what only a report needs is loaded when one is made
+    from .report.flows_data import Flows
     from .report.view import View
 
 EVERY = 1.0
@@ -69,8 +71,12 @@ class Source(NamedTuple):
     data: Callable[[], dict[str, Any]]
     """What `report.json` says."""
     log: Callable[[], Path]
+    session: Callable[[], str]
+    """The id of the session."""
     about: Callable[[], list[str]]
     """What the page says of the session."""
+    mitmweb: Callable[[], str] = lambda: ""
+    """The URL of the mitmweb that this runs in; empty where there is none."""
 
 
 class Rendering:
@@ -101,13 +107,23 @@ class Rendering:
 
 
 def _text(in_flight: InFlight) -> str:
-    return f"{in_flight.flows}-{in_flight.oldest:.0f}"
+    return f"{in_flight.flows}-{in_flight.oldest:.0f}"  # another host is another age
 
 
 def _view(session: Session, in_flight: InFlight) -> View:
     from .report.view import view
 
     return view(session.tally, ROWS, in_flight=in_flight)
+
+
+def _mitmweb() -> str:
+    """Where mitmweb is, which alone has these options (tools/web/webaddons.py). Without its
+    password: whoever may see its flows knows it, or was let in before."""
+    host, port = getattr(ctx.options, "web_host", None), getattr(ctx.options, "web_port", None)
+    if host is None or port is None:
+        return ""
+    host = host if host not in ("", "0.0.0.0", "::") else "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 class LivePage:
@@ -127,7 +143,9 @@ class LivePage:
                 view=lambda: _view(session(), in_flight()),
                 data=lambda: session().data(),
                 log=lambda: session().path,
+                session=lambda: session().id,
                 about=lambda: [session().about],
+                mitmweb=_mitmweb,
             )
         )
         self._defects = defects
@@ -184,6 +202,8 @@ class LivePage:
             return
         try:
             flow.response = await self._page.answer(flow.request)
+        except exceptions.CommandError as ended:  # mitmproxy still answers while it stops
+            flow.response = refuse(503, f"There is nothing to show: {ended}.")
         except Exception as problem:
             self._defects.tell("page", problem)
             flow.response = refuse(500, "flowtally cannot show this; the log says why.")
@@ -229,13 +249,16 @@ class Page:
             return _respond(body, "application/json", _download("flowtally-report.json"))
         if path == "/session.jsonl":
             return await self._log()
+        if path == "/flows":
+            return await self._flows(request)
         return refuse(404, "There is nothing here; the live page is at /.")
 
     async def _page(self, request: http.Request) -> http.Response:
         from .report import html  # Jinja2 takes a while to load
 
         def start() -> Callable[[], bytes]:
-            shown, about = self._source.view(), html.About(self._source.about())
+            shown = self._source.view()
+            about = html.About(self._source.about(), mitmweb=self._source.mitmweb())
             return lambda: html.render(shown, about, live=True).encode("utf-8", "replace")
 
         body, version = await self._html.get(start)
@@ -260,6 +283,58 @@ class Page:
         except OSError as error:
             return refuse(503, f"The log cannot be read: {error.strerror or error}")
         return _respond(body, "application/jsonl", _download("flowtally-session.jsonl"))
+
+    async def _flows(self, request: http.Request) -> http.Response:
+        """Some of the newest single flows, from the log."""
+        from . import ranges
+        from .report.flows_data import shown
+
+        try:
+            asked = ranges.query(dict(request.query.items()))
+        except ValueError as error:
+            return refuse(400, f"{error}.")
+        path, session = self._source.log(), self._source.session()
+
+        def read() -> bytes:
+            piece = ranges.newest(path, session, asked)
+            said = {
+                "records": [shown(record) for record in piece.records],
+                "before": piece.before,
+                "at": piece.at,
+            }
+            return json.dumps(said).encode()
+
+        try:
+            async with self._reading:
+                body = await asyncio.to_thread(read)
+        except OSError as error:
+            return refuse(503, f"The log cannot be read: {error.strerror or error}")
+        return _respond(body, "application/json", {})
+
+
+def saved_page(session: Session) -> bytes:
+    """The report on a session so far, as a file that needs no proxy."""
+    from .report import html  # Jinja2 takes a while to load
+
+    notes, flows = _single_flows(session)
+    about = html.About([session.about], notes, flows=flows)
+    return html.page(session.tally, about).encode("utf-8", "replace")
+
+
+def _single_flows(session: Session) -> tuple[list[str], Flows | None]:
+    """What a report says of single flows: notes, the flows.
+
+    The proxy waits while they are read, so a large log is left to the command line.
+    """
+    from .report import html
+
+    try:
+        if session.path.stat().st_size <= MAX_LOG:
+            return [], html.flows_of_sessions({session.id: session.path})
+    except OSError:
+        return [], None
+    command = f"flowtally report --html FILE {session.path}"
+    return [f"Single flows are left out, for the log is large; with them: {command}"], None
 
 
 def _asked_by_itself(request: http.Request, path: str) -> bool:

@@ -301,6 +301,26 @@ class Source:
                     yield from self.between(position, position + size)
                 position += size
 
+    def blocks(self) -> Iterator[tuple[int, bytes]]:
+        """The lines that have to be looked at, many at once, with the position of the first one;
+        those longer than MAX_LINE are left out."""
+        self._moved = True
+        for position, end in self.ranges:
+            while position < end:
+                self._file.seek(position)
+                block = self._file.read(min(MAX_LINE, end - position))
+                bom = len(_BOM) if position == 0 and block.startswith(_BOM) else 0
+                size = len(block) if position + len(block) >= end else block.rfind(b"\n") + 1
+                if size:
+                    yield position + bom, block[bom:size]
+                while block and not size:
+                    position += len(block)
+                    block = self._file.read(min(MAX_LINE, end - position))
+                    size = block.find(b"\n") + 1
+                if not block:
+                    break
+                position += size
+
     def between(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
         """The lines of a range."""
         position = begin

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
 from typing import TypeVar
@@ -11,13 +13,26 @@ from mitmproxy import connection
 from mitmproxy import dns
 from mitmproxy import flow as mflow
 from mitmproxy import http
+from mitmproxy import tcp
+from mitmproxy import udp
 
+from .failures import Attempt
+from .headers import EVENT_STREAM
+from .headers import media_type_of
+from .redaction import MAX_HOST
+from .redaction import printable
+from .tally import place
 from .totals import InFlight
 
 T = TypeVar("T")
 
 GRACE = 5.0
 """Seconds that a flow may outlive its client, in the hooks of slow addons."""
+OPEN = "open by its nature"
+CONNECTING, HANDSHAKE = "connecting", "in the TLS handshake with the server"
+SENDING, WAITING = "the request is not complete", "waiting for the response"
+RECEIVING = "the response is not complete"
+"""Where a flow is."""
 LINGER = 10.0
 """Seconds that a flow may outlive its end; then its last hook does not come any more."""
 
@@ -25,14 +40,34 @@ LINGER = 10.0
 class OpenFlows(dict[str, mflow.Flow]):
     """Flow id → flow. A dictionary, for every flow is put in and taken out."""
 
+    attempts: Collection[Attempt] = ()
+    """The connections to servers that are being made."""
+
     def clients(self) -> set[Any]:
         """The addresses (`peername`) of the clients that have a flow here."""
         return set().union(*self._of_each(lambda flow: {flow.client_conn.peername}))
 
     def in_flight(self, now: float) -> InFlight:
-        """How many flows are open at `now` (Unix time); those of a file are not, nobody waits."""
-        starts = list(self._of_each(lambda flow: min(now, began(flow)) if flow.live else None))
-        return InFlight(len(starts), max(0.0, now - min(starts, default=now)))
+        """How many flows are open at `now` (Unix time), and tunnels that wait for their server
+        before their first one; flows of a file are not, nobody waits."""
+
+        def waits(flow: mflow.Flow) -> tuple[str, float, str] | None:
+            if not flow.live:
+                return None
+            return _phase(flow, self.attempts), min(now, began(flow)), _host(flow)
+
+        waiting = list(self._of_each(waits))
+        clients = self.clients()
+        waiting += [
+            (_phase_of(attempt), attempt.since, _named(*_address(attempt.server)))
+            for attempt in self.attempts
+            if attempt.client not in clients
+        ]
+        if not waiting:
+            return InFlight(0, 0.0)
+        # What is open by its nature does not hang.
+        phase, since, host = min(waiting, key=lambda each: (each[0] == OPEN, each[1]))
+        return InFlight(len(waiting), max(0.0, now - since), host, phase)
 
     def _of_each(self, ask: Callable[[mflow.Flow], T | None]) -> Iterator[T]:
         """What `ask` finds in each flow. Another script may have put something odd into one, which
@@ -98,6 +133,42 @@ def began(flow: mflow.Flow) -> float:
     if isinstance(flow, http.HTTPFlow):
         return flow.request.timestamp_start
     return flow.timestamp_created
+
+
+def _host(flow: mflow.Flow) -> str:
+    """Where a flow goes to, for people."""
+    if isinstance(flow, http.HTTPFlow):
+        return _named(flow.request.host, flow.request.port)
+    return _named(*_address(flow.server_conn))
+
+
+def _address(server: connection.Connection) -> tuple[str, int]:
+    return (getattr(server, "address", None) or ("", 0))[:2]
+
+
+def _named(host: str, port: int) -> str:
+    return place({"host": printable(str(host), MAX_HOST), "port": port})
+
+
+def _phase(flow: mflow.Flow, attempts: Iterable[Attempt]) -> str:
+    """What a flow waits for."""
+    if not isinstance(flow, http.HTTPFlow):
+        return OPEN if isinstance(flow, tcp.TCPFlow | udp.UDPFlow) else WAITING
+    if flow.websocket is not None:
+        return OPEN
+    if flow.response is not None:
+        return OPEN if media_type_of(flow.response) == EVENT_STREAM else RECEIVING
+    destinations = _destinations(flow)
+    for attempt in attempts:
+        if attempt.client == flow.client_conn.peername and (
+            attempt.server.id == flow.server_conn.id or _address(attempt.server) in destinations
+        ):
+            return _phase_of(attempt)
+    return WAITING if flow.request.timestamp_end else SENDING
+
+
+def _phase_of(attempt: Attempt) -> str:
+    return HANDSHAKE if attempt.handshake else CONNECTING
 
 
 def _end(flow: mflow.Flow) -> float | None:

@@ -22,7 +22,7 @@ from .logs import uncollected
 class Selection:
     """The flows and events that are wanted.
 
-    It holds where they stand, 24 bytes each, and reads them when they are asked for. As a context
+    It holds where they stand, 25 bytes each, and reads them when they are asked for. As a context
     manager it lets go of the logs afterwards.
     """
 

@@ -154,10 +154,10 @@ def _media_type(record: Record) -> Key | None:
 
 def _slow(record: Record) -> Key | None:
     is_request = record["kind"] == "http" and "duration_ms" in record
-    return () if is_request and _is_timed(record) else None
+    return () if is_request and is_timed(record) else None
 
 
-def _is_timed(record: Record) -> bool:
+def is_timed(record: Record) -> bool:
     """Whether its times say how fast something is: not of what is endless by nature, and not of
     what the client cut short."""
     return (
@@ -514,7 +514,7 @@ class Tally:
             tuple((row, table) for row, table in found if table.examples),
             series(record),
             "cause" in record or "error_code" in record or record["outcome"] == "unfinished",
-            _is_timed(record),
+            is_timed(record),
         )
         if len(self._fates) >= MAX_REMEMBERED:
             self._fates.clear()

@@ -48,3 +48,7 @@ class InFlight(NamedTuple):
     flows: int
     oldest: float
     """How long the oldest has been waiting, in seconds; 0 if there is none."""
+    host: str = ""
+    """For which host the oldest is, with its port unless that is usual."""
+    phase: str = ""
+    """Where the oldest is, for people."""

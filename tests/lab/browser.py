@@ -152,9 +152,13 @@ READ = """
       problem.dataset.key, {
         value: problem.querySelector(".count").dataset.value,
         text: problem.querySelector(".count").innerText,
-        hosts: [...problem.querySelectorAll(".hosts span")].map((host) => host.innerText),
+        title: problem.querySelector("strong").innerText,
+        reason: problem.querySelector(".reason")?.innerText ?? "",
+        host: problem.querySelector(".host")?.innerText ?? "",
+        id: problem.querySelector(".id")?.innerText ?? "",
+        bars: problem.querySelectorAll(".bars rect").length,
         examples: problem.querySelectorAll(".examples li").length }])),
-    apart: [...document.querySelectorAll(".apart li")].map((each) => each.innerText),
+    apart: [...document.querySelectorAll(".apart li")].map((each) => each.textContent),
     tables: Object.fromEntries([...document.querySelectorAll("section:has(thead)")].map(
       (section) => [section.id, read(section.querySelector("table:has(thead)"))])),
     notes: [...document.querySelectorAll("#notes li")].map((note) => note.innerText),

@@ -52,7 +52,7 @@ class File(NamedTuple):
 def can_write(outputs: Outputs) -> bool:
     """Whether the files that are asked for can be written, as far as that can be told; says why
     not."""
-    wanted = _files(outputs, Logs(), (), "")
+    wanted = _files(outputs, Logs(), Path(), (), "")
     return all(terminal.can_write_file(file.path, file.is_ours, outputs.force) for file in wanted)
 
 
@@ -94,7 +94,7 @@ def tell(
     if results:
         _say(["", *budgets_text.text(results, width)])
     _append_digest(tally, results, ready.log, environment)
-    files = _files(outputs, found, results, what)
+    files = _files(outputs, found, ready.log, results, what)
     # A list: one that fails keeps none of the others from being written.
     written = [
         terminal.write_file(file.path, file.content(), file.is_ours, outputs.force)
@@ -165,7 +165,9 @@ def _is_whole(session: Session, died: bool) -> bool:
     return session.final and not session.missing and not died
 
 
-def _files(outputs: Outputs, found: Logs, results: Sequence[Result], what: str) -> list[File]:
+def _files(
+    outputs: Outputs, found: Logs, log: Path, results: Sequence[Result], what: str
+) -> list[File]:
     files = []
     if outputs.html is not None:
         from ..report import html  # Jinja2 takes a while to load
@@ -175,6 +177,7 @@ def _files(outputs: Outputs, found: Logs, results: Sequence[Result], what: str) 
                 sessions_text.sentences(found),
                 sessions_text.notes(found),
                 sum(not session.final for session in found.sessions.values()),
+                html.flows_of_sessions(dict.fromkeys(found.sessions, log)),
             )
             return html.page(found.merged(), about).encode("utf-8", "replace")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Container
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +18,26 @@ from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from typing import BinaryIO
 
 import jinja2
 from markupsafe import Markup
 
 from .. import __version__
+from ..filter_language import Filter
+from ..latest import Latest
 from ..redaction import printable
 from ..rows import EVENT
 from ..tally import Tally
 from ..tally import place
 from ..totals import InFlight
 from ..totals import Totals
+from .figures_data import declared
+from .flows_data import MOST as MOST_FLOWS
+from .flows_data import Flows
+from .flows_data import flows
+from .incidents_html import MOST
+from .incidents_html import shown_incidents
 from .layout import at_least
 from .layout import cell
 from .layout import local_time
@@ -85,11 +95,38 @@ class About:
     """What could not be read, and so on."""
     unclean: int = 0
     """How many sessions did not end cleanly, or still run; the live page's does not count."""
+    flows: Flows | None = None
+    """The single flows; None: the page has no list of them, or asks the proxy for it."""
+    mitmweb: str = ""
+    """The URL of the mitmweb that has the flows; empty: none has."""
 
 
 def is_ours(head: bytes) -> bool:
     """Whether a file that begins so is a report of flowtally's."""
     return head.startswith(b"<!doctype html>") and _GENERATOR in head
+
+
+def flows_of(
+    logs: Sequence[tuple[str, Path | BinaryIO]],
+    wanted: Filter | None = None,
+    of: Container[str] | None = None,
+) -> Flows | None:
+    """The single flows of logs for a page; None where there are none. `wanted`: which of them;
+    `of`: of which sessions; None: all.
+
+    Raises: OSError, with the name of the log as its `filename`.
+    """
+    with Latest(logs, MOST_FLOWS, wanted, of) as latest:
+        return flows(latest) if latest.count else None
+
+
+def flows_of_sessions(sessions: Mapping[str, str | Path]) -> Flows | None:
+    """The single flows of sessions, each with its log; None where they cannot be read any more."""
+    logs = dict.fromkeys(Path(log) for log in sessions.values())
+    try:
+        return flows_of([(str(log), log) for log in logs], of=sessions)
+    except OSError:
+        return None  # the statistics are there all the same
 
 
 def page(tally: Tally, about: About) -> str:
@@ -103,7 +140,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
     first = shown.totals.first
     moment = datetime.fromisoformat(first).astimezone() if _is_local(first) else None
     offset = moment.utcoffset() if moment else None
-    data = {
+    data: dict[str, Any] = {
         "traffic": {
             "starts": shown.timeline.starts,
             "seconds": shown.timeline.seconds,
@@ -117,6 +154,10 @@ def render(shown: View, about: About, live: bool = False) -> str:
             "bars": [[round(b.start, 3), round(b.end, 3), b.count] for b in shown.durations]
         },
     }
+    data |= {
+        "offset": data["traffic"]["offset"],
+        "names": {name: [_NAMES.get(name, name), colour] for name, colour in COLOURS.items()},
+    }
     segments = _segments(shown)
     return fill(
         "page.html.j2",
@@ -125,7 +166,14 @@ def render(shown: View, about: About, live: bool = False) -> str:
         title=f"flowtally: {_title(shown.totals)}",
         when=_when(shown, about),
         view=shown,
+        flows=about.flows,
+        mitmweb=about.mitmweb,
+        flows_data=Markup(_json(_held(about.flows) if about.flows else {})),
+        declared=Markup(_json(declared())),
+        incidents=shown_incidents(shown),
+        incidents_note=_incidents_note(len(shown.incidents)),
         apart=apart(shown, _at_hosts),
+        apart_in_short=_apart_in_short(shown),
         waits=[in_words(wait) for wait in shown.waits[:MOST_WAITS]],
         totals=_totals(shown.totals, shown.in_flight),
         segments=segments,
@@ -142,6 +190,11 @@ def render(shown: View, about: About, live: bool = False) -> str:
 
 
 # --- what the template is given ---
+
+
+def _held(flows: Flows) -> dict[str, str]:
+    """`part`: which flows the page holds; "" where it holds all."""
+    return {"data": flows.data, "part": flows.note if flows.held < flows.of else ""}
 
 
 def _title(totals: Totals) -> str:
@@ -171,6 +224,11 @@ def _span(totals: Totals) -> str:
     return f"{first:%Y-%m-%d %H:%M:%S} to {until} ({first:%Z}), {span(seconds)}"
 
 
+def _oldest(in_flight: InFlight) -> str:
+    said = f"oldest {in_flight.oldest:.0f} s"
+    return ", ".join(filter(None, (said, in_flight.host, in_flight.phase)))
+
+
 def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
     def total(key: str, name: str, value: int, colour: str = "", note: str = "") -> dict[str, Any]:
         text = size(value) if key.endswith("bytes") else _thousands(value)
@@ -190,7 +248,7 @@ def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
     failed, wrong = headline.failures, headline.unsuccessful
     totals = [
         total("flows", "Flows", headline.flows),
-        total("in_flight", "In flight", in_flight.flows, note=f"oldest {in_flight.oldest:.0f} s"),
+        total("in_flight", "In flight", in_flight.flows, note=_oldest(in_flight)),
         total("failures", _NAMES["error"], failed, "failure", share(failed)),
         total("unsuccessful", UNSUCCESSFUL_ONES.title, wrong, "client", share(wrong)),
         total("events", _NAMES[EVENT], headline.events, "event"),
@@ -201,6 +259,23 @@ def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
         total("response_bytes", "Received", headline.response_bytes),
     ]
     return [t for t in totals if t["value"] or t["key"] not in OPTIONAL]
+
+
+def _incidents_note(count: int) -> str:
+    said = f"{count} incident{s(count)}, what to look at first first"
+    return f"{said}; the first {MOST}, all are in the JSON and CSV" if count > MOST else said
+
+
+def _apart_in_short(shown: View) -> str:
+    totals = shown.totals
+    counts = (
+        (totals.cancelled, "cancelled"),
+        (totals.unfinished, "unfinished"),
+        (totals.challenges, f"login{s(totals.challenges)}"),
+        (totals.collateral, "collateral"),
+        (totals.background, "background"),
+    )
+    return ", ".join(f"{_thousands(count)} {what}" for count, what in counts if count)
 
 
 def _at_hosts(problem: Problem, _said: str) -> str:
@@ -288,7 +363,6 @@ def _environment() -> jinja2.Environment:
         "span": span,
         "clock": time_of_day,
         "examples": _examples,
-        "problem_colour": _problem_colour,
         "groups": _groups,
         "note": _note,
     }
@@ -303,7 +377,8 @@ def _style() -> str:
 
 @cache
 def _script() -> str:
-    return _read("page.js")
+    scripts = "filter.js", "around.js", "flows.js", "figures.js", "page.js"
+    return "".join(map(_read, scripts))
 
 
 @cache
@@ -363,12 +438,6 @@ def _examples(examples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if where or example.get("detail"):
             shown.append({**example, "where": where})
     return shown
-
-
-def _problem_colour(problem: Problem) -> str:
-    if problem.band:
-        return COLOURS[problem.band]
-    return "failure" if problem.code else "unfinished"
 
 
 # --- tables ---

@@ -181,6 +181,11 @@ TOOK = _from_example("duration_ms", "Took", "ms")
 
 # --- for people ---
 
+Order = Literal["count", "problems", "mean", "bands", "kinds", "longest"]
+"""`count`: all rows, the largest first. `problems`: those that have any, by how many. `mean`: those
+with times, the slowest first. `bands`: in the order of bands, below the sum of each. `kinds`: one
+for each first part of the keys. `longest`: a row for each single request."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
@@ -194,8 +199,10 @@ class ReportTable:
     what: str
     """What one of its rows is, in the singular."""
     columns: Sequence[Column]
-    entries: Callable[[Tally], Sequence[Entry]]
-    """Its rows, the most important first; if some are sums, each before those it sums up."""
+    of: str
+    """The table of the statistics whose keys its rows are."""
+    order: Order
+    """How its rows are made of those, and ordered."""
     most: int | None = 200
     """How many rows a page shows; None: all."""
     note: str = ""
@@ -206,6 +213,12 @@ class ReportTable:
     terminal_most: int | None = 10
     other_protocols: bool = False
     """It is not about HTTP: on a terminal it stands at the end."""
+    pick: str = ""
+    """What the page can be narrowed to by a row, or by a sum where there are any; "": nothing."""
+
+    def entries(self, tally: Tally) -> Sequence[Entry]:
+        """Its rows, the most important first; if some are sums, each before those it sums up."""
+        return _ORDERS[self.order](tally, self.of)
 
 
 def largest(rows: Rows, size: Callable[[Row], int] = attrgetter("count")) -> list[tuple[Key, Row]]:
@@ -221,40 +234,39 @@ def _entries(tally: Tally, rows: Rows, chosen: Sequence[tuple[Key, Row]]) -> lis
     ]
 
 
-def _all_of(name: str) -> Callable[[Tally], list[Entry]]:
-    """All rows of a table whose keys have one part, the largest first."""
-    return lambda tally: _entries(tally, tally[name], largest(tally[name]))
+def _all_of(tally: Tally, name: str) -> list[Entry]:
+    return _entries(tally, tally[name], largest(tally[name]))
 
 
-def _status(tally: Tally) -> list[Entry]:
+def _status(tally: Tally, name: str) -> list[Entry]:
     found = []
-    at_least, flows = tally["codes"].at_least, tally.flows or 1
+    at_least, flows = tally[name].at_least, tally.flows or 1
     for band, total, codes in tally.bands():
         found.append(Entry(band, total, (band,), False, total.flows / flows, band, total=True))
         for code, row in sorted(codes.items(), key=lambda item: (item[0] == OTHER, item[0])):
-            name = f"{code} {row.description}".rstrip()
+            said = f"{code} {row.description}".rstrip()
             marked = (band, code) in at_least
-            found.append(Entry(name, row, (name,), marked, row.flows / flows, band))
+            found.append(Entry(said, row, (said,), marked, row.flows / flows, band))
     return found
 
 
-def _failing(tally: Tally) -> list[Entry]:
-    endpoints = tally["endpoints"]
-    chosen = [item for item in largest(endpoints, attrgetter("problems")) if item[1].problems]
-    return _entries(tally, endpoints, chosen)
+def _failing(tally: Tally, name: str) -> list[Entry]:
+    rows = tally[name]
+    chosen = [item for item in largest(rows, attrgetter("problems")) if item[1].problems]
+    return _entries(tally, rows, chosen)
 
 
-def _slow(tally: Tally) -> list[Entry]:
-    """Endpoints by their mean: the percentiles of all would take long."""
-    endpoints = tally["endpoints"]
-    timed = [item for item in endpoints.items() if item[1].duration and OTHER not in item[0]]
+def _slow(tally: Tally, name: str) -> list[Entry]:
+    """Rows by their mean: the percentiles of all would take long."""
+    rows = tally[name]
+    timed = [item for item in rows.items() if item[1].duration and OTHER not in item[0]]
     timed.sort(key=lambda item: (-item[1].duration.mean, item[0]))
-    return _entries(tally, endpoints, timed)
+    return _entries(tally, rows, timed)
 
 
-def _slowest(tally: Tally) -> list[Entry]:
+def _slowest(tally: Tally, name: str) -> list[Entry]:
     """Of requests that took as long, the first comes first."""
-    found = _of_examples(tally["slowest"])[::-1]
+    found = _of_examples(tally[name])[::-1]
     return sorted(found, key=lambda entry: -entry.example["duration_ms"])
 
 
@@ -267,7 +279,7 @@ def _of_examples(rows: Rows) -> list[Entry]:
     ]
 
 
-_PROTOCOLS = {
+PROTOCOLS = {
     "websocket": "WebSocket",
     "connect": "CONNECT refused",
     "dns": "DNS",
@@ -275,13 +287,13 @@ _PROTOCOLS = {
     "udp": "UDP",
 }
 """Kind of flow → what people call it."""
-_IN_NOTE = 5
+IN_NOTE = 5
 """How many methods or close codes the note on a protocol names."""
 
 
-def _protocols(tally: Tally) -> list[Entry]:
+def _protocols(tally: Tally, name: str) -> list[Entry]:
     """A row for each kind of flow, and a note on its methods, or on how WebSockets were closed."""
-    rows = tally["protocols"]
+    rows = tally[name]
     totals: dict[str, Row] = {}
     notes: dict[str, dict[str, int]] = {}
     for (kind, close_code), row in rows.items():
@@ -294,11 +306,21 @@ def _protocols(tally: Tally) -> list[Entry]:
     found = []
     for kind, total in sorted(totals.items()):
         counts = sorted(notes.get(kind, {}).items(), key=lambda item: (-item[1], item[0]))
-        note = ", ".join(f"{name} ({count})" for name, count in counts[:_IN_NOTE])
-        name = _PROTOCOLS.get(kind, kind)
+        note = ", ".join(f"{what} ({count})" for what, count in counts[:IN_NOTE])
+        said = PROTOCOLS.get(kind, kind)
         at_least = any(key[0] == kind for key in rows.at_least)
-        found.append(Entry(name, total, (name,), at_least, note=note))
+        found.append(Entry(said, total, (said,), at_least, note=note))
     return found
+
+
+_ORDERS: Mapping[Order, Callable[[Tally, str], list[Entry]]] = {
+    "count": _all_of,
+    "problems": _failing,
+    "mean": _slow,
+    "bands": _status,
+    "kinds": _protocols,
+    "longest": _slowest,
+}
 
 
 STATUS = ReportTable(
@@ -307,12 +329,14 @@ STATUS = ReportTable(
     "Band and code",
     "code",
     (FLOWS, SHARE, SENT, RECEIVED, *WAITS, *DURATIONS),
-    _status,
+    "codes",
+    "bands",
     most=None,
     note="complete responses; times from the first byte of the request to the end",
     terminal_title="Status",
     terminal=(FLOWS, SHARE, RECEIVED, *DURATIONS),
     terminal_most=None,
+    pick="series",
 )
 TABLES = (
     STATUS,
@@ -325,10 +349,12 @@ TABLES = (
             *(FLOWS, FAILED, UNSUCCESSFUL_ONES, WITHOUT_FLOW, CANCELLED, SENT, RECEIVED),
             *(*WAITS, *DURATIONS),
         ),
-        _all_of("hosts"),
+        "hosts",
+        "count",
         terminal_title="Host",
         terminal=(FLOWS, FAILED, UNSUCCESSFUL_ONES, WITHOUT_FLOW, RECEIVED, P50, P95),
         terminal_most=15,
+        pick="host",
     ),
     ReportTable(
         "failing",
@@ -336,7 +362,8 @@ TABLES = (
         "Endpoint",
         "endpoint",
         (FLOWS, FAILED, UNSUCCESSFUL_ONES, P50, P95, MAX),
-        _failing,
+        "endpoints",
+        "problems",
         terminal_title="Failing endpoint",
         terminal=(FLOWS, FAILED, UNSUCCESSFUL_ONES, P95),
     ),
@@ -346,7 +373,8 @@ TABLES = (
         "Request",
         "request",
         (STARTED, STATUS_OR_CAUSE, WAITED, TOOK),
-        _slowest,
+        "slowest",
+        "longest",
         terminal_title="Slowest request",
         terminal=(TOOK, WAITED, STATUS_OR_CAUSE),
     ),
@@ -356,7 +384,8 @@ TABLES = (
         "Endpoint",
         "endpoint",
         (FLOWS, *DURATIONS),
-        _slow,
+        "endpoints",
+        "mean",
         most=20,
         note="by the mean",
     ),
@@ -366,7 +395,8 @@ TABLES = (
         "Media type",
         "media type",
         (FLOWS, SHARE, FAILED, UNSUCCESSFUL_ONES, RECEIVED, *DURATIONS),
-        _all_of("media_types"),
+        "media_types",
+        "count",
         note="of responses that named one; shares of all flows",
         terminal_title="Media type",
         terminal=(FLOWS, SHARE, FAILED, UNSUCCESSFUL_ONES, RECEIVED, P50, P95),
@@ -377,7 +407,8 @@ TABLES = (
         "Protocol",
         "protocol",
         (FLOWS, FAILED, SENT, RECEIVED, P50, P95, MAX, NOTE),
-        _protocols,
+        "protocols",
+        "kinds",
         most=None,
         terminal_title="Other protocols",
         terminal=(FLOWS, FAILED, SENT, RECEIVED, P50, P95, NOTE),

@@ -21,6 +21,7 @@ from ..equal_waits import equal_waits
 from ..examples import distinct
 from ..histogram import FIRST
 from ..histogram import GROWTH
+from ..incidents import Incident
 from ..incidents import incidents
 from ..incidents import named
 from ..incidents import weight
@@ -172,6 +173,8 @@ class View:
     problems: Sequence[Problem]
     apart: Sequence[Problem]
     """What is no problem: what clients cancelled, and what is unfinished."""
+    incidents: Sequence[Incident]
+    """What to look at first first. None for a terminal."""
     waits: Sequence[EqualWait]
     """Clients that leave an endpoint again and again after the same wait."""
     in_flight: InFlight
@@ -211,6 +214,7 @@ def view(
         only=printable(tally.only, MAX_ONLY),
         problems=[problem for problem in found if not problem.apart],
         apart=[problem for problem in found if problem.apart],
+        incidents=[] if terminal else incidents(tally),
         waits=waits(tally),
         in_flight=in_flight,
         tables=[

@@ -42,7 +42,7 @@ def ending(sessions: Mapping[str, str], html: Path | None, troubles: Iterable[st
     failed = False
     if html is not None:
         try:
-            _write(html, found)
+            _write(html, found, sessions)
             lines.append(f"Report: {html}")
         except OutputError as error:
             lines.append(f"flowtally: {error}")
@@ -50,9 +50,10 @@ def ending(sessions: Mapping[str, str], html: Path | None, troubles: Iterable[st
     return Ending([printable(line, MAX_LINE) for line in lines], failed)
 
 
-def _write(path: Path, found: Summary) -> None:
+def _write(path: Path, found: Summary, sessions: Mapping[str, str]) -> None:
     """Raises: OutputError."""
     from ..report import html  # Jinja2 takes a while to load
 
-    page = html.page(found.tally, html.About(found.about, unclean=found.unclean))
+    flows = html.flows_of_sessions(sessions)
+    page = html.page(found.tally, html.About(found.about, unclean=found.unclean, flows=flows))
     write(path, page.encode("utf-8", "replace"), html.is_ours, force=False)

@@ -10,6 +10,7 @@
   // Whole seconds; within an hour and a day, parts that people count in.
   const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200,
     ...[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].map((days) => days * 86400)];
+  let said = main.cloneNode(true); // the report as Python made it
   const read = () => JSON.parse(document.getElementById("data").textContent);
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const count = (value) => value.toLocaleString("en");
@@ -29,13 +30,16 @@
     ];
   }
 
-  function draw(box, options, data) {
+  function draw(box, width, options, data) {
     const height = 210;
     const plot = new uPlot(
-      { width: Math.max(200, box.clientWidth), height, padding: [8, 24, 0, 0], legend: { live: true }, cursor: { y: false, drag: { x: false, y: false }, points: { show: false } }, ...options },
+      { width: Math.max(200, width), height, padding: [8, 24, 0, 0], legend: { live: true }, cursor: { y: false, drag: { x: true, y: false, setScale: false }, points: { show: false } }, ...options },
       data, box);
     const watch = new ResizeObserver(() => plot.setSize({ width: Math.max(200, box.clientWidth), height }));
     watch.observe(box);
+    if (options.hooks) {
+      plot.over.addEventListener("click", () => { if (plot.select.width < 3) options.hooks.click(plot); });
+    }
     const { left, top } = pointed.get(box.dataset.chart) ?? {};
     if (left >= 0) plot.setCursor({ left, top });
     charts.push(() => {
@@ -45,9 +49,19 @@
     });
   }
 
+  // Covers what is outside of a span.
+  function shade({ ctx, bbox, valToPos }, [from, to]) {
+    const at = (second) => Math.max(bbox.left, Math.min(bbox.left + bbox.width, valToPos(second, "x", true)));
+    ctx.save();
+    ctx.globalAlpha = 0.75;
+    ctx.fillStyle = colour("panel");
+    for (const [left, right] of [[bbox.left, at(from)], [at(to), bbox.left + bbox.width]]) ctx.fillRect(left, bbox.top, right - left, bbox.height);
+    ctx.restore();
+  }
+
   // Stacked: each series is drawn up to the sum of those below it, the topmost first.
-  function traffic(box, { starts, seconds, offset, series }) {
-    if (!starts.length) return;
+  function traffic(box, width, { starts, seconds, offset, series, span }) {
+    if (!starts.length || !series.length) return;
     const sums = [];
     let below = starts.map(() => 0);
     for (const { values } of series) {
@@ -61,7 +75,21 @@
       return `${moment.slice(0, 10)} ${moment.slice(11, 19)}`;
     };
     const days = clock(starts[0]).slice(0, 10) !== clock(starts[starts.length - 1]).slice(0, 10);
-    draw(box, {
+    // Not before the chart has done with the click: it is drawn anew.
+    const isIn = (slot) => !span || (starts[slot] + seconds > span[0] && starts[slot] < span[1]);
+    const narrow = (from, to) => setTimeout(() => filter.set("time", `${from}-${to}`));
+    draw(box, width, {
+      hooks: {
+        draw: [(plot) => { if (span) shade(plot, span); }],
+        // A bar, or what was dragged over.
+        click: (plot) => { if (plot.cursor.idx != null) narrow(starts[plot.cursor.idx], starts[plot.cursor.idx] + seconds); },
+        setSelect: [(plot) => {
+          const { left, width } = plot.select;
+          if (width < 3) return;
+          const at = (x) => Math.max(0, Math.min(starts.length - 1, Math.floor((plot.posToVal(x, "x") - starts[0]) / seconds)));
+          narrow(starts[at(left)], starts[at(left + width)] + seconds);
+        }],
+      },
       tzDate: (second) => uPlot.tzDate(new Date((second + offset) * 1000), "Etc/UTC"),
       scales: {
         x: { range: [starts[0], starts[starts.length - 1] + seconds] },
@@ -76,19 +104,19 @@
         }),
       }),
       series: [
-        { label: "Time", value: (_, second) => (second == null ? "in all" : clock(second)) },
+        { label: "Time", value: (_, second) => (second == null ? (span ? "picked" : "in all") : clock(second)) },
         ...shown.map(({ name, colour: fill, values }) => ({
           label: name, fill: colour(fill), width: 0, points: { show: false }, paths: bars,
-          value: (_, __, ___, index) => count(index == null ? sum(values) : values[index]),
+          value: (_, __, ___, index) => count(index == null ? sum(values.filter((__, slot) => isIn(slot))) : values[index]),
         })),
       ],
     }, [starts, ...sums]);
   }
 
-  function durations(box, { bars }) {
+  function durations(box, width, { bars }) {
     if (!bars.length) return;
     const numbers = bars.map((_, index) => index);
-    draw(box, {
+    draw(box, width, {
       scales: { x: { time: false, range: [-0.6, bars.length - 0.4] }, y: { range: (_, __, most) => [0, Math.max(1, most * 1.05)] } },
       axes: axes({
         splits: () => {
@@ -111,10 +139,12 @@
     drawn = text;
     const data = read();
     charts.splice(0).forEach((remove) => remove());
-    for (const box of main.querySelectorAll("[data-chart]")) {
-      box.style.minHeight = `${box.offsetHeight}px`;
+    // All is measured before anything is changed, or the whole page would be laid out each time.
+    const boxes = [...main.querySelectorAll("[data-chart]")].map((box) => [box, box.offsetHeight, box.clientWidth]);
+    for (const [box, height, width] of boxes) {
+      box.style.minHeight = `${height}px`;
       box.replaceChildren();
-      ({ traffic, durations })[box.dataset.chart](box, data[box.dataset.chart]);
+      ({ traffic, durations })[box.dataset.chart](box, width, data[box.dataset.chart]);
       box.style.minHeight = "";
     }
   }
@@ -212,7 +242,31 @@
     section.querySelector(".bar").append(document.createElement("output"), input);
   }
 
+  // --- what can be picked: all follows ---
+
+  function press() {
+    main.querySelectorAll(".pick").forEach((button) => {
+      const { pick, of } = button.parentElement.dataset;
+      button.setAttribute("aria-pressed", filter.isOn(pick, of));
+    });
+  }
+
+  function furnishPicks() {
+    if (!document.getElementById("flows-list")) return;
+    main.querySelectorAll("[data-pick]").forEach((place) => {
+      if (place.firstElementChild) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "pick";
+      button.textContent = place.textContent;
+      button.addEventListener("click", () => filter.toggle(place.dataset.pick, place.dataset.of));
+      place.replaceChildren(button);
+    });
+    press();
+  }
+
   function arrangeAll() {
+    furnishPicks();
     main.querySelectorAll("section").forEach((section) => { furnish(section); arrange(section); });
   }
 
@@ -221,6 +275,7 @@
   const key = (node) => node.dataset?.key ?? node.id;
 
   function morph(old, fresh) {
+    if (old.nodeName === "TR" && old.isEqualNode(fresh)) return; // most are
     for (const { name, value } of fresh.attributes) {
       if (name !== "open" && old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
@@ -232,10 +287,15 @@
       if (note && now && note.textContent !== now.textContent) note.textContent = now.textContent;
       return;
     }
+    if (old.id === "flows-list") return; // it asks for itself
+    if (old.firstElementChild?.matches(".pick")) old = old.firstElementChild;
     if (old.childElementCount + fresh.childElementCount === 0) {
       if (old.textContent !== fresh.textContent) old.textContent = fresh.textContent;
       return;
     }
+    // What is gone goes first, so that what stays need not be moved, and keeps the focus.
+    const stays = new Set([...fresh.children].map(key));
+    for (const child of [...old.children]) if (key(child) && !stays.has(key(child))) child.remove();
     const known = new Map([...old.children].filter(key).map((child) => [key(child), child]));
     let place = old.firstChild;
     for (const child of [...fresh.childNodes]) {
@@ -258,10 +318,31 @@
     }
   }
 
+  // Shows the report, narrowed to what is picked; what is looked at stays where it is.
+  function present() {
+    const held = seen(), focused = document.activeElement, top = held?.getBoundingClientRect().top;
+    morph(main, figures.narrowed(said));
+    arrangeAll();
+    drawAll();
+    if (main.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
+    const hold = () => {
+      if (scrollY && held?.isConnected) scrollBy(0, held.getBoundingClientRect().top - top);
+    };
+    hold();
+    return hold;
+  }
+
   const EVERY = 2000;
   let paused = false, etag = "";
   const state = document.getElementById("live"), pause = document.getElementById("pause");
   const say = (text, kind) => { if (state.textContent !== text) state.textContent = text; state.className = kind; };
+
+  // What must not move while the page around it does: what has the focus, else what is looked at.
+  function seen() {
+    const focused = document.activeElement, { top, bottom } = focused.getBoundingClientRect();
+    if (main.contains(focused) && bottom > 0 && top < innerHeight) return focused;
+    return document.elementFromPoint(innerWidth / 2, innerHeight / 3)?.closest("section");
+  }
 
   async function refresh() {
     if (paused || document.hidden) return;
@@ -270,16 +351,17 @@
       if (answer.status === 200) {
         etag = answer.headers.get("ETag") ?? "";
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-        const [x, y] = [scrollX, scrollY];
-        morph(main, fresh.getElementById("report"));
+        said = fresh.getElementById("report");
         document.querySelector(".when").textContent = fresh.querySelector(".when").textContent;
         document.title = fresh.title;
-        arrangeAll();
-        drawAll();
-        if (scrollX !== x || scrollY !== y) scrollTo(x, y);
+        const hold = present();
+        const y = scrollY;
+        if (document.hidden) return; // it may be by now
+        flowList.refresh().then(() => { if (scrollY === y) hold(); });
       } else if (answer.status !== 304) {
         throw new Error(answer.statusText);
       }
+      flowList.fill();
       if (!paused) say("live", "");
     } catch {
       say("the proxy does not answer", "gone");
@@ -288,6 +370,11 @@
 
   arrangeAll();
   drawAll();
+  flowList.start().then(() => {
+    figures.watch(present);
+    filter.watch(present);
+    if (Object.keys(filter.state).length) present();
+  });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(true));
   let opened = []; // for the printer
   addEventListener("beforeprint", () => {

@@ -1,0 +1,136 @@
+"""The newest records of a session that runs, read from the end of its log, a bounded piece at a
+time: what the live page asks for."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+from typing import NamedTuple
+
+from .filter_language import Filter
+from .filters import is_problem
+from .journal import NOT_REGULAR
+from .logs import Record
+from .logs import parsed
+from .moments import unix_second
+from .rows import series
+from .tally import incident_of
+from .tally import place
+
+BLOCK = 128 * 1024
+"""How much is read at once, in bytes; no line is longer (journal.py, MAX_LINE)."""
+MOST = 200
+"""How many records there are in one piece."""
+LONGEST = 0.04
+"""Seconds of processor time that one piece takes, but for its last block."""
+_STATS = b'{"type":"stats",'
+
+
+class Query(NamedTuple):
+    """What is asked for."""
+
+    wanted: Filter
+    before: int
+    """Records from this `seq` on are not wanted; 0: all are."""
+    after: int
+    """Records up to this `seq` are not wanted."""
+    at: int
+    """Where to begin, in bytes: the end of what has not been looked at; 0: at the end."""
+
+
+class Piece(NamedTuple):
+    """Some records, newest first."""
+
+    records: list[Record]
+    before: int
+    """With which `before` to go on; 0: there is nothing more."""
+    at: int
+    """With which `at`."""
+
+
+_CHECKS = {
+    "incident": "[0-9a-f]{8}",
+    "host": ".{1,300}",
+    "series": ".{1,40}",
+    "time": "[0-9]{1,11}-[0-9]{1,11}",
+    "before": "[0-9]{1,15}",
+    "after": "[0-9]{1,15}",
+    "at": "[0-9]{1,15}",
+}
+
+
+def query(given: Mapping[str, str]) -> Query:
+    """What a request asks for, by the names of the page's address. Raises: ValueError."""
+    for name, text in given.items():
+        if name not in _CHECKS or not re.fullmatch(_CHECKS[name], text, re.DOTALL):
+            raise ValueError(f"{name!r:.40} is not allowed, or not what it says")
+    conditions: list[Filter] = []
+    if "incident" in given:
+        id = given["incident"]
+        conditions.append(lambda record: is_problem(record) and incident_of(record) == id)
+    if "host" in given:
+        conditions.append(lambda record: place(record) == given["host"])
+    if "series" in given:
+        conditions.append(
+            lambda record: "background" not in record and series(record) == given["series"]
+        )
+    if "time" in given:
+        begin, end = map(int, given["time"].split("-"))
+        conditions.append(lambda record: begin <= unix_second(record["time"]) < end)
+    before, after, at = (int(given.get(name, 0)) for name in ("before", "after", "at"))
+    return Query(lambda record: all(holds(record) for holds in conditions), before, after, at)
+
+
+def newest(log: Path, session: str, asked: Query) -> Piece:
+    """The newest records of a session that are wanted. Raises: OSError."""
+    found: list[Record] = []
+    end = time.thread_time() + LONGEST
+    if log.is_fifo():  # to open it would wait for ever
+        raise OSError(errno.EINVAL, NOT_REGULAR)
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        # A log that was made anew is shorter than it was.
+        position = asked.at if 0 < asked.at <= size else size
+        before = asked.before
+        while position > 0:
+            for start, line in _lines_before(file, position):
+                position = start
+                record = None if line.startswith(_STATS) else parsed(line)
+                if record is None or record["session"] != session:
+                    continue
+                seq = record["seq"]
+                if asked.before and seq >= asked.before:
+                    continue
+                if seq <= asked.after or record["type"] == "session_start":
+                    return Piece(found, 0, 0)
+                before = seq
+                if record["type"] in ("flow", "event") and asked.wanted(record):
+                    found.append(record)
+                    if len(found) == MOST:
+                        return Piece(found, before, position)
+            if time.thread_time() > end:
+                return Piece(found, before, position) if position else Piece(found, 0, 0)
+    return Piece(found, 0, 0)
+
+
+def _lines_before(file: BinaryIO, position: int) -> list[tuple[int, bytes]]:
+    """Some whole lines that end at or before a position, the last first, each with where it
+    begins. There is at least one."""
+    begin = max(0, position - BLOCK)
+    file.seek(begin)
+    block = file.read(position - begin)
+    if begin:  # within a line: all before its end is left for the next block
+        cut = block.find(b"\n") + 1
+        if 0 < cut < len(block):
+            begin, block = begin + cut, block[cut:]
+    lines = []
+    for line in io.BytesIO(block):
+        lines.append((begin, line))
+        begin += len(line)
+    return lines[::-1] or [(0, b"")]

@@ -1,0 +1,440 @@
+// The list of flows: only the rows that are seen are there. Text from the log is only ever text.
+const flowList = (() => {
+  const root = document.getElementById("flows-list");
+  const data = () => JSON.parse(document.getElementById("data").textContent);
+  let { offset, names } = root ? data() : {};
+  const narrow = matchMedia("(max-width: 640px)");
+  const SPARE = 6, TURN = 20; // rows beyond what is seen; rows of a narrow window
+  const MOST = 100_000; // as report/flows_data.py has it
+  const A_LITTLE = 40; // ms of each refresh: 2 % of the time
+  const count = (value) => value.toLocaleString("en");
+  const clock = (time) => new Date(time + offset * 1000).toISOString().slice(11, 19);
+
+  function make(name, attributes = {}, ...children) {
+    const element = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  }
+
+  // --- words, as report/flows_text.py and report/layout.py have them ---
+
+  const subject = (record) => [record.method, record.url || record.derived.place].filter(Boolean).join(" ");
+  const shortened = (text, most) => ([...text].length > most ? `${[...text].slice(0, most - 1).join("")}…` : text);
+
+  function result(record) {
+    const status = String(record.status ?? "");
+    if (!record.cause) return `${status} ${record.description ?? ""}`.trim() || (record.outcome ?? "");
+    const { cause, reason } = record;
+    const why = reason === "(other)" ? ` ${reason}` : reason ? ` (${reason})` : "";
+    return [status, cause + why, String(record.error_code ?? "")].filter(Boolean).join(" ");
+  }
+
+  // Halves go to the even digit.
+  function fixed(number, digits) {
+    const scaled = number * 10 ** digits;
+    const half = scaled % 1 === 0.5 && (number * 4) % 1 === 0;
+    return half ? ((2 * Math.round(scaled / 2)) / 10 ** digits).toFixed(digits) : number.toFixed(digits);
+  }
+
+  function size(bytes) {
+    for (const unit of ["B", "kB", "MB", "GB"]) {
+      if (bytes < 1000) return `${fixed(bytes, unit === "B" || bytes >= 10 ? 0 : 1)} ${unit}`;
+      bytes /= 1000;
+    }
+    return `${fixed(bytes, 1)} TB`;
+  }
+
+  const took = (ms) => (ms == null ? "" : ms >= 10_000 ? `${fixed(ms / 1000, 1)} s` : `${fixed(ms, 0)} ms`);
+  const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
+
+  function curl(record) {
+    const what = shortened(subject(record) || "no request", 100);
+    const { method = "", url = "" } = record;
+    if (!["http", "websocket"].includes(record.kind) || !/^https?:\/\//.test(url)) return `# ${what}: only an HTTP request can be repeated`;
+    if (!/^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}$/.test(method)) return `# ${what}: the log does not have its method`;
+    const missing = ["headers"];
+    if (record.request_bytes) missing.push(`the body (${size(record.request_bytes)})`);
+    if (/[?&][^=&]*=(?:&|$)|\*/.test(url)) missing.push("values in the URL");
+    const words = ["curl", "--globoff", "--path-as-is"];
+    if (method === "HEAD") words.push("--head");
+    else if (method !== "GET") words.push("--request", method);
+    words.push("--url", url);
+    const said = shortened(`${clock(record.time)}  ${result(record)}`, 100);
+    return `# ${said}; not in the log: ${missing.join(", ")}\n${words.map(quoted).join(" ")}`;
+  }
+
+  // --- what the report holds ---
+
+  async function unpacked() {
+    const { data: text, part } = JSON.parse(document.getElementById("flows-data").textContent);
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const packed = await new Response(stream).json();
+    const columns = new Columns(packed);
+    figures.hold(packed, (index) => columns.at(index), part);
+    return columns;
+  }
+
+  function reader({ numbers, steps, words, at }) {
+    if (steps) {
+      let sum = 0;
+      const values = steps.map((step) => (sum += step));
+      return (index) => values[index];
+    }
+    return numbers ? (index) => numbers[index] : (index) => (at[index] < 0 ? null : words[at[index]]);
+  }
+
+  class Columns {
+    constructor({ count: number, columns, derived }) {
+      this.number = number;
+      this.columns = new Map(Object.entries(columns).map(([name, column]) => [name, reader(column)]));
+      this.derived = new Map(Object.entries(derived).map(([name, column]) => [name, reader(column)]));
+      this.narrow({});
+    }
+
+    narrow({ incident, host, series, time }) {
+      const [from, to] = time ? time.split("-").map((second) => 1000 * second) : [];
+      const [of, at, what, when] = [...["incident", "place", "series"].map((name) => this.derived.get(name)), this.columns.get("time")];
+      this.chosen = [];
+      for (let index = 0; index < this.number; index += 1) {
+        if (incident && of(index) !== incident) continue;
+        if (host && at(index) !== host) continue;
+        if (series && (what(index) !== series || this.columns.get("background")?.(index))) continue;
+        if (time && !(when(index) >= from && when(index) < to)) continue;
+        this.chosen.push(index);
+      }
+    }
+
+    get length() { return this.chosen.length; }
+
+    record(row) { return this.at(this.chosen[row]); }
+
+    // A record, also one that is not among those that are wanted.
+    at(index) {
+      const values = (columns) => Object.fromEntries([...columns]
+        .map(([name, read]) => [name, read(index)]).filter(([, value]) => value != null));
+      return { ...values(this.columns), derived: values(this.derived) };
+    }
+
+    // What is around a flow, and what is linked with it, whatever the list is narrowed to.
+    async around(record) {
+      const [client, time, took, flow, answers] = ["client", "time", "duration_ms", "flow", "answers"].map((name) => this.columns.get(name) ?? (() => null));
+      const found = [];
+      for (let index = 0; index < this.number; index += 1) {
+        const near = client(index) === record.client && around.overlaps(record, time(index), took(index));
+        const linked = (record.answers && flow(index) === record.answers) || (record.flow && answers(index) === record.flow);
+        if (near || linked) found.push(this.at(index));
+      }
+      return found;
+    }
+
+    get said() {
+      if (!this.length) return "No flow that the page holds is of that.";
+      return this.length === this.number ? `${count(this.number)} flows and failures without one` : `${count(this.length)} of ${count(this.number)}`;
+    }
+  }
+
+  // --- what the proxy is asked for ---
+
+  class Live {
+    constructor() {
+      this.turn = 0; // answers to what was asked before the list was narrowed are late
+      this.trouble = ""; // why the proxy could not read its log
+      this.records = [];
+    }
+
+    narrow(state) {
+      const isWhole = (each) => each && !Object.keys(each).length;
+      if (isWhole(this.state) && !isWhole(state)) this.whole = [this.records, this.next];
+      [this.state, this.records, this.next, this.asking] = [state, [], {}, null];
+      this.turn += 1;
+      if (!isWhole(state) || !this.whole) return this.older();
+      [[this.records, this.next], this.whole] = [this.whole, null];
+      return this.newer().catch(() => {}); // the page says that the proxy is gone
+    }
+
+    // What was taken in, for the figures.
+    take(records) {
+      figures.add(records, () => !this.next);
+      return records;
+    }
+
+    get length() { return this.records.length; }
+    record(row) { return this.records[row]; }
+
+    get said() {
+      if (this.trouble) return this.trouble;
+      if (this.asking) return this.length ? `the latest ${count(this.length)}` : "Looking …";
+      if (!this.length) return "No flow is of that.";
+      return this.next ? `the latest ${count(this.length)}` : `${count(this.length)} flows and failures without one`;
+    }
+
+    ask(more) { return this.get({ ...this.state, ...more }); }
+
+    async get(what) {
+      const answer = await fetch(`flows?${new URLSearchParams(what)}`, { cache: "no-store" });
+      this.trouble = answer.ok ? "" : (await answer.text()).trim();
+      if (this.trouble) throw new Error(this.trouble);
+      return answer.json();
+    }
+
+    // The log is asked a few times at most: what is long past may not be found.
+    async around(record) {
+      const { time, most } = around.asked(record);
+      const found = this.records.filter((each) => around.isLinked(record, each));
+      let next = {};
+      for (let turn = 0; turn < most && next; turn += 1) {
+        const { records, before, at } = await this.get({ time, ...next });
+        found.push(...records);
+        next = before > record.seq - around.PASSED ? { before, at } : null;
+      }
+      return found;
+    }
+
+    // One piece of what is older; a piece may have nothing that is wanted.
+    older() {
+      if (this.asking || !this.next) return this.asking;
+      const { turn, length } = this;
+      const wait = (ms) => new Promise((done) => { setTimeout(done, ms); });
+      const go = async () => {
+        while (turn === this.turn && this.next && this.length === length) {
+          if (document.hidden) { await wait(1000); continue; }
+          const { records, before, at } = await this.ask(this.next);
+          if (turn !== this.turn) return;
+          this.records.push(...this.take(records));
+          this.next = before ? { before, at } : null;
+          if (this.next && this.length === length) await wait(200); // the proxy has other work
+        }
+      };
+      this.asking = go().catch(() => {}).finally(() => {
+        if (turn !== this.turn) return;
+        this.asking = null;
+        told();
+      });
+      return this.asking;
+    }
+
+    again() {
+      this.state = null;
+      return this.narrow(filter.state);
+    }
+
+    // A little of what is older, so that the figures get to know it; the proxy has other work.
+    async fill() {
+      const end = performance.now() + A_LITTLE;
+      while (!this.asking && this.next && this.length < MOST && !document.hidden && performance.now() < end) await this.older();
+    }
+
+    // What has come since; if that is more than one piece, the list begins anew.
+    async newer() {
+      if (this.asking) return;
+      const { turn, records: [latest] } = this;
+      if (!latest) return this.again();
+      const fresh = await this.ask({ after: latest.seq });
+      if (turn !== this.turn || this.asking) return;
+      if (fresh.before) return this.again();
+      this.records.unshift(...this.take(fresh.records));
+      if (fresh.records.length) moved(fresh.records.length);
+    }
+  }
+
+  // --- rows ---
+
+  let source = null, current = 0, first = 0, opened = "";
+  const said = make("p", { class: "figures", role: "status" });
+  const room = make("div", { class: "room" });
+  const box = make("div", { class: "rows", role: "group", "aria-label": "Flows, newest first" }, room);
+  const turns = make("p", { class: "turns" });
+  const detail = make("div", { id: "flow", role: "region", "aria-label": "The chosen flow", tabindex: "-1", hidden: "" });
+  const height = () => (narrow.matches ? 46 : 26);
+  const keyOf = (record) => `${record.session} ${record.seq}`;
+
+  function row(index) {
+    const record = source.record(index);
+    const [, colour] = names[record.derived.series] ?? [];
+    const button = make("button", {
+      type: "button", class: `flow ${colour ?? ""}`, "data-row": index, "aria-controls": "flow",
+      "aria-expanded": keyOf(record) === opened, tabindex: index === current ? "0" : "-1",
+    },
+    make("time", {}, clock(record.time)), make("span", { class: "result" }, result(record)),
+    make("span", { class: "took" }, took(record.duration_ms)),
+    make("span", { class: "subject" }, subject(record) || record.detail || ""));
+    button.style.top = `${(index - (narrow.matches ? first : 0)) * height()}px`;
+    button.style.height = `${height()}px`;
+    return button;
+  }
+
+  function show() {
+    const focused = room.contains(document.activeElement);
+    const { length } = source;
+    let [from, to] = [first, Math.min(length, first + TURN)];
+    if (!narrow.matches) {
+      from = Math.max(0, Math.floor(box.scrollTop / height()) - SPARE);
+      to = Math.min(length, from + Math.ceil(box.clientHeight / height()) + 2 * SPARE);
+    }
+    current = Math.min(current, Math.max(0, length - 1));
+    if (narrow.matches && (current < from || current >= to)) current = from;
+    room.style.height = `${(narrow.matches ? to - from : length) * height()}px`;
+    const seen = [...Array(Math.max(0, to - from)).keys()].map((number) => from + number);
+    if (!narrow.matches && length && !seen.includes(current)) seen.push(current); // it can have the focus
+    room.replaceChildren(...seen.map(row));
+    if (focused) room.querySelector(`[data-row="${current}"]`)?.focus({ preventScroll: true });
+    if (source.older && to >= length - SPARE) source.older();
+    turns.hidden = !narrow.matches || length <= TURN;
+    turns.querySelector("output").value = length ? `${count(from + 1)} to ${count(to)} of ${count(length)}` : "";
+  }
+
+  function move(to) {
+    current = Math.max(0, Math.min(source.length - 1, to));
+    if (narrow.matches) first = current - (current % TURN);
+    else if (current * height() < box.scrollTop) box.scrollTop = current * height();
+    else if ((current + 1) * height() > box.scrollTop + box.clientHeight) box.scrollTop = (current + 1) * height() - box.clientHeight;
+    show();
+    room.querySelector(`[data-row="${current}"]`)?.focus({ preventScroll: !narrow.matches });
+  }
+
+  const MOVES = { ArrowDown: () => 1, ArrowUp: () => -1, PageDown: () => TURN, PageUp: () => -TURN, Home: () => -current, End: () => source.length };
+
+  // --- a flow ---
+
+  function phases(record) {
+    const { connect_ms: connect = 0, tls_ms: tls = 0, wait_ms: wait = 0, duration_ms: duration } = record;
+    if (duration == null || !duration) return [];
+    const rest = Math.max(0, duration - connect - tls - wait);
+    const parts = Object.entries({ connect, TLS: tls, wait, receive: rest }).filter(([, ms]) => ms > 0);
+    const said = parts.map(([name, ms]) => `${name} ${took(ms)}`).join(", ");
+    const bar = make("div", { class: "phases", role: "img", "aria-label": said });
+    for (const [name, ms] of parts) {
+      const part = make("span", { class: `phase ${name.toLowerCase()}` });
+      part.style.flexGrow = ms / duration;
+      bar.append(part);
+    }
+    const legend = make("ul", { class: "legend", "aria-hidden": "true" }, ...parts.map(([name, ms]) =>
+      make("li", {}, make("i", { class: `swatch phase ${name.toLowerCase()}` }), `${name} ${took(ms)}`)));
+    return [bar, legend];
+  }
+
+  function copy(command, pre, told) {
+    const select = () => {
+      getSelection().selectAllChildren(pre);
+      told.value = document.execCommand("copy") ? "copied" : "selected: copy it with the keyboard";
+    };
+    if (!navigator.clipboard) select();
+    else navigator.clipboard.writeText(command).then(() => { told.value = "copied"; }, select);
+  }
+
+  function open(record) {
+    opened = keyOf(record);
+    const command = curl(record);
+    const pre = make("pre", {}, command);
+    const told = make("output");
+    const button = make("button", { type: "button" }, "Copy as curl");
+    button.addEventListener("click", () => copy(command, pre, told));
+    const shut = make("button", { type: "button", class: "shut" }, "Close");
+    shut.addEventListener("click", close);
+    const fields = make("dl");
+    for (const [name, value] of Object.entries(record)) {
+      if (name === "derived") continue;
+      const text = name === "time" ? new Date(value).toISOString() : String(value);
+      fields.append(make("div", {}, make("dt", {}, name), make("dd", {}, text)));
+    }
+    const { incident } = record.derived;
+    const belongs = make("p");
+    if (incident) {
+      const pick = make("button", { type: "button" }, `Incident ${incident}`);
+      pick.addEventListener("click", () => filter.set("incident", incident));
+      belongs.append(pick);
+    }
+    const { mitmweb } = root.dataset;
+    if (mitmweb && record.flow) {
+      const href = `${mitmweb}#/flows/${encodeURIComponent(record.flow)}/request`;
+      belongs.append(" ", make("a", { href, target: "_blank", rel: "noopener noreferrer" }, "In mitmweb"),
+        make("span", { class: "note" }, " (where it asks for its password: paste the link into the address bar)"));
+    }
+    const others = make("div", { class: "around" });
+    source.around(record).then((found) => {
+      if (opened === keyOf(record)) others.replaceChildren(...around.shown(record, found, { make, took, result, subject, names, open }));
+    }, () => {});
+    detail.replaceChildren(make("div", { class: "bar" }, make("h3", {}, `${result(record)}`), shut),
+      make("p", { class: "subject" }, subject(record)), ...phases(record), belongs, fields,
+      make("p", {}, button, " ", told), pre, others);
+    detail.hidden = false;
+    show();
+    detail.focus({ preventScroll: !narrow.matches });
+    detail.scrollIntoView({ block: "nearest" });
+  }
+
+  function close() {
+    opened = "";
+    detail.hidden = true;
+    show();
+    room.querySelector(`[data-row="${current}"]`)?.focus();
+  }
+
+  // --- what is narrowed to ---
+
+  function narrowed(state) {
+    source.narrow(state);
+    [current, first, box.scrollTop] = [0, 0, 0];
+    told();
+  }
+
+  function told() {
+    if (said.textContent !== source.said) said.textContent = source.said;
+    show();
+  }
+
+  // So many new rows are above those that were seen.
+  function moved(rows) {
+    current += rows;
+    if (first) first += rows;
+    if (box.scrollTop) box.scrollTop += rows * height();
+    else if (!room.contains(document.activeElement)) current = 0;
+    told();
+  }
+
+  async function refresh() {
+    if (!source?.newer) return;
+    ({ offset, names } = data());
+    await source.newer().catch(() => {}); // the page says that the proxy is gone
+    if (source.trouble) told();
+  }
+
+  const fill = async () => { await source?.fill?.(); };
+
+  async function start() {
+    if (!root) return;
+    source = document.getElementById("live") ? new Live() : await unpacked();
+    for (const [name, by] of [["Newer", -TURN], ["Older", TURN]]) {
+      const button = make("button", { type: "button" }, name);
+      button.addEventListener("click", () => {
+        first = Math.max(0, Math.min(source.length - 1 - ((source.length - 1) % TURN), first + by));
+        show();
+      });
+      turns.append(button, " ");
+    }
+    turns.append(make("output"));
+    root.replaceChildren(said, box, turns, detail);
+    box.addEventListener("scroll", show);
+    box.addEventListener("keydown", (event) => {
+      if (!Object.hasOwn(MOVES, event.key)) return;
+      event.preventDefault();
+      move(current + MOVES[event.key]());
+    });
+    room.addEventListener("click", (event) => {
+      const button = event.target.closest("[data-row]");
+      if (!button) return;
+      current = Number(button.dataset.row);
+      if (button.getAttribute("aria-expanded") === "true") close();
+      else open(source.record(current));
+    });
+    root.addEventListener("keydown", (event) => { if (event.key === "Escape" && opened) close(); });
+    narrow.addEventListener("change", () => { first = current - (current % TURN); show(); });
+    new ResizeObserver(show).observe(box);
+    filter.watch(narrowed);
+    narrowed(filter.state);
+  }
+
+  return { start, curl, refresh, fill, words: { make, clock, count, took, size, fixed, subject, shortened } };
+})();
