@@ -12,7 +12,7 @@ from flowtally.encoding import encode
 from flowtally.filters import is_problem
 from flowtally.latest import Latest
 from flowtally.latest import Numbers
-from flowtally.logs import parsed
+from flowtally.source import parsed
 from hypothesis import given
 from hypothesis import strategies as st
 from lab.cli import Record
@@ -110,7 +110,7 @@ def test_they_are_those_that_reading_every_line_finds(
 def test_they_are_so_in_whatever_pieces_a_log_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     text = b"\xef\xbb\xbf" + b"".join(PIECES) + b"y" * 9000 + b"\n" + PIECES[1] + b"y" * 9000
     for size in (4096, 5000, 1024 * 1024):
-        monkeypatch.setattr("flowtally.logs.MAX_LINE", size)
+        monkeypatch.setattr("flowtally.source.MAX_LINE", size)
         assert found(text, 50) == expected(b"".join(PIECES), 50)
 
 

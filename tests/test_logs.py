@@ -19,13 +19,13 @@ import pytest
 from flowtally import logs as module
 from flowtally import session as session_module
 from flowtally import tally as tally_module
+from flowtally.checkpoint import Checkpoint
 from flowtally.encoding import encode
 from flowtally.logs import MAX_PROBLEMS
-from flowtally.logs import Checkpoint
 from flowtally.logs import Logs
-from flowtally.logs import Source
 from flowtally.logs import read
 from flowtally.session import Session
+from flowtally.source import Source
 from flowtally.tally import TABLES
 from flowtally.tally import Tally
 from flowtally.valid import check

@@ -24,11 +24,11 @@ from typing import Self
 
 from .filter_language import Filter
 from .filters import is_problem
-from .logs import Record
-from .logs import Source
-from .logs import parsed
-from .logs import sources
-from .logs import uncollected
+from .source import Record
+from .source import Source
+from .source import parsed
+from .source import sources
+from .source import uncollected
 from .vocabulary import COLLATERAL
 
 _OWN = re.compile(

@@ -15,12 +15,12 @@ from .encoding import encode
 from .growing import Growing
 from .inputs import NOTHING_MATCHES
 from .inputs import Inputs
-from .logs import Record
-from .logs import parsed
 from .report import flows_text
 from .report.layout import terminal_width
 from .report.paint import paint_for
 from .selection import Selection
+from .source import Record
+from .source import parsed
 from .terminal import show
 from .terminal import tell
 

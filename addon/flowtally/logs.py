@@ -8,11 +8,6 @@ a wrong record or a foreign line is named and skipped.
 
 from __future__ import annotations
 
-import gc
-import os
-import shutil
-import stat
-import tempfile
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable
@@ -21,7 +16,6 @@ from collections.abc import Container
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import ExitStack
-from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 from pathlib import Path
@@ -29,11 +23,17 @@ from typing import TYPE_CHECKING
 from typing import Any
 from typing import BinaryIO
 from typing import NamedTuple
-from typing import Self
 
+from .checkpoint import Checkpoint
 from .encoding import decode
 from .encoding import without_rows
 from .filter_language import Filter
+from .source import MAX_LINE
+from .source import MAX_SESSIONS
+from .source import Source
+from .source import parsed
+from .source import sources
+from .source import uncollected
 from .tally import Tally
 from .tally import challenge_of
 from .valid import check
@@ -42,20 +42,11 @@ from .valid import other_schema
 if TYPE_CHECKING:
     from .captures.lacking import Lacking
 
-BLOCK = 256 * 1024
-"""How much of a file is looked through at once, in bytes."""
-MAX_LINE = 1024 * 1024
-"""Longest line that is read, in bytes; flowtally's own are much shorter."""
-MAX_SESSIONS = 10_000
-"""Of how many sessions logs are read."""
 MAX_PENDING = 16 * 1024 * 1024
 """How much is kept of a session's checkpoints that are not whole yet, in bytes of their lines."""
 MAX_PROBLEMS = 20
 """How many unreadable lines are named; all are counted."""
 
-_BOM = b"\xef\xbb\xbf"
-_STATS = b'{"type":"stats",'
-"""What the addon's own lines of a checkpoint begin with."""
 _NAMED = b'"stats"'
 """What stands in all lines of a checkpoint."""
 
@@ -73,56 +64,6 @@ class Problem(NamedTuple):
 
 
 # --- sessions ---
-
-
-class Checkpoint:
-    """The statistics of a session up to one of its records, as its records tell them."""
-
-    def __init__(self, number: int, upto: int, source: Source, position: int) -> None:
-        self.number = number
-        """Later ones have higher numbers."""
-        self.upto = upto
-        """`seq` of the last record that the statistics hold."""
-        self.place = source, position
-        """Where one of its parts stands."""
-        self.bytes = 0
-        """How large its lines are."""
-        self.final = False
-        """It was written when the session ended."""
-        self.tally: Tally | None = None
-        """The statistics, once they are built."""
-        self._parts: dict[int, Record] = {}
-        self._size = 0
-        """How many parts make it whole; 0 while that is not known."""
-
-    def add(self, record: Record, size: int = 0) -> None:
-        """Take in a part, a `stats` record; `size`: of its line, in bytes."""
-        self.bytes += size
-        self._parts.setdefault(record["part"], record)
-        self._size = max(self._size, record.get("parts", 0))
-        self.final |= record.get("final") is True
-
-    @property
-    def whole(self) -> bool:
-        """Whether all parts are there."""
-        numbers = self._parts.keys()
-        return 0 < self._size == len(numbers) == max(numbers) and min(numbers) == 1
-
-    def build(self, tables: Collection[str] = ()) -> None:
-        """Make the statistics of a whole one, all or some tables, and let go of the parts, which
-        are several times as large. Raises: ValueError, saying what is wrong with them."""
-        if self.tally is not None:
-            return
-        tally = Tally()
-        for _, part in sorted(self._parts.items()):
-            for row in part["rows"]:
-                if not tables or row.get("table") in tables:
-                    tally.take(row)
-        first = self._parts[1]
-        tally.dropped = first["dropped"]
-        tally.first, tally.last = first.get("first", ""), first.get("last", "")
-        self.tally = tally
-        self._parts.clear()
 
 
 @dataclass(slots=True)
@@ -225,229 +166,6 @@ class Session:
             self.tally.add_answer(record)
         if record["type"] == "gap":
             self._told += record["dropped"]
-
-
-# --- files ---
-
-
-class Vouched(NamedTuple):
-    """A stretch of a file that a checkpoint vouches for: nobody but its session wrote there."""
-
-    session: str
-    checkpoint: Checkpoint
-    begin: int
-    """Where it begins, in bytes: with the `session_start` record."""
-    head: int
-    """Where that record ends."""
-    end: int
-    """Where it ends: all before is in the checkpoint, the checkpoint itself comes later."""
-
-
-class Source:
-    """A log that is read: a file that can be looked at again and again."""
-
-    def __init__(self, name: str, log: Path | BinaryIO) -> None:
-        """`log`: a path, which is open only while the source is entered, for there may be more
-        logs than a process may have open; or a stream that can be looked at again. Raises: OSError.
-        """
-        self.name = name
-        """For problems."""
-        self.path = log if isinstance(log, Path) else None
-        self._file: BinaryIO = log.open("rb") if isinstance(log, Path) else log
-        self.size = self._file.seek(0, os.SEEK_END)
-        self.ranges = [(0, self.size)]
-        """What has to be looked at: where it begins and ends, in bytes."""
-        self.planned: set[int] = set()
-        """Where lines begin of checkpoints that need not be read again."""
-        self.refused: set[str] = set()
-        """Why lines cannot be used of which the first is to stand for all."""
-        self._moved = True
-        """The file is not where `between` left it."""
-        self._numbered = (0, 1)
-        """A position, and the number of the line that begins there."""
-        if self.path is not None:
-            self._file.close()
-
-    def __enter__(self) -> Self:
-        if self.path is not None:
-            self._file = self.path.open("rb")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.path is not None:
-            self._file.close()
-
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """The lines that have to be looked at, each with its position in bytes. Of a longer one,
-        the first MAX_LINE bytes and no line end."""
-        for begin, end in self.ranges:
-            yield from self.between(begin, end)
-
-    def lines_near(self, text: bytes) -> Iterator[tuple[int, bytes]]:
-        """Of `lines`, those in which a text stands, and some around them: where it does not stand
-        for long, lines need not be told apart."""
-        for begin, end in self.ranges:
-            position = begin
-            while position < end:
-                self._file.seek(position)
-                block = self._file.read(min(MAX_LINE, end - position))
-                if not block:
-                    break
-                size = block.rfind(b"\n") + 1
-                if not size:  # the end of the range, or a line of which there is more
-                    yield from self.between(position, end)
-                    break
-                if block.find(text, 0, size) >= 0:
-                    yield from self.between(position, position + size)
-                position += size
-
-    def blocks(self) -> Iterator[tuple[int, bytes]]:
-        """The lines that have to be looked at, many at once, with the position of the first one;
-        those longer than MAX_LINE are left out."""
-        self._moved = True
-        for position, end in self.ranges:
-            while position < end:
-                self._file.seek(position)
-                block = self._file.read(min(MAX_LINE, end - position))
-                bom = len(_BOM) if position == 0 and block.startswith(_BOM) else 0
-                size = len(block) if position + len(block) >= end else block.rfind(b"\n") + 1
-                if size:
-                    yield position + bom, block[bom:size]
-                while block and not size:
-                    position += len(block)
-                    block = self._file.read(min(MAX_LINE, end - position))
-                    size = block.find(b"\n") + 1
-                if not block:
-                    break
-                position += size
-
-    def between(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """The lines of a range."""
-        position = begin
-        inside = False
-        self._moved = True
-        while position < end:
-            if self._moved:  # to look elsewhere
-                self._file.seek(position)
-                self._moved = False
-            line = self._file.readline(min(MAX_LINE, end - position))
-            if not line:
-                break
-            if not inside:
-                yield position, line if position else line.removeprefix(_BOM)
-            position += len(line)
-            inside = not line.endswith(b"\n")
-
-    def line(self, position: int) -> bytes:
-        """The line that begins at a position."""
-        self._moved = True
-        self._file.seek(position)
-        line = self._file.readline(MAX_LINE)
-        return line if position else line.removeprefix(_BOM)
-
-    def number(self, position: int) -> int:
-        """The number of the line that begins at a position."""
-        self._moved = True
-        counted, number = self._numbered
-        if counted > position:
-            counted, number = 0, 1
-        self._file.seek(counted)
-        while counted < position and (block := self._file.read(min(BLOCK, position - counted))):
-            counted += len(block)
-            number += block.count(b"\n")
-        self._numbered = counted, number
-        return number
-
-    def unended(self) -> int:
-        """Where the last line begins if it has no end; else `size`."""
-        begin = max(0, self.size - MAX_LINE)
-        self._moved = True
-        self._file.seek(begin)
-        return begin + self._file.read(self.size - begin).rfind(b"\n") + 1
-
-    def plan(self, tables: Collection[str] = ()) -> list[tuple[str, Checkpoint]]:
-        """Leave out of `ranges` what checkpoints vouch for; returns these, with their sessions.
-        `tables`: which of their statistics are needed, none: all.
-
-        A checkpoint says how much its session has written into the file before it. If that session
-        began just so many bytes before, nobody else wrote in between, and the checkpoint holds all
-        that stands there.
-        """
-        ranges: list[tuple[int, int]] = []
-        found: list[tuple[str, Checkpoint]] = []
-        end = self.size
-        while end and len(found) < MAX_SESSIONS:
-            if (vouched := self._last_vouched(end, tables)) is None:
-                break
-            ranges += [(vouched.end, end), (vouched.begin, vouched.head)]
-            found.append((vouched.session, vouched.checkpoint))
-            end = vouched.begin
-        if end:
-            ranges.append((0, end))
-        self.ranges = ranges[::-1]
-        return found
-
-    def _last_vouched(self, end: int, tables: Collection[str]) -> Vouched | None:
-        """What the last whole checkpoint before a position vouches for, if it does."""
-        position: int | None = end
-        while position is not None and (position := self._last_stats(position)) is not None:
-            line = self.line(position)
-            last = parsed(line)
-            if last is None or last["type"] != "stats" or not last["parts"]:
-                continue  # its last parts were never written
-            begin, end = position - last["log_bytes"], position - last["checkpoint_bytes"]
-            if not 0 <= begin < end:
-                return None
-            head = self.line(begin)
-            start = parsed(head)
-            if start is None or start["type"] != "session_start":
-                return None
-            checkpoint = Checkpoint(last["checkpoint"], last["upto"], self, position)
-            parts = set()
-            for at, other in self.between(end, position + len(line)):
-                if tables and not any(b'"table":"%s"' % name.encode() in other for name in tables):
-                    other = without_rows(other)
-                part = parsed(other) if other.startswith(_STATS) else None
-                if part is not None and _belongs(part, start["session"], checkpoint.number):
-                    checkpoint.add(part)
-                    parts.add(at)
-            if not checkpoint.whole or last["session"] != start["session"]:
-                return None
-            try:
-                checkpoint.build(tables)
-            except ValueError:
-                return None  # it will be named when it is looked at
-            self.planned |= parts
-            return Vouched(start["session"], checkpoint, begin, begin + len(head), end)
-        return None
-
-    def _last_stats(self, end: int) -> int | None:
-        """Where the last line before a position begins that is of a checkpoint."""
-        before = end - 1  # the line end in front of it
-        while before > 0:
-            begin = max(0, before - BLOCK)
-            self._moved = True
-            self._file.seek(begin)
-            block = self._file.read(before - begin + len(_STATS))
-            at = block.rfind(b"\n" + _STATS)
-            if at >= 0:
-                return begin + at + 1
-            before = begin
-        return 0 if end > 0 and self.line(0).startswith(_STATS) else None
-
-
-def _belongs(record: Record, session: str, checkpoint: int) -> bool:
-    named = record["type"], record["session"], record.get("checkpoint")
-    return named == ("stats", session, checkpoint)
-
-
-def parsed(line: bytes) -> Record | None:
-    """The record that a line holds; None if it is none that can be used."""
-    try:
-        record: Record = decode(line)
-    except ValueError:
-        return None
-    return None if check(record) else record
 
 
 # --- reading ---
@@ -641,45 +359,3 @@ def read(
     with ExitStack() as stack, uncollected():
         found._read(sources(logs, stack), progress)
     return found
-
-
-def sources(logs: Sequence[tuple[str, Path | BinaryIO]], stack: ExitStack) -> list[Source]:
-    """Logs that can be looked at again and again; `stack` closes what was copied.
-
-    Raises: OSError, with the name of the log as its `filename`.
-    """
-    found = []
-    for name, log in logs:
-        try:
-            found.append(Source(name, seekable(log, stack)))
-        except OSError as error:
-            error.filename = name
-            raise
-    return found
-
-
-def seekable(log: Path | BinaryIO, stack: ExitStack) -> Path | BinaryIO:
-    """A log that can be looked at again and again. Raises: OSError."""
-    if isinstance(log, Path):
-        if stat.S_ISREG(log.stat().st_mode):
-            return log
-        log = stack.enter_context(log.open("rb"))
-    elif log.seekable():
-        return log
-    copy = tempfile.TemporaryFile()  # noqa: SIM115  # the stack closes it
-    stack.enter_context(copy)
-    shutil.copyfileobj(log, copy, BLOCK)
-    return copy
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Without garbage collection, which would look through millions of new objects again and again
-    and find nothing."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()

@@ -16,10 +16,10 @@ from typing import NamedTuple
 from .filter_language import Filter
 from .filters import is_problem
 from .journal import NOT_REGULAR
-from .logs import Record
-from .logs import parsed
 from .moments import unix_second
 from .rows import series
+from .source import Record
+from .source import parsed
 from .tally import incident_of
 from .tally import place
 

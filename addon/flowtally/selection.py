@@ -12,11 +12,11 @@ from typing import BinaryIO
 from typing import Self
 
 from .filter_language import Filter
-from .logs import Record
-from .logs import Source
-from .logs import parsed
-from .logs import sources
-from .logs import uncollected
+from .source import Record
+from .source import Source
+from .source import parsed
+from .source import sources
+from .source import uncollected
 
 
 class Selection:

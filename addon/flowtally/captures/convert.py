@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import BinaryIO
 
-from ..logs import seekable
+from ..source import seekable
 from .kinds import ACCEPTED
 from .kinds import HEAD
 from .kinds import ForeignError

@@ -19,10 +19,10 @@ from typing import Any
 from typing import BinaryIO
 
 from ..encoding import encode
-from ..logs import MAX_LINE
 from ..logs import Logs
-from ..logs import Source
-from ..logs import sources
+from ..source import MAX_LINE
+from ..source import Source
+from ..source import sources
 from ..valid import TYPES
 from ..vocabulary import BANDS
 from ..vocabulary import CHALLENGE_CODES

@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 from ..filters import is_problem
 from ..latest import Latest
-from ..logs import uncollected
 from ..redaction import MAX_URL
 from ..redaction import printable
 from ..rows import series
+from ..source import uncollected
 from ..tally import incident_of
 from ..tally import is_timed
 from ..tally import place

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from ..incidents import Incident
 from ..incidents import incidents
-from ..logs import Source
-from ..logs import parsed
 from ..logs import read
+from ..source import Source
+from ..source import parsed
 from ..tally import Tally
 
 MAX_TESTS = 200

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..growing import Growing
-from ..logs import parsed
+from ..source import parsed
 
 _BEFORE = 80
 """In how many bytes of a line, its first ones, the session is named."""
