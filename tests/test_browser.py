@@ -1357,6 +1357,24 @@ def test_live_list_of_flows(browser: Browser, live: Live) -> None:
         assert rows.filter(has_text="/list/other").count() == 0
 
 
+def test_live_figures_get_to_know_what_is_older(browser: Browser, live: Live) -> None:
+    live.get("/older", times=250)  # more than one piece
+    with watching(browser, live) as page:
+        live.agreeing(page)
+        page.locator("#hosts .pick", has_text=re.compile(r"^127\.0\.0\.1")).first.click()
+        host = page.locator("#hosts .pick").inner_text()
+        deadline = time.monotonic() + 4 * WAIT_TIMEOUT
+        while True:
+            wanted = sum(place(r) == host and r["type"] == "flow" for r in live.proxy.records())
+            said = int(page.locator("[data-total=flows]").get_attribute("data-value") or "")
+            if said == wanted and "so far" not in page.locator("#picks").inner_text():
+                break
+            assert time.monotonic() < deadline, (said, wanted, page.locator("#picks").inner_text())
+            page.clock.fast_forward(EVERY)
+            page.wait_for_timeout(50)  # an answer is under way
+        assert wanted >= 250
+
+
 def test_live_page_pauses(browser: Browser, live: Live) -> None:
     with watching(browser, live) as page:
         state = page.locator("#live")

@@ -549,7 +549,7 @@ const figures = (() => {
     return fresh;
   }
 
-  let held = null, part = () => "", known = "", latest = null, changed = () => {}, waiting = null;
+  let held = null, part = "", known = "", latest = null, changed = () => {}, waiting = null;
 
   function narrowed(report) {
     const isNarrowed = Object.keys(filter.state).length > 0;
@@ -586,7 +586,9 @@ const figures = (() => {
   function say() {
     const state = Object.entries(filter.state);
     bar.hidden = !state.length;
-    const text = latest ? `${count(latest.chosen.length)} of ${part() ? "the " : ""}${count(latest.all)} flows and failures without one${part()}` : "";
+    const of = part; // null: the page holds all that is picked, and maybe not all else
+    const text = !latest ? "" : of === null ? `${count(latest.chosen.length)} flows and failures without one`
+      : `${count(latest.chosen.length)} of ${of ? "the " : ""}${count(latest.all)} flows and failures without one${of}`;
     if (said.textContent !== text) said.textContent = text;
     const words = JSON.stringify(state);
     if (words === known) return;
@@ -614,14 +616,14 @@ const figures = (() => {
     watch(watcher) { changed = watcher; },
     hold(packed, record, which) {
       held = new Packed(packed, record);
-      part = () => (which ? ` that the page holds (${which})` : "");
+      part = which ? ` that the page holds (${which})` : "";
     },
     add(records, isAll) {
       held ??= new Held(declared.keys);
-      const { length } = held;
+      const { length } = held, said = part;
       held.add(records);
-      if (held.length > length) grown();
-      part = () => (isAll() ? "" : " that the page holds so far, the latest ones");
+      part = isAll ? null : " that the page holds so far, the latest ones";
+      if (held.length > length || part !== said) grown();
     },
   };
 })();

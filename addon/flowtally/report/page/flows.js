@@ -6,7 +6,7 @@ const flowList = (() => {
   const narrow = matchMedia("(max-width: 640px)");
   const SPARE = 6, TURN = 20; // rows beyond what is seen; rows of a narrow window
   const MOST = 100_000; // as report/flows_data.py has it
-  const A_LITTLE = 40; // ms of each refresh: 2 % of the time
+  const A_LITTLE = 30; // ms of each refresh, which is every 2 s
   const count = (value) => value.toLocaleString("en");
   const clock = (time) => new Date(time + offset * 1000).toISOString().slice(11, 19);
 
@@ -149,14 +149,15 @@ const flowList = (() => {
       if (isWhole(this.state) && !isWhole(state)) this.whole = [this.records, this.next];
       [this.state, this.records, this.next, this.asking] = [state, [], {}, null];
       this.turn += 1;
-      if (!isWhole(state) || !this.whole) return this.older();
-      [[this.records, this.next], this.whole] = [this.whole, null];
+      if (isWhole(state) && this.whole) [[this.records, this.next], this.whole] = [this.whole, null];
+      this.take([]); // the figures may not have all of that
+      if (!this.length) return this.older();
       return this.newer().catch(() => {}); // the page says that the proxy is gone
     }
 
     // What was taken in, for the figures.
     take(records) {
-      figures.add(records, () => !this.next);
+      figures.add(records, !this.next);
       return records;
     }
 
@@ -193,7 +194,9 @@ const flowList = (() => {
     }
 
     // One piece of what is older; a piece may have nothing that is wanted.
-    older() {
+    // `rest`: ms between two of them that have none.
+    older(rest = 200) {
+      this.rest = this.asking ? Math.min(this.rest, rest) : rest;
       if (this.asking || !this.next) return this.asking;
       const { turn, length } = this;
       const wait = (ms) => new Promise((done) => { setTimeout(done, ms); });
@@ -202,9 +205,9 @@ const flowList = (() => {
           if (document.hidden) { await wait(1000); continue; }
           const { records, before, at } = await this.ask(this.next);
           if (turn !== this.turn) return;
-          this.records.push(...this.take(records));
           this.next = before ? { before, at } : null;
-          if (this.next && this.length === length) await wait(200); // the proxy has other work
+          this.records.push(...this.take(records));
+          if (this.next && this.length === length) await wait(this.rest); // the proxy has other work
         }
       };
       this.asking = go().catch(() => {}).finally(() => {
@@ -223,7 +226,7 @@ const flowList = (() => {
     // A little of what is older, so that the figures get to know it; the proxy has other work.
     async fill() {
       const end = performance.now() + A_LITTLE;
-      while (!this.asking && this.next && this.length < MOST && !document.hidden && performance.now() < end) await this.older();
+      while (!this.asking && this.next && this.length < MOST && !document.hidden && performance.now() < end) await this.older(50 * A_LITTLE);
     }
 
     // What has come since; if that is more than one piece, the list begins anew.
