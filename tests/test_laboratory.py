@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -9,9 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from experiments.disk import accounts
-from experiments.disk import records_of
+from experiments._client import Load
+from experiments._records import accounts
+from experiments._records import records_of
+from experiments.load import BARE
+from experiments.load import FLOWTALLY
+from experiments.load import Samples
 from experiments.load import interval
+from experiments.load import judge as judge_load
+from experiments.result import Result
+from experiments.scale import Mark
+from experiments.scale import judge as judge_scale
 from lab.proxy import REPOSITORY
 
 SCRIPTS = REPOSITORY / "scripts"
@@ -91,6 +100,72 @@ def test_the_interval_of_a_median_is_that_of_the_sign_test(
     values: list[float], expected: tuple[float, float]
 ) -> None:
     assert interval(values) == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "of_dumper", "fails"),
+    [
+        ([0.98], [1.1], 0),
+        ([0.9], [1.1], 1),
+        # The median is below, and may be by chance.
+        ([0.9, 0.9, 0.9, 1.0, 1.0], [1.1], 0),
+        ([0.98], [0.97], 1),
+        ([0.9], [0.97], 2),
+    ],
+)
+def test_flowtally_may_be_slower_than_others_by_chance_only(
+    share: list[float], of_dumper: list[float], fails: int
+) -> None:
+    rounds = 15
+
+    def of(rates: list[float]) -> Samples:
+        return Samples((rates * rounds)[:rounds], [1.0] * rounds, [0.1] * rounds)
+
+    rates = [100.0 * one for one in (share * rounds)[:rounds]]
+    measured = {
+        (Load.HTTP2, BARE): of([100.0]),
+        (Load.HTTP2, FLOWTALLY): of(rates),
+        (Load.HTTP2, "mitmproxy's dumper"): of(
+            [rate / other for rate, other in zip(rates, of_dumper * rounds, strict=False)]
+        ),
+    }
+    result = Result()
+    judge_load(Load.HTTP2, measured, result)
+    assert len(result.failures) == fails, result.failures
+
+
+MARK = Mark(
+    flows=1,
+    memory=10.0,
+    log_bytes=500.0,
+    checkpoints=0.09,
+    microseconds=25.0,
+    longest=8.0,
+    collection=40.0,
+    report=0.5,
+    report_memory=40.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "fails"),
+    [
+        ("memory", 11.0, 0),
+        ("memory", 20.0, 1),
+        ("memory", 100.0, 2),
+        ("log_bytes", 700.0, 1),
+        ("checkpoints", 0.2, 1),
+        ("microseconds", 50.0, 1),
+        ("longest", 30.0, 1),
+        ("collection", 150.0, 1),
+        ("report", 5.0, 1),
+        ("report_memory", 90.0, 1),
+    ],
+)
+def test_what_grows_with_the_number_of_flows_is_told(field: str, value: float, fails: int) -> None:
+    result = Result()
+    judge_scale([MARK, dataclasses.replace(MARK, flows=10, **{field: value})], result)
+    assert len(result.failures) == fails, result.failures
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def run(quick: bool, folder: Path, python: Path) -> Result:  # noqa: ARG001
     with origin(folder) as ports:
         measured = _measure(*ROUNDS[quick], folder, ports, result)
     for load in Load:
-        _judge(load, measured, result)
+        judge(load, measured, result)
     return result
 
 
@@ -232,7 +232,8 @@ def interval(values: list[float]) -> tuple[float, float]:
     return ordered[left], ordered[size - 1 - left]
 
 
-def _judge(load: Load, measured: Measured, result: Result) -> None:
+def judge(load: Load, measured: Measured, result: Result) -> None:
+    """Tell what was measured of a load, and where flowtally is below what it must be."""
     names = [name for of_load, name in measured if of_load is load]
     own = measured[load, FLOWTALLY]
     for name in sorted(names, key=[BARE, FLOWTALLY, PAGE, *names].index):

@@ -192,10 +192,11 @@ def _grow(marks: tuple[int, ...], folder: Path, python: Path, result: Result) ->
     result.failures += discrepancies(session.tally, marks[-1])
     session.close()
     path.unlink()
-    _judge(found, result)
+    judge(found, result)
 
 
-def _judge(found: list[Mark], result: Result) -> None:
+def judge(found: list[Mark], result: Result) -> None:
+    """Tell how the session was at each mark, and what grew that must not."""
     for mark in found:
         told = f"{mark.memory:.1f} MB, {mark.log_bytes:.0f} bytes of log a flow "
         told += f"({100 * mark.checkpoints:.1f} % checkpoints), {mark.microseconds:.1f} µs of CPU "
