@@ -153,6 +153,8 @@ def _http_fields(record: Record, flow: http.HTTPFlow, urls: Urls, pretty: bool) 
         host = data.host  # a Host header that is none
     record["method"] = _METHODS.get(data.method) or _method(data.method, urls)
     url = _url(data, host, urls)
+    if not isinstance(host, str):
+        raise TypeError(f"host is {host!r:.40}, not text")
     if len(url) > redaction.MAX_HOST or not url.isprintable():
         url = redaction.printable(url, redaction.MAX_URL)
         host = redaction.printable(host, redaction.MAX_HOST)
