@@ -147,9 +147,9 @@ def _tell(proxy: Mitmdump, laboratory: Laboratory) -> None:
     words = token(60).encode()
     behaviour = go_away_with(ErrorCodes.ENHANCE_YOUR_CALM, words)
     with (
-        Http2Server(behaviour, tls=laboratory.authority.http2(), name=HOST) as server,
+        Http2Server(behaviour, tls=laboratory.authority.http2(), name=HOST) as speaker,
         suppress(OSError),
-        clients.open_http2(proxy, server) as client,
+        clients.open_http2(proxy, speaker) as client,
     ):
         client.request("/")
         client.wait(2)

@@ -3,9 +3,9 @@
 `LivePage` knows which requests are for its host, and keeps mitmproxy from looking for a server of
 that name; `Page` answers them.
 
-Only a client of the proxy can ask for it, for its host exists nowhere else; and each of them may read
-it: whoever may use the proxy sees the session of all. What asks from another site gets nothing: no
-answer allows cross-origin reads, and browsers are told to hand it to nobody.
+Only a client of the proxy can ask for it, for its host exists nowhere else; and each of them may
+read it: whoever may use the proxy sees the session of all. What asks from another site gets
+nothing: no answer allows cross-origin reads, and browsers are told to hand it to nobody.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ def _asked_by_itself(request: http.Request, path: str, key: str) -> bool:
     if origin is not None and origin.partition("://")[2] != request.pretty_host:
         return False
     if "Sec-Fetch-Site" not in headers and "text/html" in headers.get("Accept", ""):
-        return path in ("/", "/report.html") or request.cookies.get(COOKIE) == key
+        return path == "/" or request.cookies.get(COOKIE) == key
     if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
         return True
     return path == "/" and headers.get("Sec-Fetch-Dest") == "document"
