@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from experiments._client import Load
-from experiments.disk import accounts
-from experiments.disk import records_of
+from experiments._records import accounts
+from experiments._records import records_of
 from experiments.load import BARE
 from experiments.load import FLOWTALLY
 from experiments.load import Samples

@@ -296,6 +296,9 @@ SELF, SITE, CROSS = "same-origin", "same-site", "cross-site"
     ("headers", "page", "data"),
     [
         ({}, 200, 200),  # curl
+        ({"Accept": "text/html,*/*"}, 200, 403),  # plain http: a browser, from wherever it comes
+        ({"Accept": "text/html,*/*", "Cookie": "flowtally=x"}, 200, 403),
+        ({"Accept": "*/*"}, 200, 200),
         ({"Sec_Fetch_Site": "none", "Sec_Fetch_Dest": "document"}, 200, 200),  # typed
         ({"Sec_Fetch_Site": SELF, "Sec_Fetch_Dest": "empty"}, 200, 200),  # its script
         ({"Sec_Fetch_Site": SELF, "Sec_Fetch_Dest": "document"}, 200, 200),  # its link
@@ -336,6 +339,14 @@ def test_other_sites_get_nothing(
     for response in found.values():
         assert {name: response.headers[name] for name in ALWAYS} == ALWAYS
     assert live.rendered == (page == 200)
+
+
+def test_over_plain_http_who_was_on_the_page_gets_the_data(live: Live) -> None:
+    cookie = live.get("/").headers["Set-Cookie"]
+    assert cookie.endswith("; Path=/; HttpOnly; SameSite=Strict")
+    browser = {"Accept": "text/html,*/*", "Cookie": f"a=b; {cookie.partition(';')[0]}"}
+    assert [live.get(path, **browser).status_code for path in PATHS] == [200] * len(PATHS)
+    assert live.get("/report.json", Origin="http://evil.example", **browser).status_code == 403
 
 
 PATHS = ("/", "/report.html", "/report.json", "/session.jsonl", "/flows")

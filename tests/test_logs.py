@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from flowtally.encoding import encode
 from flowtally.logs import MAX_PROBLEMS
 from flowtally.logs import Logs
 from flowtally.logs import read
+from flowtally.report import data as report_data
+from flowtally.report import digest
+from flowtally.report import html
+from flowtally.report import markdown
+from flowtally.report import text
 from flowtally.session import Session
 from flowtally.source import Source
 from flowtally.tally import TABLES
@@ -65,8 +71,8 @@ class Oracle:
     def __init__(self, *texts: bytes) -> None:
         self.records: dict[str, dict[int, dict[str, Any]]] = {}
         self.wrong = 0
-        for text in texts:
-            for line in text.split(b"\n"):
+        for log in texts:
+            for line in log.split(b"\n"):
                 try:
                     record = json.loads(line)
                 except ValueError:
@@ -399,7 +405,91 @@ def test_the_lines_near_a_text_wherever_blocks_end(monkeypatch: pytest.MonkeyPat
         assert len(near) == 3
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b" \t\n"])
+def test_lines_without_anything_are_passed_over_at_once(
+    monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    monkeypatch.setattr("flowtally.logs.BLOCK", 7)
+    blank = end * 20
+    log = blank + blank.join([*lines(start(), answered(404)).splitlines(True), b"  x\n", b" "])
+    source = Source("log", io.BytesIO(log))
+    with source:
+        found = list(source.lines())
+        assert [log[at : at + len(line)] for at, line in found] == [line for _, line in found]
+        assert [line.strip()[:1] for _, line in found] == [b"{", b"{", b"x"]
+    asked: list[int] = []
+    monkeypatch.setattr("flowtally.logs.BLOCK", 1000)
+    monkeypatch.setattr(Source, "_blank", _noting(Source._blank, asked))
+    assert list(Source("log", io.BytesIO(end * 100_000)).lines()) == []
+    assert len(asked) == 1
+
+
+def _noting(method: Any, asked: list[int]) -> Any:
+    def noted(self: Source, begin: int, end: int) -> Any:
+        asked.append(begin)
+        return method(self, begin, end)
+
+    return noted
+
+
 # --- checkpoints ---
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_whatever_stands_in_statistics_a_report_is_made(data: st.DataObject) -> None:
+    """Any field of any row may be anything: it is refused, or it can be reported."""
+    rows = json.loads(_rows())
+    for _ in range(data.draw(st.integers(1, 3))):
+        row = data.draw(st.sampled_from(rows))
+        place, key = data.draw(st.sampled_from([(row, "key"), *_places(row)]))
+        place[key] = data.draw(ANYTHING)
+    found = read_text(lines(start(), {**final(answered(200)), "rows": rows}))
+    merged = found.merged()
+    text.report(merged)
+    text.summary(merged)
+    html.page(merged, html.About())
+    markdown.report(merged)
+    digest.digest(merged)
+    json.dumps(report_data.statistics(merged))
+    report_data.csv_text(merged)
+    Tally().merge(merged)
+
+
+@lru_cache
+def _rows() -> bytes:
+    """The rows of a session in which everything happened."""
+    counted = Tally()
+    for record in everything(20):
+        if record["type"] in ("flow", "event"):
+            counted.add(record)
+    return json.dumps(list(counted.to_rows())).encode()
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**53, 10**29, 10**40]),
+    st.floats(),
+    st.text(max_size=10),
+    st.sampled_from(["404", "-1", "1e5", "²", TIME, "0001-01-01T00:00:00.000Z", "x" * 300]),
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+        ),
+        max_leaves=6,
+    ),
+)
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Where in plain data something stands: what holds it, and its key or index."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from _places(inner)
 
 
 def test_wrong_statistics_are_named_and_the_records_count(tmp_path: Path) -> None:

@@ -1101,6 +1101,9 @@ FORMULAS = [
     "\n=1",
     "=cmd|' /C calc'!A0",
     '=1","=2',
+    "a;=1+1",  # where cells are separated by semicolons
+    "a; @SUM(1);+1",
+    'a";=1+1;"',
 ]
 
 
@@ -1118,6 +1121,7 @@ def test_a_spreadsheet_computes_nothing(name: str) -> None:
             assert not cell.startswith(("=", "+", "@", "\t", "\r", "\n"))
             assert not cell.startswith("-") or cell[1:].isdecimal()
             assert cell.isprintable()
+            assert not re.search(r";\s*[=+@-]", cell)
 
 
 # --- HTML ---

@@ -18,6 +18,7 @@ from flowtally import logs
 from flowtally.tally import Tally
 from lab import clients
 from lab import servers
+from lab.clients import Destination
 from lab.proxy import ADDON
 from lab.proxy import MITMDUMP
 from lab.proxy import Mitmdump
@@ -181,6 +182,46 @@ def test_a_folder_that_goes_and_comes_back(tmp_path: Path, origin: AnsweringServ
     assert records[3]["final"]
 
 
+@pytest.mark.parametrize("how", ["moved", "copied and cut"])
+def test_a_log_that_is_rotated_under_a_running_proxy(
+    tmp_path: Path, origin: AnsweringServer, how: str
+) -> None:
+    with Mitmdump(tmp_path / "logs", confdir=tmp_path / "confdir") as proxy:
+        old = proxy.log.with_suffix(".1")
+        clients.get(proxy, origin, "/status/201")
+        if how == "moved":
+            proxy.log.rename(old)
+        else:
+            shutil.copy(proxy.log, old)
+            os.truncate(proxy.log, 0)
+        time.sleep(0.3)  # flowtally looks every 0.2 s
+        clients.get(proxy, origin, "/status/202")
+        assert b'"status":202' in proxy.log.read_bytes()
+        page = clients.get(proxy, Destination("flowtally.test", 80), "/session.jsonl")
+        assert b'"status":202' in page
+        proxy.stop()
+        assert f"Session log: {proxy.log}" in proxy.stderr.text
+        assert "flowtally cannot" not in proxy.output
+    found = logs.read([("new", proxy.log), ("old", old)])
+    (session,) = found.sessions.values()
+    assert (found.unreadable, found.missing, session.final) == (0, 0, True)
+    assert sorted(codes(session.tally)) == ["201", "202"]
+    # The old one says nothing but what it holds; the new one is complete by its final statistics.
+    assert codes(read(old).merged()) == ["201"]
+    assert read(proxy.log).merged().flows == 2
+
+
+def test_a_log_whose_folder_is_gone_is_not_named_at_the_end(
+    tmp_path: Path, origin: AnsweringServer
+) -> None:
+    with Mitmdump(tmp_path / "logs", confdir=tmp_path / "confdir") as proxy:
+        clients.get(proxy, origin, "/status/201")
+        shutil.rmtree(proxy.log.parent)
+        proxy.stop()
+    assert f"No session log: {proxy.log} could not be written, or was removed" in proxy.stderr.text
+    assert "\nSession log: " not in proxy.stderr.text
+
+
 def test_two_proxies_on_one_file(tmp_path: Path, origin: AnsweringServer) -> None:
     with (
         Mitmdump(tmp_path / "shared", confdir=tmp_path / "confdir") as first,
@@ -283,6 +324,7 @@ def test_a_saved_file_gives_the_same_figures(tmp_path: Path, origin: AnsweringSe
         ("flowtally_timout=5", "flowtally_timout: no such option; flowtally has flowtally_log,"),
         ("flowtally_log={codes}", "that file exists and is no flowtally log"),
         ("flowtally_log={codes}/x", "codes.toml is no folder"),
+        ("flowtally_log=/dev/stdout", "that is no regular file"),
     ],
 )
 def test_a_bad_value_keeps_mitmdump_from_starting(tmp_path: Path, option: str, says: str) -> None:

@@ -3,14 +3,16 @@
 `LivePage` knows which requests are for its host, and keeps mitmproxy from looking for a server of
 that name; `Page` answers them.
 
-Only a client of the proxy can ask for it, for its host exists nowhere else. What asks from another
-site gets nothing: no answer allows cross-origin reads, and browsers are told to hand it to nobody.
+Only a client of the proxy can ask for it, for its host exists nowhere else; and each of them may
+read it: whoever may use the proxy sees the session of all. What asks from another site gets
+nothing: no answer allows cross-origin reads, and browsers are told to hand it to nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -42,6 +44,7 @@ ROWS = 50
 """How many rows of a table the page shows."""
 OWN_KEY = "flowtally.page"
 """Stands in the metadata of a flow that is for the live page."""
+COOKIE = "flowtally"
 MAX_LOG = 16 * 1024 * 1024
 """The largest log that is handed out, in bytes: mitmproxy keeps answers in memory."""
 
@@ -198,9 +201,9 @@ class LivePage:
         """Answer a request for the live page, unless another addon did. Does not raise."""
         self._defects.guard(self._forget)
         self._served.append(flow)
-        if flow.response or flow.error:
-            return
         try:
+            if flow.response or flow.error:
+                return
             flow.response = await self._page.answer(flow.request)
         except exceptions.CommandError as ended:  # mitmproxy still answers while it stops
             flow.response = refuse(503, f"There is nothing to show: {ended}.")
@@ -228,6 +231,8 @@ class Page:
         self._html = Rendering(source.version)
         self._json = Rendering(source.version)
         self._reading = asyncio.Lock()
+        self._key = secrets.token_urlsafe()
+        """What a browser has that was on the page."""
 
     async def answer(self, request: http.Request) -> http.Response:
         """The answer to a request for the page's host."""
@@ -240,7 +245,7 @@ class Page:
         path = request.path.partition("?")[0]
         if request.method not in ("GET", "HEAD"):
             return refuse(405, "Only GET and HEAD are allowed here.", Allow="GET, HEAD")
-        if not _asked_by_itself(request, path):
+        if not _asked_by_itself(request, path, self._key):
             return refuse(403, "Another site asked for this.")
         if path in ("/", "/report.html"):
             return await self._page(request)
@@ -266,7 +271,8 @@ class Page:
         if request.headers.get("If-None-Match") == etag:
             return http.Response.make(304, b"", {**HEADERS, "ETag": etag})
         policy = f"{html.policy(live=True)}; frame-ancestors 'none'"
-        headers = {"ETag": etag, "Content-Security-Policy": policy}
+        cookie = f"{COOKIE}={self._key}; Path=/; HttpOnly; SameSite=Strict"
+        headers = {"ETag": etag, "Content-Security-Policy": policy, "Set-Cookie": cookie}
         return _respond(body, "text/html; charset=utf-8", headers)
 
     def _start_json(self) -> Callable[[], bytes]:
@@ -337,13 +343,19 @@ def _single_flows(session: Session) -> tuple[list[str], Flows | None]:
     return [f"Single flows are left out, for the log is large; with them: {command}"], None
 
 
-def _asked_by_itself(request: http.Request, path: str) -> bool:
+def _asked_by_itself(request: http.Request, path: str, key: str) -> bool:
     """Whether the page, or a person, asks. A browser tells of others (Fetch Metadata, Fetch
-    standard §3.2); a link from anywhere may lead to the page."""
+    standard §3.2); a link from anywhere may lead to the page.
+
+    Over plain http browsers tell nothing of the kind. There a link from anywhere could start a
+    download of the data; but it does not bring along a cookie that is for the same site alone.
+    """
     headers = request.headers
     origin = headers.get("Origin")
     if origin is not None and origin.partition("://")[2] != request.pretty_host:
         return False
+    if "Sec-Fetch-Site" not in headers and "text/html" in headers.get("Accept", ""):
+        return path == "/" or request.cookies.get(COOKIE) == key
     if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
         return True
     return path == "/" and headers.get("Sec-Fetch-Dest") == "document"

@@ -303,8 +303,6 @@ class Logs:
 
     def _record(self, source: Source, position: int, line: bytes) -> Record | None:
         """The record in a line; None if there is none."""
-        if line.isspace():
-            return None
         try:
             record: Record = decode(line)
         except ValueError:

@@ -52,7 +52,11 @@ _CERTIFICATE_NAMES = r"(hostname '[^']*' doesn't match ).*"
 # A scheme has an end: else a long word would be read again from each of its letters. A password may
 # hold quotes.
 _URL = r"[a-zA-Z][a-zA-Z0-9+.-]{0,31}://[^\s<>]+"
-_MATRIX_VALUE = r"(;|%3B)([^;/=%]*)(=|%3D)(?:(?!%3B)[^;/])*"
+# Of a matrix parameter, and of a query or fragment that stands in the path because it was encoded,
+# as often as that happened.
+_BEGINS, _EQUALS = r"[;&]|%(?:25)*(?:3B|3F|26|23)", r"=|%(?:25)*3D"
+_MATRIX_VALUE = rf"({_BEGINS})((?:(?!{_BEGINS}|{_EQUALS})[^/])*)({_EQUALS})(?:(?!{_BEGINS})[^/])*"
+_AUTHORITY = r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]{0,5})?"
 # Each begins where a word does: else a long word without an end would be read again and again.
 _JSON_WEB_TOKEN = (  # RFC 7519 §3, RFC 7516 §3.1
     r"(?:(?<![\w-])|(?<=%[0-9A-F]{2}))eyJ[\w-]{4,}(?:(?:\.|%2E)[\w-]*){1,4}"
@@ -169,18 +173,33 @@ def redact(address: str, urls: Urls) -> str:
     name, separator, rest = address.partition("://")
     if not separator:
         # No URL, but what stands for one in a malformed request: a host at best.
-        return "" if urls == "origin" else re.split("[/?#;]", address.rpartition("@")[2])[0]
+        if urls == "origin":
+            return ""
+        return _authority(re.split("[/?#;]", address.rpartition("@")[2])[0])
     cut = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
-    authority = rest[:cut].rpartition("@")[2].partition(";")[0]
+    authority = _authority(rest[:cut].rpartition("@")[2].partition(";")[0])
     name = scheme(name, urls)
     if urls == "origin":
         return f"{name}://{authority}"
     return f"{name}://{authority}{redact_target(rest[cut:])}"
 
 
+def _authority(text: str) -> str:
+    """Host and port of a URL that may be malformed: what stands in a port's place and is none may
+    be a secret, and so may a word that no host has for a name."""
+    if not re.fullmatch(_AUTHORITY, text):
+        text = f"{text.partition(':')[0]}:{BLANK}"
+    host, colon, port = text.rpartition(":") if text[-1:] != "]" else (text, "", "")
+    if not colon:
+        host, port = text, ""
+    return f"{BLANK if _is_token(host) and '.' not in host else host}{colon}{port}"
+
+
 def may_need_redaction(target: str) -> bool:
     """False of nearly every target without a query; `redact_target` leaves those as they are."""
-    return "?" in target or "#" in target or ";" in target or "eyJ" in target or "%3" in target
+    if "?" in target or "#" in target or ";" in target:
+        return True
+    return "%" in target or "&" in target or "eyJ" in target
 
 
 def redact_target(target: str) -> str:
@@ -191,7 +210,7 @@ def redact_target(target: str) -> str:
     """
     target, _, _ = target.partition("#")
     path, question, query = target.partition("?")
-    if ";" in path or "%3" in path:
+    if ";" in path or "%" in path or "&" in path:
         path = re.sub(_MATRIX_VALUE, r"\1\2\3", path, flags=re.IGNORECASE)
     if "eyJ" in path:
         path = re.sub(_JSON_WEB_TOKEN, BLANK, path, flags=re.IGNORECASE)

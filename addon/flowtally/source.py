@@ -140,10 +140,25 @@ class Source:
             line = self._file.readline(min(MAX_LINE, end - position))
             if not line:
                 break
-            if not inside:
+            if not inside and not line.isspace():
                 yield position, line if position else line.removeprefix(_BOM)
             position += len(line)
             inside = not line.endswith(b"\n")
+            if not inside and line.isspace():
+                position += self._blank(position, end)
+
+    def _blank(self, begin: int, end: int) -> int:
+        """How many bytes of a range are lines without anything in them, at its beginning: there may
+        be millions of them, of which none is worth a look."""
+        blank, step = 0, 1
+        while step and begin + blank < end:
+            self._file.seek(begin + blank)
+            block = self._file.read(min(BLOCK, end - begin - blank))
+            # What stands before the first word belongs to its line.
+            step = block.rfind(b"\n", 0, len(block) - len(block.lstrip())) + 1
+            blank += step
+        self._file.seek(begin + blank)
+        return blank
 
     def line(self, position: int) -> bytes:
         """The line that begins at a position."""

@@ -16,7 +16,6 @@ What needs a file system of its own is left out where none can be mounted, and t
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import random
@@ -42,6 +41,9 @@ from flowtally.session import Session
 from lab.proxy import Mitmdump
 
 from ._origin import origin
+from ._records import FIRST
+from ._records import accounts
+from ._records import records_of
 from .result import Result
 
 PAGE = 4096
@@ -55,8 +57,6 @@ NOTICED = 0.5
 """Seconds in which a proxy that is asked notices what became of its log."""
 SOMEBODYS = b'{"type":"FeatureCollection","features":[]}\n'
 """A file of somebody else's, of a kind that might be mistaken for a log."""
-FIRST = b'{"type":"'
-"""How each line of a log begins."""
 MESSAGES = ("flowtally cannot write", "flowtally: the log ")
 SLOW = 2.0, 0.01
 """How many times as long, and seconds more, an answer may take while the disk is in trouble."""
@@ -267,32 +267,6 @@ class Trial:
             copy.write_bytes(b"".join(line for line in lines if b'"type":"stats"' not in line))
             bare.append((str(copy), copy))
         return read(bare).missing
-
-
-def records_of(paths: list[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The records of all files, and what is wrong with lines that are none: each may only be the
-    beginning of one."""
-    records, wrong = [], []
-    for path in paths:
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                begins = FIRST.startswith(line[: len(FIRST)])
-                if not begins or FIRST in line[1:]:
-                    wrong.append(f"a line that is no beginning of a record: {line[:200]!r}")
-    return records, wrong
-
-
-def accounts(records: list[dict[str, Any]]) -> tuple[int, int]:
-    """How many records of all sessions are missing, by their numbers, and of how many of them
-    `gap` records tell."""
-    missing = told = 0
-    for session in {record["session"] for record in records}:
-        own = {record["seq"]: record for record in records if record["session"] == session}
-        missing += max(own) - len(own)
-        told += sum(record["dropped"] for record in own.values() if record["type"] == "gap")
-    return missing, told
 
 
 # --- file systems ---

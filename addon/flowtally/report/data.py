@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -107,5 +108,8 @@ def cell(value: Value) -> str | int | float:
         return "true" if value else "false"
     if not isinstance(value, str):
         return value
-    text = printable(value, 2048)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return _FORMULA.sub(r"\1'\2", printable(value, 2048))
+
+
+# Also where a spreadsheet separates at semicolons: it ends a cell there, quoted or not.
+_FORMULA = re.compile(r"((?:^|;)\s*)([=+@-])")
