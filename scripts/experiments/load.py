@@ -74,8 +74,10 @@ def run(quick: bool, folder: Path, python: Path) -> Result:  # noqa: ARG001
     result = Result()
     with origin(folder) as ports:
         measured = _measure(*ROUNDS[quick], folder, ports, result)
+    names = list(dict.fromkeys(name for _, name in measured))
     for load in Load:
-        judge(load, measured, result)
+        judge(load.title, {name: measured[load, name] for name in names}, result)
+    judge("all of these", {name: _together(measured, name) for name in names}, result)
     return result
 
 
@@ -232,18 +234,27 @@ def interval(values: list[float]) -> tuple[float, float]:
     return ordered[left], ordered[size - 1 - left]
 
 
-def judge(load: Load, measured: Measured, result: Result) -> None:
-    """Tell what was measured of a load, and where flowtally is below what it must be."""
-    names = [name for of_load, name in measured if of_load is load]
-    own = measured[load, FLOWTALLY]
-    for name in sorted(names, key=[BARE, FLOWTALLY, PAGE, *names].index):
+def _together(measured: Measured, name: str) -> Samples:
+    """What was measured with a variant, of all loads in the same order."""
+    together = Samples()
+    for load in Load:
         samples = measured[load, name]
+        together.rates += samples.rates
+        together.costs += samples.costs
+        together.latencies += samples.latencies
+    return together
+
+
+def judge(title: str, measured: dict[str, Samples], result: Result) -> None:
+    """Tell what was measured with each variant, and where flowtally is below what it must be."""
+    bare, own = measured[BARE], measured[FLOWTALLY]
+    for name in sorted(measured, key=[BARE, FLOWTALLY, PAGE, *measured].index):
+        samples = measured[name]
         ordered = sorted(samples.latencies)
         told = f"{median(samples.rates):,.0f}/s, p50 {1e3 * ordered[len(ordered) // 2]:.1f} ms, "
         told += f"p99 {1e3 * ordered[len(ordered) * 99 // 100]:.1f} ms, "
         told += f"{median(samples.costs):.2f} ms of CPU"
         if name != BARE:
-            bare = measured[load, BARE]
             for what, of_it, of_bare in (
                 ("rate", samples.rates, bare.rates),
                 ("CPU", samples.costs, bare.costs),
@@ -251,7 +262,7 @@ def judge(load: Load, measured: Measured, result: Result) -> None:
                 shares = [one / other for one, other in zip(of_it, of_bare, strict=True)]
                 low, high = interval(shares)
                 told += f"; {what} {median(shares):.2f} of bare ({low:.2f}-{high:.2f})"
-        result.figures.append((f"{load.title}: {name}", told))
+        result.figures.append((f"{title}: {name}", told))
         if name in (FLOWTALLY, PAGE):
             continue
         shares = [one / other for one, other in zip(own.rates, samples.rates, strict=True)]
@@ -259,4 +270,4 @@ def judge(load: Load, measured: Measured, result: Result) -> None:
         if median(shares) < least and interval(shares)[1] < least:
             told = f"{median(shares):.3f} of {name}'s requests per second "
             told += f"({interval(shares)[0]:.3f}-{interval(shares)[1]:.3f})"
-            result.failures.append(f"{load.title}: with flowtally {told}, not {least}")
+            result.failures.append(f"{title}: with flowtally {told}, not {least}")
