@@ -6,7 +6,7 @@ Writes N logs of N flows each, lets `flowtally sessions`, `report --json`, `sql`
 all of them, prints a Markdown table of wall clock, CPU time and memory, and ends with exit status 1
 unless all of them come to the same totals. The addon's own session writes some of the logs, the
 others are these under another session's id. --folder: where to write them, and leave them; without
-it they are removed. Needs DuckDB and room on the disk: 0.6 kB a flow.
+it they are removed. Needs DuckDB and room on the disk: 0.8 kB a flow.
 """
 
 from __future__ import annotations
