@@ -107,13 +107,14 @@ class Variant:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START
         while not all(map(_listens, self.ports.values())) and time.monotonic() < deadline:
+            time.sleep(0.05)
             if self.process.poll() is not None:
                 return False
-            time.sleep(0.05)
         # Whoever listens there may be somebody else: then it is about to end.
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(1)
-        return self.process.poll() is None
+            return False
+        return all(map(_listens, self.ports.values()))
 
     def ask(self, load: Load, ports: Ports, requests: int) -> tuple[Answers, float]:
         """Ask it; what came back, and the CPU seconds that it took for that."""
