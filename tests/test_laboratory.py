@@ -145,7 +145,7 @@ MARK = Mark(
     ("field", "value", "fails"),
     [
         ("memory", 11.0, 0),
-        ("memory", 20.0, 1),
+        ("memory", 30.0, 1),
         ("memory", 100.0, 2),
         ("log_bytes", 700.0, 1),
         ("checkpoints", 0.2, 1),
@@ -153,7 +153,7 @@ MARK = Mark(
         ("longest", 30.0, 1),
         ("collection", 150.0, 1),
         ("report", 5.0, 1),
-        ("report_memory", 90.0, 1),
+        ("report_memory", 120.0, 1),
     ],
 )
 def test_what_grows_with_the_number_of_flows_is_told(field: str, value: float, fails: int) -> None:

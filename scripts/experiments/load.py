@@ -50,6 +50,7 @@ BARE, FLOWTALLY, PAGE = "bare", "flowtally", "flowtally, its live page open"
 LEAST = 0.97
 """The share of a bare mitmdump's requests per second that it has to be with flowtally."""
 SURE = 0.99
+ATTEMPTS = 5
 START = 60
 """Seconds to wait for a mitmdump to start, or to end."""
 
@@ -88,7 +89,14 @@ class Variant:
     """A running mitmdump."""
 
     def __init__(self, arguments: list[str], folder: Path, ports: Ports) -> None:
-        self.ports = {"regular": free_port(), "reverse": free_port()}
+        for _ in range(ATTEMPTS):
+            self.ports = {"regular": free_port(), "reverse": free_port()}
+            if self._starts(arguments, folder, ports):
+                return
+        raise RuntimeError(f"mitmdump {' '.join(arguments)} did not start")
+
+    def _starts(self, arguments: list[str], folder: Path, ports: Ports) -> bool:
+        """Start it; False where somebody else was faster to take a port."""
         options = {"confdir": folder, "ssl_insecure": "true", "stream_large_bodies": "500k"}
         command = [str(MITMDUMP), *arguments]
         command += ["--mode", f"regular@127.0.0.1:{self.ports['regular']}"]
@@ -98,11 +106,15 @@ class Variant:
             command += ["--set", f"{name}={value}"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START
-        for port in self.ports.values():
-            while not _listens(port):
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{' '.join(command)} did not start")
-                time.sleep(0.05)
+        while not all(map(_listens, self.ports.values())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            if self.process.poll() is not None:
+                return False
+        # Whoever listens there may be somebody else: then it is about to end.
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(1)
+            return False
+        return all(map(_listens, self.ports.values()))
 
     def ask(self, load: Load, ports: Ports, requests: int) -> tuple[Answers, float]:
         """Ask it; what came back, and the CPU seconds that it took for that."""
