@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from flowtally import logs as module
 from flowtally import session as session_module
+from flowtally import source as source_module
 from flowtally import tally as tally_module
 from flowtally.checkpoint import Checkpoint
 from flowtally.encoding import encode
@@ -386,7 +387,7 @@ def test_the_last_line_of_a_checkpoint_across_blocks(
         expected = source._last_stats(source.size)
         assert path.read_bytes()[expected:].startswith(b'{"type":"stats"')
         for block in (1, 2, 15, 16, 17, 100, 5000):
-            monkeypatch.setattr(module, "BLOCK", block)
+            monkeypatch.setattr(source_module, "BLOCK", block)
             assert source._last_stats(source.size) == expected
     path.write_bytes(path.read_bytes()[expected:])
     with Source("log", path) as source:
@@ -399,7 +400,7 @@ def test_the_lines_near_a_text_wherever_blocks_end(monkeypatch: pytest.MonkeyPat
     text = lines(start(), answered(200)) + wanted + lines(answered(404)) * 9 + long + wanted
     source = Source("log", io.BytesIO(text + b'torn {"type":"stats"'))
     for size in range(len(wanted), len(wanted) + 2000, 7):
-        monkeypatch.setattr(module, "MAX_LINE", size)
+        monkeypatch.setattr(source_module, "MAX_LINE", size)
         near = [found for found in source.lines_near(b'"stats"') if b'"stats"' in found[1]]
         assert near == [found for found in source.lines() if b'"stats"' in found[1]]
         assert len(near) == 3
@@ -409,7 +410,7 @@ def test_the_lines_near_a_text_wherever_blocks_end(monkeypatch: pytest.MonkeyPat
 def test_lines_without_anything_are_passed_over_at_once(
     monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:
-    monkeypatch.setattr("flowtally.logs.BLOCK", 7)
+    monkeypatch.setattr("flowtally.source.BLOCK", 7)
     blank = end * 20
     log = blank + blank.join([*lines(start(), answered(404)).splitlines(True), b"  x\n", b" "])
     source = Source("log", io.BytesIO(log))
@@ -418,7 +419,7 @@ def test_lines_without_anything_are_passed_over_at_once(
         assert [log[at : at + len(line)] for at, line in found] == [line for _, line in found]
         assert [line.strip()[:1] for _, line in found] == [b"{", b"{", b"x"]
     asked: list[int] = []
-    monkeypatch.setattr("flowtally.logs.BLOCK", 1000)
+    monkeypatch.setattr("flowtally.source.BLOCK", 1000)
     monkeypatch.setattr(Source, "_blank", _noting(Source._blank, asked))
     assert list(Source("log", io.BytesIO(end * 100_000)).lines()) == []
     assert len(asked) == 1
@@ -669,7 +670,7 @@ def test_a_byte_order_mark_is_no_torn_line() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 100])
 def test_a_line_without_end_is_passed_over(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(module, "MAX_LINE", 2000)
+    monkeypatch.setattr(source_module, "MAX_LINE", 2000)
     text = lines(start()) + b"x" * (2000 + size) + b"\n" + lines(answered(200, seq=2))
     found = read_text(text)
     assert [(p.line, p.reason) for p in found.problems] == [(2, "longer than 2000 bytes")]

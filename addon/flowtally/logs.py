@@ -28,11 +28,11 @@ from .checkpoint import Checkpoint
 from .encoding import decode
 from .encoding import without_rows
 from .filter_language import Filter
-from .source import MAX_LINE
 from .source import MAX_SESSIONS
 from .source import Source
 from .source import parsed
 from .source import sources
+from .source import too_long
 from .source import uncollected
 from .tally import Tally
 from .tally import challenge_of
@@ -306,10 +306,7 @@ class Logs:
         try:
             record: Record = decode(line)
         except ValueError:
-            if len(line) == MAX_LINE and not line.endswith(b"\n"):
-                reason = f"longer than {MAX_LINE} bytes"
-            else:
-                reason = "not JSON" if line.endswith(b"\n") else "torn line"
+            reason = too_long(line) or ("not JSON" if line.endswith(b"\n") else "torn line")
             self._problem(source, position, reason)
             return None
         if reason := check(record):

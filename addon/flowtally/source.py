@@ -263,6 +263,12 @@ def _belongs(record: Record, session: str, checkpoint: int) -> bool:
     return named == ("stats", session, checkpoint)
 
 
+def too_long(line: bytes) -> str:
+    """What is to be said of a line of which only the beginning was read; "" of others."""
+    cut = len(line) == MAX_LINE and not line.endswith(b"\n")
+    return f"longer than {MAX_LINE} bytes" if cut else ""
+
+
 def parsed(line: bytes) -> Record | None:
     """The record that a line holds; None if it is none that can be used."""
     try:
