@@ -306,7 +306,7 @@ def test_merged_sessions_do_not_depend_on_the_order_of_files(tmp_path: Path) -> 
 def planned(path: Path) -> tuple[Source, int]:
     """A log with a plan, and how many bytes of it are to be looked at."""
     with Source("log", path) as source:
-        source.plan()
+        list(source.plan())
     return source, sum(end - begin for begin, end in source.ranges)
 
 

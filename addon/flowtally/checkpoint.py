@@ -6,6 +6,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 from typing import Any
 
+from .shelf import Kept
+from .shelf import Shelf
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -29,8 +31,12 @@ class Checkpoint:
         self.final = False
         """It was written when the session ended."""
         self.tally: Tally | None = None
-        """The statistics, once they are built."""
+        """The statistics, once they are built, and until they are on a shelf."""
+        self.kept: Kept | None = None
+        """The statistics on a shelf."""
         self._parts: dict[int, Record] = {}
+        self._rows: list[Record] = []
+        """Of what the statistics were built."""
         self._size = 0
         """How many parts make it whole; 0 while that is not known."""
 
@@ -50,15 +56,23 @@ class Checkpoint:
     def build(self, tables: Collection[str] = ()) -> None:
         """Make the statistics of a whole one, all or some tables, and let go of the parts, which
         are several times as large. Raises: ValueError, saying what is wrong with them."""
-        if self.tally is not None:
+        if self.tally is not None or self.kept is not None:
             return
         tally = Tally()
         for _, part in sorted(self._parts.items()):
-            for row in part["rows"]:
-                if not tables or row.get("table") in tables:
-                    tally.take(row)
+            self._rows += [row for row in part["rows"] if not tables or row.get("table") in tables]
+        for row in self._rows:
+            tally.take(row)
         first = self._parts[1]
         tally.dropped = first["dropped"]
         tally.first, tally.last = first.get("first", ""), first.get("last", "")
         self.tally = tally
         self._parts.clear()
+
+    def shelve(self, shelf: Shelf) -> Kept:
+        """Put the statistics that were built on a shelf; there they grow."""
+        if self.kept is None:
+            assert self.tally is not None
+            self.kept, self.tally = shelf.put(self.tally, self._rows), None
+            self._rows = []
+        return self.kept

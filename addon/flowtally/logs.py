@@ -28,6 +28,8 @@ from .checkpoint import Checkpoint
 from .encoding import decode
 from .encoding import without_rows
 from .filter_language import Filter
+from .shelf import Kept
+from .shelf import Shelf
 from .source import MAX_SESSIONS
 from .source import Source
 from .source import parsed
@@ -42,6 +44,8 @@ from .valid import other_schema
 if TYPE_CHECKING:
     from .captures.lacking import Lacking
 
+TIDY_EVERY = 10_000
+"""Records between two looks how much the statistics of all sessions have grown."""
 MAX_PENDING = 16 * 1024 * 1024
 """How much is kept of a session's checkpoints that are not whole yet, in bytes of their lines."""
 MAX_PROBLEMS = 20
@@ -71,15 +75,18 @@ class Session:
     """What logs hold of one session."""
 
     id: str
-    tally: Tally = field(default_factory=Tally)
+    shelf: Shelf
+    """Where its statistics are."""
     start: Record | None = None
     """Its `session_start` record."""
     checkpoint: Checkpoint | None = None
-    """With what `tally` began."""
+    """With what the statistics began."""
     wanted: Filter | None = None
     """Which flows and events are counted; None: all."""
     disordered: bool = False
-    """Some records came when their turn was over, and are not in `tally`."""
+    """Some records came when their turn was over, and are not in the statistics."""
+    kept: Kept = field(init=False)
+    """The statistics."""
     _earliest: str = ""
     _pending: dict[int, Checkpoint] = field(default_factory=dict)
     _newest: int = 0
@@ -88,6 +95,14 @@ class Session:
     """First and last `seq` of each run of records that were not there when their turn came."""
     _told: int = 0
     """Missing records of which `gap` records tell."""
+
+    def __post_init__(self) -> None:
+        self.kept = self.shelf.put(Tally())
+
+    @property
+    def tally(self) -> Tally:
+        """The statistics."""
+        return self.kept.tally
 
     @property
     def time(self) -> str:
@@ -129,19 +144,18 @@ class Session:
         and position of a part of it, and why."""
         self._holes, self._told = array("q"), 0
         self.disordered = False
-        self.tally, self._newest = Tally(), 0
+        self._newest = 0
         self._pending.clear()
         # A checkpoint cannot be narrowed: it only tells how the session ended.
         if (checkpoint := self.checkpoint) is None or self.wanted is not None:
+            self.kept = self.shelf.put(Tally())
             return None
         try:
             checkpoint.build()
         except ValueError as error:
-            self.checkpoint = None
+            self.checkpoint, self.kept = None, self.shelf.put(Tally())
             return *checkpoint.place, f"wrong statistics: {error}"
-        assert checkpoint.tally is not None
-        # From now on it grows, and is the checkpoint's no more.
-        self.tally, checkpoint.tally = checkpoint.tally, None
+        self.kept = checkpoint.shelve(self.shelf)
         self._newest = checkpoint.upto
         return None
 
@@ -179,6 +193,7 @@ class Logs:
         """`wanted`: which flows and events are counted; None: all. `tables`: as of `read`."""
         self._wanted = wanted
         self._tables = tables
+        self._shelf = Shelf()
         self.sessions: dict[str, Session] = {}
         """Id → session, in the order in which they began."""
         self.problems: list[Problem] = []
@@ -206,8 +221,9 @@ class Logs:
             tally = next(iter(self.sessions.values())).tally
         else:
             tally = Tally()
-            for session in self.sessions.values():
-                tally.merge(session.tally)
+            with uncollected():
+                for session in self.sessions.values():
+                    tally.merge(session.kept.look())
         tally.only = self.only
         return tally
 
@@ -246,6 +262,7 @@ class Logs:
             if of is not None and id not in of:
                 continue
             if (session := self._session(id)) is not None:
+                checkpoint.shelve(self._shelf)
                 session.offer(checkpoint)
 
     def _read_checkpoints(self, source: Source, of: Container[str] | None = None) -> None:
@@ -262,7 +279,9 @@ class Logs:
                 session.add_part(record, source, position, len(line))
 
     def _read_records(self, source: Source) -> None:
-        for position, line in source.lines():
+        for number, (position, line) in enumerate(source.lines()):
+            if number % TIDY_EVERY == 0:
+                self._shelf.tidy()
             if position in source.planned:
                 line = without_rows(line)  # they are known
             if (record := self._record(source, position, line)) is not None:
@@ -319,7 +338,7 @@ class Logs:
         if id not in self.sessions:
             if len(self.sessions) >= MAX_SESSIONS:
                 return None
-            self.sessions[id] = Session(id, wanted=self._wanted)
+            self.sessions[id] = Session(id, self._shelf, wanted=self._wanted)
         return self.sessions[id]
 
     def _problem(self, source: Source, position: int, reason: str, for_all: bool = False) -> None:

@@ -187,27 +187,28 @@ class Source:
         self._file.seek(begin)
         return begin + self._file.read(self.size - begin).rfind(b"\n") + 1
 
-    def plan(self, tables: Collection[str] = ()) -> list[tuple[str, Checkpoint]]:
-        """Leave out of `ranges` what checkpoints vouch for; returns these, with their sessions.
-        `tables`: which of their statistics are needed, none: all.
+    def plan(self, tables: Collection[str] = ()) -> Iterator[tuple[str, Checkpoint]]:
+        """Leave out of `ranges` what checkpoints vouch for; these, built, with their sessions. Only
+        when all have been taken, `ranges` says so. `tables`: which of their statistics are needed,
+        none: all.
 
         A checkpoint says how much its session has written into the file before it. If that session
         began just so many bytes before, nobody else wrote in between, and the checkpoint holds all
         that stands there.
         """
         ranges: list[tuple[int, int]] = []
-        found: list[tuple[str, Checkpoint]] = []
+        found = 0
         end = self.size
-        while end and len(found) < MAX_SESSIONS:
+        while end and found < MAX_SESSIONS:
             if (vouched := self._last_vouched(end, tables)) is None:
                 break
             ranges += [(vouched.end, end), (vouched.begin, vouched.head)]
-            found.append((vouched.session, vouched.checkpoint))
+            found += 1
             end = vouched.begin
+            yield vouched.session, vouched.checkpoint
         if end:
             ranges.append((0, end))
         self.ranges = ranges[::-1]
-        return found
 
     def _last_vouched(self, end: int, tables: Collection[str]) -> Vouched | None:
         """What the last whole checkpoint before a position vouches for, if it does."""
