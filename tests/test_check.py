@@ -269,7 +269,7 @@ def test_what_may_be_among_other_codes_counts_against_a_limit(
     assert text(results) == [
         "EXCEEDED  404  at most 1   is 0",
         "  up to 2 more may be among those counted under (other)",
-        "   2  -3 HTTPError: 404  shop.example  [008ed675]",
+        "   2  -3 HTTPError: 404  shop.example  [abdd6919]",
         "      GET http://shop.example/cart/17",
         "ok        500  at most 0   is 0",
         "MISSED    404  at least 1  is 0",
@@ -339,28 +339,28 @@ def test_the_same_budget_twice_is_one() -> None:
 
 CHECKED = """\
 EXCEEDED  Server error        at most 0    is 1
-   1  -3 HTTPError: 503 Service unavailable  shop.example  [d1d88728]
+   1  -3 HTTPError: 503 Service unavailable  shop.example  [e611d7b3]
       GET http://shop.example/pay
 ok        Client error        at most 1    is 1
 EXCEEDED  -2                  at most 0    is 2
-   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [5ad53df7]
+   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [20c1f4a3]
       GET http://shop.example/cart/17 (no one there)
       Nothing listens on that port: check that the server is running, and the port number.
       Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests
       ConnectionError (NewConnectionError)
-   1  -2 ConnectionErr: client_tls_rejected  client  pinned.example  [c07db874]
+   1  -2 ConnectionErr: client_tls_rejected  client  pinned.example  [125a36ca]
       pinned.example
       Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
       certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
       The client says: net::ERR_CERT_AUTHORITY_INVALID · curl 60 · UNABLE_TO_VERIFY_LEAF_SIGNATURE ·
       requests SSLError
 EXCEEDED  connection_refused  at most 0    is 1
-   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [5ad53df7]
+   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [20c1f4a3]
 EXCEEDED  404                 at most 0    is 1
-   1  -3 HTTPError: 404 Not found  shop.example  [008ed675]
+   1  -3 HTTPError: 404 Not found  shop.example  [abdd6919]
       GET http://shop.example/logo.png
 EXCEEDED  failures            at most 1    is 2
-   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [5ad53df7]
+   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [20c1f4a3]
    1  -6 Timeout: http_response_timeout  server  shop.example  [84af9be7]
       GET http://shop.example/cart/17
       The server took the request and did not answer in time: look at what it was doing, or let the
@@ -500,7 +500,7 @@ JUNIT = """\
     </properties>
     <testcase classname="flowtally.check" name="connection_refused at most 0" time="0">
       <failure message="connection_refused is 1; the budget is at most 0" type="EXCEEDED">\
-   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [5ad53df7]
+   1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [20c1f4a3]
       GET http://shop.example/cart/17 (no one there)
       Nothing listens on that port: check that the server is running, and the port number.
       Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests

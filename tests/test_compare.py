@@ -91,17 +91,17 @@ Duration                             before  after
 
 Fixed                         before  after
   -2 connection_refused  12 (14.3 %)      0
-       incident [e756dce9]
+       incident [a1ec4aca]
 
 New                           before      after
   -2 client_tls_rejected           0  6 (4.5 %)  may be chance
        Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
        certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
        last: pinned.example
-       incident [c07db874]
+       incident [125a36ca]
   -3 503 Service unavailable       0  1 (0.8 %)  may be chance
        last: GET http://shop.example/pay
-       incident [d1d88728]
+       incident [e611d7b3]
 
 Gone, but not called again     before  after
   -3 404 Not found          1 (1.2 %)      0  may be chance
@@ -574,7 +574,7 @@ def test_compare_as_json(tmp_path: Path) -> None:
         "p": pytest.approx(2.64783e-4, rel=1e-4),
         "clear": True,
         "design_effect": 1.325,
-        "incidents": ["e756dce9"],
+        "incidents": ["a1ec4aca"],
         "called_again": True,
         "advice": CAUSES["connection_refused"].advice,
     }
@@ -694,7 +694,7 @@ def test_html(tmp_path: Path) -> None:
         f"Before: {before} 84 12 4 0 0 0 2026-01-02T03:04:05.000Z",
         f"After: {after} 126 0 4 6 0 0 2026-01-02T03:04:05.000Z",
         "New client_tls_rejected -2 0 (0.0 %) → 6 (4.5 %) may be chance Install mitmproxy's CA",
-        "503 Service unavailable -3 0 (0.0 %) → 1 (0.8 %) may be chance incident [d1d88728] GET",
+        "503 Service unavailable -3 0 (0.0 %) → 1 (0.8 %) may be chance incident [e611d7b3] GET",
         "Fixed connection_refused -2 12 (14.3 %) → 0 (0.0 %)",
         "Gone, but not called again 404 Not found -3 1 (1.2 %) → 0 (0.0 %) may be chance",
         "GET http://shop.example/pay 12 of 20 1 of 31",

@@ -9,9 +9,6 @@ from typing import Any
 from typing import ParamSpec
 from typing import TypeVar
 
-from mitmproxy import eventsequence  # noqa: F401  # knows all hooks, and so `hooks` does
-from mitmproxy import hooks
-
 logger = logging.getLogger("flowtally")
 
 P = ParamSpec("P")
@@ -44,6 +41,10 @@ def quiet(addon: type[A]) -> type[A]:
     Other scripts may put anything into a flow, and mitmproxy may change what it hands out. That
     flow alone is to suffer, with one line in the log.
     """
+    # Only with the addon: the first knows all hooks, and with them half of mitmproxy.
+    from mitmproxy import eventsequence  # noqa: F401
+    from mitmproxy import hooks
+
     for name in hooks.all_hooks.keys() - {"load", "configure", "running", "done"}:
         if hook := getattr(addon, name, None):
             setattr(addon, name, _quiet(name, hook))

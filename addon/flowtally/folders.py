@@ -32,7 +32,8 @@ def expanded(names: Iterable[str]) -> list[str]:
             if name == "-" or not Path(name).is_dir():
                 is_one = name == "-" or Path(name).exists()
                 # Not Path.glob, which takes none that is absolute.
-                found += [name] if is_one else sorted(glob(name)) or [name]  # noqa: PTH207
+                matched = [] if is_one else sorted(filter(os.path.isfile, glob(name)))  # noqa: PTH207
+                found += matched or [name]
                 continue
             logs = logs_in(Path(name))
         except OSError as error:

@@ -61,7 +61,7 @@ class OpenFlows(dict[str, mflow.Flow]):
         waiting += [
             (_phase_of(attempt), attempt.since, _named(*_address(attempt.server)))
             for attempt in self.attempts
-            if attempt.client not in clients
+            if _is_without_flow(attempt.client, clients)
         ]
         if not waiting:
             return InFlight(0, 0.0)
@@ -126,6 +126,15 @@ class OpenFlows(dict[str, mflow.Flow]):
             return flow if over else None
 
         return list(self._of_each(is_over))
+
+
+def _is_without_flow(client: Any, clients: set[Any]) -> bool:
+    """Whether a client is none of `clients`; of an address that another script made odd, nothing
+    is known."""
+    try:
+        return client not in clients
+    except Exception:
+        return False
 
 
 def began(flow: mflow.Flow) -> float:
