@@ -68,6 +68,8 @@ def test_urls(url: str, redacted: str, origin: str) -> None:
         ("host:secret", "host:*"),
         ("zq0123456789abcdefz", "*"),
         ("/path?a=secret", ""),
+        ("host?a=http://b/secret", "host"),
+        ("/p?a=http://user:secret@host/secret", "host"),
         ("host;sid=secret", "host"),
         ("user:secret@host;sid=secret/x", "host"),
     ],

@@ -55,6 +55,7 @@ _URL = r"[a-zA-Z][a-zA-Z0-9+.-]{0,31}://[^\s<>]+"
 # Of a matrix parameter, and of a query or fragment that stands in the path because it was encoded,
 # as often as that happened.
 _BEGINS, _EQUALS = r"[;&]|%(?:25)*(?:3B|3F|26|23)", r"=|%(?:25)*3D"
+_SCHEME_NAME = r"[a-zA-Z][a-zA-Z0-9+.-]*"  # RFC 3986 §3.1
 _MATRIX_VALUE = rf"({_BEGINS})((?:(?!{_BEGINS}|{_EQUALS})[^/])*)({_EQUALS})(?:(?!{_BEGINS})[^/])*"
 _AUTHORITY = r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]{0,5})?"
 # Each begins where a word does: else a long word without an end would be read again and again.
@@ -171,8 +172,8 @@ def redact(address: str, urls: Urls) -> str:
     if urls == "full":
         return address
     name, separator, rest = address.partition("://")
-    if not separator:
-        # No URL, but what stands for one in a malformed request: a host at best.
+    if not separator or not re.fullmatch(_SCHEME_NAME, name):
+        # No URL (or one within a query), but what stands for one in a malformed request: a host at best.
         if urls == "origin":
             return ""
         return _authority(re.split("[/?#;]", address.rpartition("@")[2])[0])
