@@ -65,6 +65,28 @@ def running(path: Path, **options: Any) -> Iterator[Flowtally]:
             addon.done()
 
 
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "open"])
+def test_a_reload_in_the_middle_of_a_flow_tells_its_end_once(
+    tmp_path: Path, complete: bool
+) -> None:
+    """The answer is complete, and its last hook is still to come, when the script is reloaded."""
+    flow = tflow.tflow(resp=True, live=True)
+    assert flow.response
+    flow.timestamp_created = flow.request.timestamp_start = time.time() + 0.001
+    flow.response.timestamp_end = flow.timestamp_created if complete else None
+    with running(tmp_path / "log") as before:
+        before._loaded = flow.timestamp_created
+        before.requestheaders(flow)
+        before.responseheaders(flow)
+        while time.time() <= flow.timestamp_created:
+            pass
+    flow.response.timestamp_end = flow.timestamp_created
+    with running(tmp_path / "log") as after:
+        after.response(flow)
+    outcomes = [r["outcome"] for r in records(tmp_path / "log") if r["type"] == "flow"]
+    assert outcomes == (["status"] if complete else ["unfinished", "status"])
+
+
 def test_what_it_watches_it_leaves_as_it_was(tmp_path: Path) -> None:
     before = dict(vars(HttpStream))
     with running(tmp_path / "log"):

@@ -330,7 +330,12 @@ class Flowtally(ConnectionHooks, Commands):
         loaded, or another script raised in that hook. One that has a tag was recorded."""
         if isinstance(flow, http.HTTPFlow) and (OWN_KEY in flow.metadata or self.live.is_own(flow)):
             return False
-        return flow.timestamp_created < self._loaded or METADATA_KEY not in flow.metadata
+        if METADATA_KEY not in flow.metadata:
+            return True
+        # A live one had its end told by the addon's instance before a reload, or that it was open.
+        tag = flow.metadata[METADATA_KEY]
+        was_open = isinstance(tag, dict) and tag.get("outcome") == "unfinished"
+        return flow.timestamp_created < self._loaded and (was_open or not flow.live)
 
     def _meet(self, flow: http.HTTPFlow) -> None:
         """A flow's first hook was kept from us."""

@@ -173,7 +173,8 @@ def redact(address: str, urls: Urls) -> str:
         return address
     name, separator, rest = address.partition("://")
     if not separator or not re.fullmatch(_SCHEME_NAME, name):
-        # No URL (or one within a query), but what stands for one in a malformed request: a host at best.
+        # No URL, or one within a query, but what stands for one in a malformed request: a host at
+        # best.
         if urls == "origin":
             return ""
         return _authority(re.split("[/?#;]", address.rpartition("@")[2])[0])
