@@ -52,7 +52,7 @@ COLLECTION = 100
 them."""
 GROWTH = 1.3
 """How many times as much as at the first mark may be measured at the last one."""
-FILLED = 2.5
+FILLED = 1.6
 """The same of memory: a row grows until it has seen durations of all sizes."""
 USUAL = 512
 """Bytes that a usual record may take on average."""
