@@ -119,8 +119,7 @@ def incident_id(why: str, reason: str, side: str, host: str) -> str:
     """What is found by it belongs together, and has the same name in every session. `why`: the
     cause, or the status code; `host`: with its port unless that is usual.
 
-    MD5, because that is what engines have in common that speak SQL: `known/views.sql` says the
-    same.
+    MD5, for that is what all engines of SQL have (`known/views.sql`).
     """
     said = "|".join((why, reason, side, host)).encode("utf-8", "surrogatepass")
     return hashlib.md5(said, usedforsecurity=False).hexdigest()[:8]
