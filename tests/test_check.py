@@ -361,7 +361,7 @@ EXCEEDED  404                 at most 0    is 1
       GET http://shop.example/logo.png
 EXCEEDED  failures            at most 1    is 2
    1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [20c1f4a3]
-   1  -6 Timeout: http_response_timeout  server  shop.example  [84af9be7]
+   1  -6 Timeout: http_response_timeout  server  shop.example  [008fb975]
       GET http://shop.example/cart/17
       The server took the request and did not answer in time: look at what it was doing, or let the
       client wait longer.

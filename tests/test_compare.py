@@ -105,7 +105,7 @@ New                           before      after
 
 Gone, but not called again     before  after
   -3 404 Not found          1 (1.2 %)      0  may be chance
-       incident [3390b6de]
+       incident [a2592f5e]
 
 Host only after   flows
   pinned.example      6  may be chance
