@@ -1029,8 +1029,6 @@ def test_hostile_names_are_only_text(browser: Browser, written: Report) -> None:
     for address in pages:
         with shown(browser, address) as page:
             page.locator("#flows .flow").nth(20).wait_for()  # the box has its height
-                20
-            ).wait_for()  # those that are seen, once the box has its height
             counts.append(page.evaluate(lab.ELEMENTS))
             assert page.evaluate("({}).polluted === undefined && hacked.length === 0")
             if address == pages[1]:
