@@ -380,6 +380,14 @@ def test_a_log_that_is_moved_away_and_cannot_be_begun_anew_is_gone_on_with(
     assert not written.is_there
 
 
+def test_a_file_that_a_network_file_system_lost_is_not_there(tmp_path: Path) -> None:
+    written = Journal(tmp_path / "log", START)
+    written.write(event(1))
+    os.close(written._file)
+    written.close()
+    assert not written.is_there
+
+
 def test_a_log_that_is_cut_is_begun_anew(tmp_path: Path, clock: Clock) -> None:
     """As `copytruncate` does; what it did not copy is missing in the numbers."""
     path, copy = tmp_path / "log", tmp_path / "log.1"

@@ -657,6 +657,29 @@ def test_several_logs_and_standard_input_are_merged(tmp_path: Path) -> None:
     ]
 
 
+def test_a_page_of_standard_input_has_its_flows(tmp_path: Path) -> None:
+    """A pipe can be read once, and the page needs its flows after its figures."""
+    log, page, piped = tmp_path / "log", tmp_path / "page.html", tmp_path / "piped.html"
+    log.write_bytes(lines(start(), *RECORDS))
+    assert run("report", log, "--html", page).returncode == 0
+    assert run("report", "-", "--html", piped, stdin=log.read_bytes()).returncode == 0
+    assert flows_data_of(piped) == flows_data_of(page) != "{}"
+
+
+def flows_data_of(page: Path) -> str:
+    found = re.search(r'id="flows-data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_a_page_of_the_newest_log_says_once_which_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / ".mitmproxy" / "flowtally"
+    folder.mkdir(parents=True)
+    (folder / "log.jsonl").write_bytes(lines(start(), *RECORDS))
+    done = run("report", "--html", tmp_path / "page.html", HOME=str(tmp_path))
+    assert done.stderr.count("Reading ") == 1
+
+
 def test_standard_input_alone() -> None:
     done = run("report", "-", stdin=lines(*RECORDS))
     assert done.stdout.startswith(REPORT)

@@ -235,7 +235,6 @@ class Flowtally(ConnectionHooks, Commands):
     def response(self, flow: http.HTTPFlow) -> None:
         if flow.websocket is not None:
             return  # websocket_end follows
-        self._defects.guard(self.failures.answers.complete, flow)
         # Before it is finished, which takes it out of the table.
         if flow.error and flow.id in self._open:
             # A flow killed by an addon gets no other hook; one read from a file gets `error` next.
@@ -243,6 +242,8 @@ class Flowtally(ConnectionHooks, Commands):
                 self._told_in_response.clear()
             self._told_in_response.add(flow.id)
         self._finish(flow)
+        # Last: of an odd flow it may raise, and that one is recorded all the same.
+        self.failures.answers.complete(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         if flow.id in self._told_in_response:
@@ -274,11 +275,6 @@ class Flowtally(ConnectionHooks, Commands):
         self._open[flow.id] = flow
 
     dns_request = udp_start = _begins
-
-    def _ends(self, flow: mflow.Flow) -> None:
-        self._finish(flow)
-
-    websocket_end = dns_error = tcp_end = tcp_error = udp_end = udp_error = _ends
 
     def dns_response(self, flow: dns.DNSFlow) -> None:
         if not flow.error:  # a flow read from a file; dns_error follows
@@ -324,6 +320,8 @@ class Flowtally(ConnectionHooks, Commands):
         # Last: with this flow, its client may have had its last one.
         if pending and flow.client_conn.timestamp_end is not None:
             self._record_events(self.failures.client_gone, client)
+
+    websocket_end = dns_error = tcp_end = tcp_error = udp_end = udp_error = _finish
 
     def _is_new(self, flow: mflow.Flow) -> bool:
         """Whether a flow without a first hook is to be recorded: it is from before the addon was

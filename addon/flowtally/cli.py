@@ -26,6 +26,7 @@ from .inputs import Inputs
 from .inputs import named
 from .inputs import narrowed
 from .inputs import read
+from .inputs import reading
 from .launch.browse import browse
 from .launch.command import run
 from .terminal import CANNOT_BE_TOLD
@@ -95,14 +96,13 @@ def report(
     from .report.layout import terminal_width
     from .report.paint import paint_for
 
-    found = read(inputs)
-    tally = found.merged()
-    _note_nothing(tally)
     if html is not None:
         from .report import html as html_report  # Jinja2 takes a while to load
 
-        unclean = sum(not session.final for session in found.sessions.values())
-        with named(inputs.sources) as (opened, _):
+        with reading(inputs) as (found, opened):
+            tally = found.merged()
+            _note_nothing(tally)
+            unclean = sum(not session.final for session in found.sessions.values())
             single = html_report.flows_of(opened, inputs.wanted)
         about = html_report.About(
             sessions_text.sentences(found), sessions_text.notes(found), unclean, single
@@ -110,6 +110,9 @@ def report(
         content = html_report.page(tally, about).encode("utf-8", "replace")
         _write(html, content, html_report.is_ours, force)
         return
+    found = read(inputs)
+    tally = found.merged()
+    _note_nothing(tally)
     from .report import data
 
     if as_json:

@@ -32,6 +32,7 @@ def media_type_of(response: http.Response) -> str:
     return _media_type(content_type[: 2 * MAX_MEDIA_TYPE]) if content_type else ""
 
 
+@lru_cache(maxsize=256)
 def is_common(media_type: str) -> bool:
     """Whether a media type is one that many servers send, and so no word that a peer made up."""
     return media_type in _PROTOCOLS_OWN or media_type in mimetypes.types_map.values()

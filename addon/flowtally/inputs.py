@@ -123,6 +123,16 @@ def narrowed(command: Callable[..., None]) -> Callable[..., None]:
 def read(inputs: Inputs, sources: Sequence[str] = ()) -> Logs:
     """What is to be read, or of it the logs and captures of these names, - being standard input.
     Says what could not be read and what is missing; ends the program if there is no session."""
+    with reading(inputs, sources) as (found, _):
+        return found
+
+
+@contextmanager
+def reading(
+    inputs: Inputs, sources: Sequence[str] = ()
+) -> Iterator[tuple[Logs, list[tuple[str, Path | BinaryIO]]]]:
+    """The same, and the logs themselves, for whoever has to look at them again: what captures and
+    standard input were made into is there as long."""
     from . import logs
     from .captures.lacking import Lacking
     from .report import sessions_text
@@ -131,17 +141,17 @@ def read(inputs: Inputs, sources: Sequence[str] = ()) -> Logs:
     lacking = Lacking()
     with named(sources, lacking) as (opened, told):
         found = logs.read(opened, told, inputs.wanted)
-    found.only, found.lacking = inputs.only, lacking
-    why = {problem.reason for problem in found.problems}
-    if not found.sessions and len(why) <= 1:  # one line says it all
-        empty = ": it is empty" if len(sources) == len(lacking.empty) == 1 else ""
-        reason = "".join(f": {each}" for each in why) or empty
-        stop(f"no flowtally session in {', '.join(sources)}{reason}")
-    for note in sessions_text.notes(found):
-        tell(note)
-    if not found.sessions:
-        stop(f"no flowtally session in {', '.join(sources)}")
-    return found
+        found.only, found.lacking = inputs.only, lacking
+        why = {problem.reason for problem in found.problems}
+        if not found.sessions and len(why) <= 1:  # one line says it all
+            empty = ": it is empty" if len(sources) == len(lacking.empty) == 1 else ""
+            reason = "".join(f": {each}" for each in why) or empty
+            stop(f"no flowtally session in {', '.join(sources)}{reason}")
+        for note in sessions_text.notes(found):
+            tell(note)
+        if not found.sessions:
+            stop(f"no flowtally session in {', '.join(sources)}")
+        yield found, opened
 
 
 @contextmanager

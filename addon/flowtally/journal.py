@@ -241,7 +241,8 @@ class Journal:
         """Write what is outstanding, and close the file."""
         if self._file >= 0 or self.dropped:
             self._ready()
-        self.is_there = self._file >= 0 and self._is_named(os.fstat(self._file))
+        status = self._status() if self._file >= 0 else None
+        self.is_there = status is not None and self._is_named(status)
         self._shut()
 
     def _ready(self) -> bool:
@@ -266,10 +267,7 @@ class Journal:
 
     def _look(self) -> None:
         """See what became of the file that is open."""
-        try:
-            status = os.fstat(self._file)
-        except OSError:
-            status = None  # a network file system that lost the file
+        status = self._status()
         if status is None or status.st_nlink == 0:
             self.dropped += self._written
             self._say("the log file was removed")
@@ -283,6 +281,13 @@ class Journal:
             self._started = False
         else:
             self._before = status.st_size - self.log_bytes
+
+    def _status(self) -> os.stat_result | None:
+        """The state of the file that is open; None where a network file system lost it."""
+        try:
+            return os.fstat(self._file)
+        except OSError:
+            return None
 
     def _is_named(self, status: os.stat_result) -> bool:
         """Whether a file is the one that `path` names."""

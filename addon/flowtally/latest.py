@@ -18,15 +18,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from heapq import merge
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 from typing import Self
 
 from .filter_language import Filter
 from .filters import is_problem
+from .source import STATS
 from .source import Record
 from .source import Source
 from .source import parsed
+from .source import records_at
 from .source import sources
 from .source import uncollected
 from .vocabulary import COLLATERAL
@@ -35,7 +36,6 @@ _OWN = re.compile(
     rb'\{"type":"(?:flow|event)","session":"([0-9a-f]+)","seq":([1-9][0-9]{0,14}),"time":"'
 )
 """How a flow or an event of the addon's begins (record.py, journal.py)."""
-_STATS = b'{"type":"stats",'
 _FAILED, _ANSWERS = b'"error_code"', b'"answers"'
 _ESCAPE = b"\\"
 """Where it stands in a line, a name may be written otherwise."""
@@ -187,7 +187,7 @@ class Latest:
                         self._take(block[begin:end], *place)
                     else:
                         self._take_own(own, fails, is_answer, *place)
-                elif not block.startswith(_STATS, begin):
+                elif not block.startswith(STATS, begin):
                     self._take(block[begin:end], *place)
                 begin = end
 
@@ -265,23 +265,10 @@ class Latest:
                     yield record
 
     def _read(self, places: Iterator[tuple[int, int, int]]) -> Iterator[Record | None]:
-        """The records at some places; None where there is none."""
-        with ExitStack() as stack:
-            opened: Source | None = None
-            for _, number, position in places:
-                source = self._sources[number]
-                if source is not opened:
-                    stack.close()
-                    opened = stack.enter_context(source)
-                yield parsed(source.line(position))
+        return records_at(self._sources, ((number, position) for _, number, position in places))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()

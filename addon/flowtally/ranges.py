@@ -18,6 +18,7 @@ from .filters import is_problem
 from .journal import NOT_REGULAR
 from .moments import unix_second
 from .rows import series
+from .source import STATS
 from .source import Record
 from .source import parsed
 from .tally import incident_of
@@ -29,7 +30,6 @@ MOST = 200
 """How many records there are in one piece."""
 LONGEST = 0.04
 """Seconds of processor time that one piece takes, but for its last block."""
-_STATS = b'{"type":"stats",'
 
 
 class Query(NamedTuple):
@@ -101,7 +101,7 @@ def newest(log: Path, session: str, asked: Query) -> Piece:
         while position > 0:
             for start, line in _lines_before(file, position):
                 position = start
-                record = None if line.startswith(_STATS) else parsed(line)
+                record = None if line.startswith(STATS) else parsed(line)
                 if record is None or record["session"] != session:
                     continue
                 seq = record["seq"]

@@ -76,7 +76,7 @@ def flow_record(
     record.update(tag)
     if tag["outcome"] == "unfinished":
         record.pop("duration_ms", None)  # nobody knows it yet
-    if flow.is_replay:
+    if flow.is_replay in ("request", "response"):  # another script may have put anything there
         record["replay"] = flow.is_replay
     return record
 

@@ -201,7 +201,8 @@ def may_need_redaction(target: str) -> bool:
     """False of nearly every target without a query; `redact_target` leaves those as they are."""
     if "?" in target or "#" in target or ";" in target:
         return True
-    return "%" in target or "&" in target or "eyJ" in target
+    # What is encoded and matters begins so (; ? & # =, and % itself); letters beyond ASCII do not.
+    return "%2" in target or "%3" in target or "&" in target or "eyJ" in target
 
 
 def redact_target(target: str) -> str:
@@ -212,7 +213,7 @@ def redact_target(target: str) -> str:
     """
     target, _, _ = target.partition("#")
     path, question, query = target.partition("?")
-    if ";" in path or "%" in path or "&" in path:
+    if ";" in path or "%2" in path or "%3" in path or "&" in path:
         path = re.sub(_MATRIX_VALUE, r"\1\2\3", path, flags=re.IGNORECASE)
     if "eyJ" in path:
         path = re.sub(_JSON_WEB_TOKEN, BLANK, path, flags=re.IGNORECASE)

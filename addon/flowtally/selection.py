@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 from typing import Self
 
 from .filter_language import Filter
 from .source import Record
-from .source import Source
 from .source import parsed
+from .source import records_at
 from .source import sources
 from .source import uncollected
 
@@ -79,28 +78,19 @@ class Selection:
     def _records(
         self, seqs: array[int], numbers: array[int], positions: array[int]
     ) -> Iterator[Record]:
-        before = 0
-        with ExitStack() as stack:
-            opened: Source | None = None
+        def places() -> Iterator[tuple[int, int]]:
+            before = 0
             for index in sorted(range(len(seqs)), key=seqs.__getitem__):
-                if seqs[index] == before:
-                    continue  # it stands in several logs
-                before = seqs[index]
-                source = self._sources[numbers[index]]
-                if source is not opened:
-                    stack.close()
-                    opened = stack.enter_context(source)
-                record = parsed(source.line(positions[index]))
-                if record is not None:  # the file is another one by now
-                    yield record
+                if seqs[index] != before:  # else it stands in several logs
+                    before = seqs[index]
+                    yield numbers[index], positions[index]
+
+        for record in records_at(self._sources, places()):
+            if record is not None:
+                yield record
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()

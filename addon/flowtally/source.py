@@ -9,6 +9,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -31,7 +32,7 @@ MAX_LINE = 1024 * 1024
 MAX_SESSIONS = 10_000
 """Of how many sessions logs are read."""
 _BOM = b"\xef\xbb\xbf"
-_STATS = b'{"type":"stats",'
+STATS = b'{"type":"stats",'
 """What the addon's own lines of a checkpoint begin with."""
 
 Record = dict[str, Any]
@@ -230,7 +231,7 @@ class Source:
             for at, other in self.between(end, position + len(line)):
                 if tables and not any(b'"table":"%s"' % name.encode() in other for name in tables):
                     other = without_rows(other)
-                part = parsed(other) if other.startswith(_STATS) else None
+                part = parsed(other) if other.startswith(STATS) else None
                 if part is not None and _belongs(part, start["session"], checkpoint.number):
                     checkpoint.add(part)
                     parts.add(at)
@@ -251,12 +252,12 @@ class Source:
             begin = max(0, before - BLOCK)
             self._moved = True
             self._file.seek(begin)
-            block = self._file.read(before - begin + len(_STATS))
-            at = block.rfind(b"\n" + _STATS)
+            block = self._file.read(before - begin + len(STATS))
+            at = block.rfind(b"\n" + STATS)
             if at >= 0:
                 return begin + at + 1
             before = begin
-        return 0 if end > 0 and self.line(0).startswith(_STATS) else None
+        return 0 if end > 0 and self.line(0).startswith(STATS) else None
 
 
 def _belongs(record: Record, session: str, checkpoint: int) -> bool:
@@ -277,6 +278,20 @@ def parsed(line: bytes) -> Record | None:
     except ValueError:
         return None
     return None if check(record) else record
+
+
+def records_at(
+    sources: Sequence[Source], places: Iterable[tuple[int, int]]
+) -> Iterator[Record | None]:
+    """The records that stand at some places, each the number of its source and a position in bytes;
+    None where there is none, for the file may be another one by now."""
+    with ExitStack() as stack:
+        opened: Source | None = None
+        for number, position in places:
+            if sources[number] is not opened:
+                stack.close()
+                opened = stack.enter_context(sources[number])
+            yield parsed(sources[number].line(position))
 
 
 def sources(logs: Sequence[tuple[str, Path | BinaryIO]], stack: ExitStack) -> list[Source]:

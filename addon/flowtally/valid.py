@@ -31,9 +31,12 @@ _TEXTS: Sequence[str] = (
     "test",
 )
 _NUMBERS: Sequence[str] = ("port", "client_port", "close_code")
-_COUNTS: Sequence[str] = ("request_bytes", "response_bytes")
-_TIMES: Sequence[str] = ("wait_ms", "duration_ms")
-_PARTS: Sequence[str] = ("checkpoint", "upto", "part", "log_bytes", "checkpoint_bytes", "dropped")
+SIZES: Sequence[str] = ("request_bytes", "response_bytes")
+"""Fields of a flow that are whole numbers from 0."""
+DURATIONS: Sequence[str] = ("wait_ms", "duration_ms")
+"""Fields of a flow that are times in ms."""
+PARTS: Sequence[str] = ("checkpoint", "upto", "part", "log_bytes", "checkpoint_bytes", "dropped")
+"""Fields that each part of a checkpoint has, whole numbers from 0."""
 
 
 def check(record: Any) -> str:
@@ -107,10 +110,10 @@ def _check_flow(record: dict[str, Any]) -> str:
         return f"stream is {record['stream']!r:.40}, not true"
     if type(get("challenge", 401)) is not int or get("challenge", 401) not in CHALLENGE_CODES:
         return f"challenge is {record['challenge']!r:.40}, not 401 or 407"
-    for name in _COUNTS:
+    for name in SIZES:
         if name in record and not _is_count(record[name]):
             return f"{name} is {record[name]!r:.40}, not a count"
-    for name in _TIMES:
+    for name in DURATIONS:
         if name in record:
             value = record[name]
             if type(value) not in (int, float) or not 0 <= value < 1e15:
@@ -130,7 +133,7 @@ def other_schema(record: dict[str, Any]) -> str:
 
 
 def _check_checkpoint(record: dict[str, Any]) -> str:
-    for name in _PARTS:
+    for name in PARTS:
         if not _is_count(record.get(name)):
             return f"{name} is {record.get(name)!r:.40}, not a number"
     if not _is_count(record.get("parts", 0)):

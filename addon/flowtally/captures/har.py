@@ -84,7 +84,7 @@ class Har:
         """Those that were used before; the one used last at the end."""
         self._client = connection.Client(
             peername=None,  # type: ignore[arg-type]  # nobody knows
-            sockname=None,  # type: ignore[arg-type]
+            sockname=None,  # type: ignore[arg-type]  # and nobody asks
             timestamp_start=0.0,
         )
         self._servers: dict[tuple[str, int], connection.Server] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..output import OutputError
+from .asking import one_line
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -52,8 +53,7 @@ def export(connection: DuckDBPyConnection, folder: Path) -> dict[str, int]:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     except duckdb.Error as error:
-        said = " ".join(str(error).split())
-        raise OutputError(f"{folder}: cannot be written: {said}") from error
+        raise OutputError(f"{folder}: cannot be written: {one_line(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return counts

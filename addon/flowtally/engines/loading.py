@@ -23,6 +23,9 @@ from ..logs import Logs
 from ..source import MAX_LINE
 from ..source import Source
 from ..source import sources
+from ..valid import DURATIONS
+from ..valid import PARTS
+from ..valid import SIZES
 from ..valid import TYPES
 from ..vocabulary import BANDS
 from ..vocabulary import CHALLENGE_CODES
@@ -51,9 +54,6 @@ _WRONG = {
 }
 """What a field is → what JSON may not have in its place, as DuckDB's json_type calls it."""
 _TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{3}Z"
-_COUNTS = ("request_bytes", "response_bytes")
-_TIMES = ("wait_ms", "duration_ms")
-_PARTS = ("checkpoint", "upto", "part", "log_bytes", "checkpoint_bytes", "dropped")
 
 
 @contextmanager
@@ -215,7 +215,7 @@ def _sure() -> str:
         f" WHEN 'event' THEN {_sure_failure()} AND {_sure_numbers()}"
         f" WHEN 'flow' THEN {_sure_flow()} AND {_sure_numbers()}"
         " WHEN 'gap' THEN dropped >= 0"
-        f" WHEN 'stats' THEN {' AND '.join(f'{name} >= 0' for name in (*_PARTS, 'parts'))} END"
+        f" WHEN 'stats' THEN {' AND '.join(f'{name} >= 0' for name in (*PARTS, 'parts'))} END"
     )
     assert set(TYPES) == {"session_start", "flow", "event", "gap", "stats"}
     return " AND ".join(checks)
@@ -239,8 +239,8 @@ def _sure_flow() -> str:
         f"WHEN status BETWEEN {100 * number} AND {100 * number + 99} THEN '{band}'"
         for number, band in enumerate(BANDS, 1)
     )
-    counts = [f"({name} IS NULL OR {name} BETWEEN 0 AND 9007199254740991)" for name in _COUNTS]
-    times = [f"({name} IS NULL OR ({name} >= 0 AND {name} < 1e15))" for name in _TIMES]
+    counts = [f"({name} IS NULL OR {name} BETWEEN 0 AND 9007199254740991)" for name in SIZES]
+    times = [f"({name} IS NULL OR ({name} >= 0 AND {name} < 1e15))" for name in DURATIONS]
     return (
         f"kind IN ({_list(KINDS)}) AND CASE outcome"
         " WHEN 'status' THEN description IS NOT NULL"

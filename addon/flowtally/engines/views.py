@@ -20,11 +20,16 @@ VIEWS = (
 
 def statements(engine: Engine) -> Iterator[str]:
     """What makes the views in an engine that has `lines`, statement by statement."""
+    shared: dict[str, str] = {}
     for name in (f"engine.{engine}.sql", "views.sql"):
         text = (KNOWN / name).read_text(encoding="utf-8")
         for statement in re.split(r";$", text, flags=re.MULTILINE):
             code = re.sub(r"^\s*--.*\n", "", statement, flags=re.MULTILINE).strip()
-            if code:
+            for brace, columns in shared.items():
+                code = code.replace(brace, columns)
+            if found := re.search(r"^-- (\{[a-z]+\})", statement, re.MULTILINE):
+                shared[found[1]] = code
+            elif code:
                 yield code
 
 

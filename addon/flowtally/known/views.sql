@@ -6,6 +6,35 @@
 -- Neither engine has all functions of the other: no backslash in a text (Spark reads escapes), no
 -- lambda, regexp_extract with its group, count of what is not null where a sum would get another
 -- type. Statements end with a semicolon at the end of a line.
+--
+-- Columns that several views have stand here once; a view has their name in braces.
+
+-- {counts}: what all tables count.
+    count(n_flow) AS flows,
+    count(n_failure) AS failures,
+    count(n_unsuccessful) AS unsuccessful,
+    count(n_cancelled) AS cancelled,
+    count(n_event) AS events,
+    count(n_challenge) AS challenges,
+    count(n_collateral) AS collateral,
+    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
+        - count(n_challenge) - count(n_collateral)) AS problems;
+
+-- {bytes}: bodies, in bytes.
+    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
+    CAST(sum(response_bytes) AS BIGINT) AS response_bytes;
+
+-- {durations}: in ms.
+    percentile_disc(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
+    percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
+    percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
+    max(duration_ms) AS max_ms;
+
+-- {waits}: in ms.
+    percentile_disc(0.5) WITHIN GROUP (ORDER BY wait_ms) AS wait_p50_ms,
+    percentile_disc(0.95) WITHIN GROUP (ORDER BY wait_ms) AS wait_p95_ms,
+    percentile_disc(0.99) WITHIN GROUP (ORDER BY wait_ms) AS wait_p99_ms,
+    max(wait_ms) AS wait_max_ms;
 
 CREATE OR REPLACE TEMPORARY VIEW flows AS
 SELECT
@@ -134,15 +163,7 @@ FROM challenges;
 
 CREATE OR REPLACE TEMPORARY VIEW totals AS
 SELECT
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
+    {counts},
     count(CASE WHEN series = 'ok' THEN 1 END) AS ok,
     count(CASE WHEN series = 'unfinished' THEN 1 END) AS unfinished,
     (SELECT count(background) FROM records WHERE type IN ('flow', 'event')) AS background,
@@ -157,25 +178,10 @@ FROM counted;
 CREATE OR REPLACE TEMPORARY VIEW bands AS
 SELECT
     band,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
-    percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
-    max(duration_ms) AS max_ms,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY wait_ms) AS wait_p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY wait_ms) AS wait_p95_ms,
-    percentile_disc(0.99) WITHIN GROUP (ORDER BY wait_ms) AS wait_p99_ms,
-    max(wait_ms) AS wait_max_ms
+    {counts},
+    {bytes},
+    {durations},
+    {waits}
 FROM counted
 WHERE band IS NOT NULL AND series = band
 GROUP BY band;
@@ -185,25 +191,10 @@ SELECT
     band,
     status AS code,
     coalesce(min(CASE WHEN n_flow = 1 THEN description END), min(description)) AS description,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
-    percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
-    max(duration_ms) AS max_ms,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY wait_ms) AS wait_p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY wait_ms) AS wait_p95_ms,
-    percentile_disc(0.99) WITHIN GROUP (ORDER BY wait_ms) AS wait_p99_ms,
-    max(wait_ms) AS wait_max_ms
+    {counts},
+    {bytes},
+    {durations},
+    {waits}
 FROM counted
 WHERE band IS NOT NULL AND series = band
 GROUP BY band, status;
@@ -213,17 +204,8 @@ CREATE OR REPLACE TEMPORARY VIEW errors AS
 SELECT
     error_code,
     min(error_name) AS error_name,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes
+    {counts},
+    {bytes}
 FROM counted
 WHERE error_code IS NOT NULL
 GROUP BY error_code;
@@ -234,17 +216,8 @@ SELECT
     min(error_name) AS error_name,
     cause,
     reason,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes
+    {counts},
+    {bytes}
 FROM counted
 WHERE cause IS NOT NULL
 GROUP BY error_code, cause, reason;
@@ -253,17 +226,8 @@ GROUP BY error_code, cause, reason;
 CREATE OR REPLACE TEMPORARY VIEW sides AS
 SELECT
     side,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes
+    {counts},
+    {bytes}
 FROM counted
 WHERE error_code IS NOT NULL
 GROUP BY side;
@@ -280,17 +244,8 @@ SELECT
     reason,
     side,
     place AS host,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes,
+    {counts},
+    {bytes},
     min(CASE WHEN n_challenge IS NULL THEN time END) AS first,
     max(CASE WHEN n_challenge IS NULL THEN time END) AS last
 FROM counted
@@ -300,46 +255,19 @@ GROUP BY error_code, cause, reason, side, place;
 CREATE OR REPLACE TEMPORARY VIEW hosts AS
 SELECT
     place AS host,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
-    percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
-    max(duration_ms) AS max_ms,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY wait_ms) AS wait_p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY wait_ms) AS wait_p95_ms,
-    percentile_disc(0.99) WITHIN GROUP (ORDER BY wait_ms) AS wait_p99_ms,
-    max(wait_ms) AS wait_max_ms
+    {counts},
+    {bytes},
+    {durations},
+    {waits}
 FROM counted
 GROUP BY place;
 
 CREATE OR REPLACE TEMPORARY VIEW endpoints AS
 SELECT
     endpoint,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
-    percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
-    max(duration_ms) AS max_ms
+    {counts},
+    {bytes},
+    {durations}
 FROM counted
 WHERE endpoint IS NOT NULL
 GROUP BY endpoint;
@@ -347,21 +275,9 @@ GROUP BY endpoint;
 CREATE OR REPLACE TEMPORARY VIEW media_types AS
 SELECT
     media_type,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
-    percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
-    max(duration_ms) AS max_ms
+    {counts},
+    {bytes},
+    {durations}
 FROM counted
 WHERE media_type IS NOT NULL
 GROUP BY media_type;
@@ -370,17 +286,8 @@ CREATE OR REPLACE TEMPORARY VIEW methods AS
 SELECT
     kind,
     coalesce(method, '') AS method,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes
+    {counts},
+    {bytes}
 FROM counted
 WHERE kind IS NOT NULL
 GROUP BY kind, coalesce(method, '');
@@ -389,21 +296,9 @@ CREATE OR REPLACE TEMPORARY VIEW protocols AS
 SELECT
     kind,
     close_code,
-    count(n_flow) AS flows,
-    count(n_failure) AS failures,
-    count(n_unsuccessful) AS unsuccessful,
-    count(n_cancelled) AS cancelled,
-    count(n_event) AS events,
-    count(n_challenge) AS challenges,
-    count(n_collateral) AS collateral,
-    greatest(0, count(n_failure) + count(n_unsuccessful) + count(n_event)
-        - count(n_challenge) - count(n_collateral)) AS problems,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes,
-    percentile_disc(0.5) WITHIN GROUP (ORDER BY duration_ms) AS p50_ms,
-    percentile_disc(0.95) WITHIN GROUP (ORDER BY duration_ms) AS p95_ms,
-    percentile_disc(0.99) WITHIN GROUP (ORDER BY duration_ms) AS p99_ms,
-    max(duration_ms) AS max_ms
+    {counts},
+    {bytes},
+    {durations}
 FROM counted
 WHERE kind <> 'http'
 GROUP BY kind, close_code;
@@ -484,8 +379,7 @@ SELECT
     CAST(sum(events) AS BIGINT) AS events,
     CAST(sum(challenges) AS BIGINT) AS challenges,
     CAST(sum(collateral) AS BIGINT) AS collateral,
-    CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-    CAST(sum(response_bytes) AS BIGINT) AS response_bytes
+    {bytes}
 FROM moments
 CROSS JOIN width
 GROUP BY
