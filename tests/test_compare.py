@@ -257,8 +257,8 @@ RECORDS = st.lists(
         ),
         st.builds(lambda host: event(host=host), HOSTS),
         st.builds(lambda host: cancelled(host=host), HOSTS),
-        st.builds(lambda host: answered(401, host=host), HOSTS),
-        st.builds(lambda host: answer(host=host), HOSTS),
+        st.builds(lambda host: answered(401, host=host, flow=f"asked {host}"), HOSTS),
+        st.builds(lambda host: answer(host=host, answers=f"asked {host}"), HOSTS),
         st.just(failed(background="Windows")),
     ),
     max_size=30,
@@ -498,7 +498,8 @@ def test_a_reason_has_its_own_advice() -> None:
 
 
 def test_what_is_no_problem_is_no_difference_in_problems() -> None:
-    calm = [answered(401) for _ in range(50)] + [answer() for _ in range(50)]
+    asked = [answered(401, flow=f"{n}") for n in range(50)]
+    calm = asked + [answer(answers=f"{n}") for n in range(50)]
     others = [
         *[cancelled()] * 30,
         *[failed(reason="collateral")] * 30,
@@ -507,8 +508,9 @@ def test_what_is_no_problem_is_no_difference_in_problems() -> None:
     ]
     found = compare(tally(*[answered()] * 100), tally(*calm, *others))
     assert found.problems == found.hosts == found.endpoints == found.error_codes == ()
-    asked = compare(tally(*[answered()] * 100), tally(*[answered(401)] * 60, answer()))
-    assert [(c.name, c.after.count) for c in asked.problems] == [("401", 59)]
+    wrong = [answered(401, flow="asked")] * 60
+    found = compare(tally(*[answered()] * 100), tally(*wrong, answer()))
+    assert [(c.name, c.after.count) for c in found.problems] == [("401", 59)]
 
 
 def test_a_reason_that_may_stand_under_other_neither_came_nor_went(

@@ -301,10 +301,10 @@ def test_a_reason_has_words_of_its_own() -> None:
 
 def test_hosts_whose_challenges_were_answered_have_no_problem() -> None:
     found = tally(
-        *(answered(401, host="a", url="http://a/") for _ in range(9)),
-        *(answer(host="a", url="http://a/") for _ in range(9)),
-        *(answered(401, host="b", url="http://b/") for _ in range(3)),
-        answer(host="b", url="http://b/"),
+        *(answered(401, host="a", url="http://a/", flow=f"a{n}") for n in range(9)),
+        *(answer(host="a", url="http://a/", answers=f"a{n}") for n in range(9)),
+        *(answered(401, host="b", url="http://b/", flow=f"b{n}") for n in range(3)),
+        answer(host="b", url="http://b/", answers="b1"),
     )
     shown = view(found)
     (problem,) = shown.problems
@@ -321,7 +321,7 @@ def test_what_is_no_problem_is_said_in_a_sentence_each() -> None:
         cancelled(host="a"),
         *[cancelled(reason="left_upload", host="b")] * 2,
         {**answered(), "outcome": "unfinished"},
-        answered(401),
+        answered(401, flow="asked"),
         answer(),
         failed(reason="collateral"),
         answered(background="Chromium"),

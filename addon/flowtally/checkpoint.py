@@ -59,6 +59,7 @@ class Checkpoint:
         if self.tally is not None or self.kept is not None:
             return
         tally = Tally()
+        tally.challenges.resumed = True
         for _, part in sorted(self._parts.items()):
             self._rows += [row for row in part["rows"] if not tables or row.get("table") in tables]
         for row in self._rows:

@@ -37,7 +37,6 @@ from .source import sources
 from .source import too_long
 from .source import uncollected
 from .tally import Tally
-from .tally import challenge_of
 from .valid import check
 from .valid import other_schema
 
@@ -97,7 +96,12 @@ class Session:
     """Missing records of which `gap` records tell."""
 
     def __post_init__(self) -> None:
-        self.kept = self.shelf.put(Tally())
+        self.kept = self._empty()
+
+    def _empty(self) -> Kept:
+        tally = Tally()
+        tally.challenges.narrowed = self.wanted is not None
+        return self.shelf.put(tally)
 
     @property
     def tally(self) -> Tally:
@@ -148,12 +152,12 @@ class Session:
         self._pending.clear()
         # A checkpoint cannot be narrowed: it only tells how the session ended.
         if (checkpoint := self.checkpoint) is None or self.wanted is not None:
-            self.kept = self.shelf.put(Tally())
+            self.kept = self._empty()
             return None
         try:
             checkpoint.build()
         except ValueError as error:
-            self.checkpoint, self.kept = None, self.shelf.put(Tally())
+            self.checkpoint, self.kept = None, self._empty()
             return *checkpoint.place, f"wrong statistics: {error}"
         self.kept = checkpoint.shelve(self.shelf)
         self._newest = checkpoint.upto
@@ -176,7 +180,7 @@ class Session:
         self._newest = seq
         if self.wanted is None or record["type"] == "gap" or self.wanted(record):
             self.tally.add(record)
-        elif "answers" in record and self.wanted(challenge_of(record)):
+        elif "answers" in record:
             self.tally.add_answer(record)
         if record["type"] == "gap":
             self._told += record["dropped"]

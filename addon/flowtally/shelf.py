@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+from .answered import Challenges
 from .tally import Tally
 
 MOST_ROWS = 80_000
@@ -96,6 +97,7 @@ def _packed(tally: Tally, rows: Sequence[Mapping[str, Any]]) -> bytes:
         "dropped": tally.dropped,
         "first": tally.first,
         "last": tally.last,
+        "challenges": tally.challenges.to_data(),
         "rows": rows or list(tally.to_rows()),
     }
     return zlib.compress(json.dumps(data, separators=(",", ":")).encode(), LEVEL)
@@ -107,4 +109,5 @@ def _unpacked(packed: bytes) -> Tally:
     for row in data["rows"]:
         tally.take(row)
     tally.dropped, tally.first, tally.last = data["dropped"], data["first"], data["last"]
+    tally.challenges = Challenges(**data["challenges"])
     return tally

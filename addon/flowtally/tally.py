@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any
 from typing import NamedTuple
 
+from .answered import Challenges
 from .blocks import BUCKETS
 from .blocks import COUNT
 from .blocks import PROBLEMS
@@ -46,8 +47,6 @@ from .vocabulary import COLLATERAL
 from .vocabulary import DEFAULT_PORTS
 from .vocabulary import ERRORS
 from .vocabulary import KINDS
-from .vocabulary import STATUS_TAGS
-from .vocabulary import status_tag
 
 UNFINISHED = ("", "unfinished", "")
 """The key of what was still open at the end among the causes: no error, but worth a look."""
@@ -72,6 +71,11 @@ _ID = re.compile(
 such as a base64url token. Not what stands after `//`."""
 
 
+def folded(path: str) -> str:
+    """A path, or a URL without query, with `{id}` for each segment that names one thing of many."""
+    return _ID.sub("/{id}", path)
+
+
 def endpoint(record: Record) -> str:
     """The endpoint of a record, method, host and path with ids folded: `GET http://h/users/{id}`."""
     url = record.get("url")
@@ -79,7 +83,7 @@ def endpoint(record: Record) -> str:
         host, port = record.get("host", ""), record.get("port")
         url = host if port is None else f"{host}:{port}"
         return f"{record.get('method') or record['kind'].upper()} {url}"
-    url = _ID.sub("/{id}", url.partition("?")[0])
+    url = folded(url.partition("?")[0])
     if len(url) > _MAX_ENDPOINT:
         url = f"{url[: _MAX_ENDPOINT - 1]}…"
     return f"{record.get('method', '')} {url}"
@@ -180,22 +184,6 @@ def _wait(record: Record) -> Key | None:
 
 def _background(record: Record) -> Key | None:
     return (record["background"],) if "background" in record else None
-
-
-def challenge_of(record: Record) -> Record:
-    """The challenge that a request answered, as far as it decides where it was counted: it was the
-    same request, and got another answer.
-
-    But for a CONNECT: where a proxy's challenge is answered in what is no plain http, the client
-    had asked for the tunnel, of which the first flow in it tells.
-    """
-    status = record.get("challenge", 401)
-    asked = {"time", "client", "method", "url", "host", "port"} & record.keys()
-    challenge = {"kind": "http"} | {name: record[name] for name in asked}
-    if status == 407 and not record.get("url", "").startswith("http://"):
-        address = f"{record.get('host', '')}:{record.get('port')}"
-        challenge |= {"kind": "connect", "method": "CONNECT", "url": address}
-    return challenge | (STATUS_TAGS.get(status) or status_tag(status))
 
 
 # --- the tables ---
@@ -371,6 +359,7 @@ class Tally:
         """Values of COMMON → what they say, so that a flow need not look its rows up by keys."""
         self._sites: dict[tuple[Any, ...], Places] = {}
         """Values of SITE → where they count."""
+        self.challenges = Challenges()
 
     def __getitem__(self, name: str) -> Rows:
         """A table by its name."""
@@ -432,6 +421,8 @@ class Tally:
             row.keep(record, table)
         if "answers" in record:
             self.add_answer(record)
+        if special:
+            self.challenges.add(record)
         if time > self.last:
             self.last = time
         if time < self.first or not self.first:
@@ -479,9 +470,11 @@ class Tally:
                 row.unsuccessful += 1
 
     def add_answer(self, record: Record) -> None:
-        """Count that a request answered the challenge of an earlier one, wherever that one was
+        """Count that a request answered the challenge of an earlier one, where that one was
         counted."""
-        challenge = challenge_of(record)
+        challenge = self.challenges.answered_by(record)
+        if challenge is None:
+            return
         for rows in self.tables.values():
             if (key := rows.key(challenge)) is not None:
                 row = rows.get(key)
@@ -489,7 +482,7 @@ class Tally:
                     row = rows.admit(key, challenge.get(rows.table.description, ""))
                 row.challenges += 1
                 if rows.table.blocks:
-                    row.blocks.at(unix_second(record["time"]))[PROBLEMS] -= 1
+                    row.blocks.at(unix_second(challenge["time"]))[PROBLEMS] -= 1
 
     def _add_background(self, record: Record) -> None:
         """Count a flow, or a failure without one, that nobody debugs."""

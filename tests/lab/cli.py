@@ -101,8 +101,8 @@ def cancelled(second: float = 0, **fields: Any) -> Record:
 
 
 def answer(second: float = 0, challenge: int = 401, **fields: Any) -> Record:
-    """A request with the credentials that an earlier one was asked for."""
-    return answered(200, second, answers="asked", challenge=challenge, **fields)
+    """A request with the credentials that an earlier one, the flow "asked", was asked for."""
+    return answered(200, second, **{"answers": "asked", "challenge": challenge, **fields})
 
 
 def event(cause: str = "client_tls_rejected", second: float = 0, **fields: Any) -> Record:

@@ -136,7 +136,8 @@ def _apart() -> Iterator[Record]:
         }
         yield answered(401, 340 + again, flow=f"asked {again}", **login)
         if again:
-            yield answer(345 + again, flow=f"login {again}", **login)
+            asked = f"asked {again}"
+            yield answer(345 + again, flow=f"login {again}", answers=asked, **login)
     yield answered(
         200,
         350,

@@ -93,29 +93,20 @@ FROM (
     WHERE type = 'event'
 ) AS found;
 
--- A challenge (401, 407) that a later request answered, as far as that request tells of it; see
--- `challenge_of` in tally.py.
+-- The challenges (401, 407) that a later request answered, at the time of the answer; see
+-- answered.py.
 CREATE OR REPLACE TEMPORARY VIEW challenges AS
 SELECT
-    session, seq, time, day, asked AS status, place, client,
-    CASE WHEN tunnel THEN 'connect' ELSE 'http' END AS kind,
-    CASE WHEN tunnel THEN 'CONNECT' ELSE method END AS method,
-    CASE
-        WHEN tunnel THEN concat('CONNECT ', coalesce(host, ''), ':', CAST(port AS STRING))
-        ELSE endpoint
-    END AS endpoint,
-    CASE WHEN asked = 407 THEN 'Proxy authentication required' ELSE 'Unauthorized' END
-        AS description
-FROM (
-    SELECT
-        *,
-        asked = 407 AND coalesce(url, '') NOT LIKE 'http://%' AS tunnel
-    FROM (
-        SELECT *, coalesce(challenge, 401) AS asked
-        FROM flows
-        WHERE answers IS NOT NULL AND background IS NULL
-    ) AS answering
-) AS found;
+    flows.session, answer.time, substr(answer.time, 1, 10) AS day, status, place, client, kind,
+    method, endpoint, description
+FROM flows
+JOIN (
+    SELECT session, answers, min(time) AS time
+    FROM flows
+    WHERE answers IS NOT NULL AND background IS NULL
+    GROUP BY session, answers
+) AS answer ON answer.session = flows.session AND answer.answers = flows.flow
+WHERE status IN (401, 407) AND background IS NULL;
 
 -- What the statistics count: a row for each flow, each failure without one, and each answered
 -- challenge. A column with n_ is 1 or null. The times are those that say how fast something is.
