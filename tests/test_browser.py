@@ -598,6 +598,17 @@ def test_sorting(browser: Browser, report: str) -> None:
         assert names == sorted(names)
 
 
+def test_a_comparison_is_sorted_too(browser: Browser, tmp_path: Path) -> None:
+    logs = [tmp_path / "before.jsonl", tmp_path / "after.jsonl"]
+    for log, status in zip(logs, (200, 500), strict=True):
+        log.write_bytes(lines(start(), *(answered(status, second=n) for n in range(200))))
+    address = tmp_path / "comparison.html"
+    assert run("compare", *logs, "--html", address).returncode == 0
+    with shown(browser, address.as_uri()) as page:
+        table = page.locator("table").first
+        assert table.locator("th button").count() > 0
+
+
 def test_sorting_keeps_codes_in_their_bands(browser: Browser, report: str, expected: Data) -> None:
     with shown(browser, report) as page:
         for head in ("Flows", "max", "Band and code", "Band and code"):

@@ -85,6 +85,7 @@ def judged(*maxima: str, minima: Sequence[str] = (), of: Tally | None = None) ->
         ("-4", 0),
         ("-5", 1),
         ("-6", 1),
+        ("4XX", 1),
         ("connection_refused", 1),
         ("client_tls_rejected", 1),
         ("redirect_loop", 1),
@@ -119,7 +120,7 @@ def test_what_is_counted(name: str, actual: Any) -> None:
 APART = [
     *[cancelled(1)] * 3,
     cancelled(2, reason="left_upload", url="http://shop.example/upload"),
-    *[answered(401, 3, url="http://shop.example/login")] * 3,
+    *[answered(401, 3, url="http://shop.example/login", flow="asked")] * 3,
     answer(4, url="http://shop.example/login"),
     *[failed("connection_terminated", 5, reason="collateral")] * 5,
     failed("connection_terminated", 6, reason="reset"),

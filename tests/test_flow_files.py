@@ -14,6 +14,7 @@ import pytest
 from flowtally.captures.flow_files import NOT_SAVED
 from flowtally.captures.flow_files import flows
 from flowtally.captures.lacking import Lacking
+from flowtally.live import OWN_KEY
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import clients
@@ -133,6 +134,8 @@ def _file(*made: Any) -> bytes:
 
 
 ONE = _file(tflow.tflow(resp=True))
+OWN = tflow.tflow(resp=True)
+OWN.metadata[OWN_KEY] = True
 THREE = _file(*(tflow.tflow(resp=True) for _ in range(3)))
 
 
@@ -171,3 +174,10 @@ def test_a_file_that_breaks_off_is_no_reason_to_pass(tmp_path: Path) -> None:
 def test_no_damage_raises(junk: bytes, at: int) -> None:
     content = THREE[:at] + junk + THREE[at + len(junk) :]
     list(flows(io.BytesIO(content), "file", Lacking(), lambda _: None))
+
+
+def test_requests_for_the_live_page_are_left_out(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.flows"
+    saved.write_bytes(_file(tflow.tflow(resp=True), OWN, tflow.tflow(resp=True)))
+    done = run("report", saved, "--json")
+    assert json.loads(done.stdout)["statistics"]["totals"]["flows"] == 2

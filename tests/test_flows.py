@@ -71,6 +71,7 @@ def test_a_line_for_each_flow_and_event(log: Path) -> None:
         (["~c 404 | ~c 401"], [401, 404]),
         (["--host", "shop.example", "~m POST"], [404]),
         (["--path", "/items/*"], [404]),
+        (["--path", "/items/{id}"], [404]),
         (["--incident", incident_of(RECORDS[5])], ["connection_refused"]),
         (["--cause", "client_tls_rejected"], ["client_tls_rejected"]),
         (["!~http", "--since", "2026-01-02T03:04:10Z"], ["client_tls_rejected"]),
@@ -136,6 +137,32 @@ def test_bad_input_is_said(log: Path, arguments: list[str], message: str) -> Non
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_whoever_reads_may_have_seen_enough(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines(start(), *[answered()] * 5000))
+    command = [sys.executable, "-m", "flowtally", "flows", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_standard_output_may_be_closed(log: Path) -> None:
+    command = f'"$0" -m flowtally flows "{log}" >&-'
+    done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, check=False)
+    assert b"Traceback" not in done.stderr
+
+
+def test_what_holds_no_session_is_said(tmp_path: Path) -> None:
+    log = tmp_path / "empty.jsonl"
+    log.write_bytes(b"")
+    done = run("flows", log)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"flowtally: no flowtally session in {log}\n"
 
 
 # --- filters elsewhere ---

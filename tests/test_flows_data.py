@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flowtally.filters import is_problem
 from flowtally.latest import Latest
+from flowtally.report.flows_data import MOST_COLUMNS
 from flowtally.report.flows_data import Flows
 from flowtally.report.flows_data import Table
 from flowtally.report.flows_data import flows
@@ -113,6 +114,13 @@ def test_there_are_fewer_where_they_would_take_too_much(tmp_path: Path) -> None:
     assert len(found.data) <= len(whole.data) // 3
     assert 50 < found.held < 400
     assert unpacked(found.data) == unpacked(whole.data)[: found.held]
+
+
+def test_fields_without_end_are_left_out(tmp_path: Path) -> None:
+    odd = [answered(second=n, **{f"odd {n} {each}": each for each in range(9)}) for n in range(99)]
+    found = unpacked(flows_of(tmp_path, start(), *odd).data)
+    assert len({name for record in found for name in record}) < MOST_COLUMNS + 10
+    assert all({"url", "status", "time"} <= record.keys() for record in found)
 
 
 def test_the_challenge_that_was_answered_keeps_its_id(tmp_path: Path) -> None:

@@ -115,6 +115,18 @@ def test_what_cannot_be_repeated_is_a_comment(fields: Record) -> None:
     assert comment.startswith("# ")
 
 
+@pytest.mark.parametrize("text", ["$(id)", "`id`", "x;id", "x&id", "*(e:id:)", "<(id)"])
+@pytest.mark.parametrize("field", ["url", "reason", "description"])
+def test_a_comment_does_nothing_where_a_shell_has_none(text: str, field: str) -> None:
+    """As zsh where people type."""
+    url = f"ftp://h/{text}" if field == "url" else "http://h/"
+    fields = {"url": url, field: text} | ({"cause": "x"} if field == "reason" else {})
+    before, harmless, after = curl(record(**fields))[0].split("'")
+    assert before == "# "
+    assert text in harmless
+    assert text not in after
+
+
 @given(TEXTS, TEXTS)
 def test_a_hostile_url_does_no_harm_in_a_shell(path: str, method: str) -> None:
     lines = curl(record(url=f"http://h/{path}", method=method))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
+from flowtally.folders import NONE
 from lab.cli import answered
 from lab.cli import lines
 from lab.cli import run
@@ -48,7 +50,32 @@ def test_a_pattern_stands_for_what_it_matches(folder: Path) -> None:
 def test_a_folder_without_a_log_is_named(tmp_path: Path) -> None:
     done = run("report", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"flowtally: {tmp_path}: no session log in it\n"
+    assert done.stderr == f"flowtally: {tmp_path}: {NONE}\n"
+
+
+def test_a_folder_stands_for_its_packed_logs_too(folder: Path) -> None:
+    log = folder / "00000002.jsonl"
+    whole = run("report", folder, "--json").stdout
+    listed = json.loads(run("sessions", folder, "--json").stdout)
+    packed = folder / "00000002.jsonl.gz"
+    packed.write_bytes(gzip.compress(log.read_bytes()))
+    log.unlink()
+    assert run("report", folder, "--json").stdout == whole
+    found = json.loads(run("sessions", folder, "--json").stdout)
+    assert [each | {"log": ""} for each in found] == [each | {"log": ""} for each in listed]
+    assert {each["log"] for each in found} == {str(folder / "00000001.jsonl"), str(packed)}
+
+
+def test_a_link_that_leads_to_itself_is_passed_over(folder: Path) -> None:
+    whole = run("report", folder, "--json").stdout
+    (folder / "loop.jsonl").symlink_to("loop.jsonl")
+    assert run("report", folder, "--json").stdout == whole
+
+
+def test_an_input_without_a_name_is_no_folder() -> None:
+    done = run("report", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "an input has no name" in done.stderr
 
 
 def test_a_comparison_takes_folders(folder: Path, tmp_path: Path) -> None:

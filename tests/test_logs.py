@@ -520,6 +520,14 @@ def test_a_checkpoint_is_used_only_when_it_is_whole() -> None:
     assert (session.tally.flows, session.final) == (2, True)
 
 
+def test_a_checkpoint_that_does_not_say_how_many_parts_it_has_is_not_used() -> None:
+    part = {**final(answered(200), answered(200, 1)), "log_bytes": 0, "checkpoint_bytes": 0}
+    del part["parts"]
+    text = lines(start(), answered(404), part)
+    (session,) = read_text(text).sessions.values()
+    assert (session.tally.flows, session.final) == (1, False)
+
+
 def test_a_part_before_the_first_makes_nothing_whole() -> None:
     part = final(answered(200))
     parts = [{**part, "part": number, "parts": 2} for number in (0, 2)]

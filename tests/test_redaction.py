@@ -22,6 +22,16 @@ from mitmproxy.test import tflow
         ("http://h/?secret", "http://h/?", "http://h"),
         ("http://h/?a=1&secret&b=x=y", "http://h/?a=&b=", "http://h"),
         ("http://h/@x?u@v=1", "http://h/@x?u@v=", "http://h"),
+        ("http://u%3Asecret%40h/p", "http://h/p", "http://h"),
+        # a URL in the path, as gateways and archives have them
+        ("http://h/http://u:secret@i/p", "http://h/http://i/p", "http://h"),
+        (
+            "http://h/go/http%3A%2F%2Fu%3Asecret%40i%2Fp",
+            "http://h/go/http%3A%2F%2Fi%2Fp",
+            "http://h",
+        ),
+        ("http://h/go/%252f%252fsecret%2540i", "http://h/go/%252f%252fi", "http://h"),
+        ("http://h/http://i/@user/x@y", "http://h/http://i/@user/x@y", "http://h"),
         # values of matrix parameters (RFC 3986 §3.3)
         ("http://h/a;sid=secret/b;v=1;w=2", "http://h/a;sid=/b;v=;w=", "http://h"),
         ("http://h/a;sid=se=cret?x=1", "http://h/a;sid=?x=", "http://h"),
@@ -64,6 +74,7 @@ def test_urls(url: str, redacted: str, origin: str) -> None:
         ("user:secret@host:443", "host:443"),
         ("user:secret@host/secret?secret", "host"),
         ("http:user:secret@host/", "host"),
+        ("user%3Asecret%40host", "host"),
         ("host", "host"),
         ("host:secret", "host:*"),
         ("zq0123456789abcdefz", "*"),
@@ -224,7 +235,9 @@ def test_methods(name: str, redacted: str) -> None:
     assert redaction.method(name, "full") == name
 
 
-@pytest.mark.parametrize("target", ["/", "/a/b.c", "/a;b=c", "/?a", "/#a", "/%3Ba=1", "/eyJabcd.e"])
+@pytest.mark.parametrize(
+    "target", ["/", "/a/b.c", "/a;b=c", "/?a", "/#a", "/%3Ba=1", "/eyJabcd.e", "//u@h", "//u%40h"]
+)
 def test_targets_without_anything_to_redact_are_told_fast(target: str) -> None:
     if redaction.redact_target(target) != target:
         assert redaction.may_need_redaction(target)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flowtally.captures.kinds import ACCEPTED
 from flowtally.logs import read
 from flowtally.report.sessions_text import Listed
 from flowtally.report.sessions_text import text
@@ -119,7 +120,7 @@ def test_foreign_files_are_named_and_skipped(tmp_path: Path) -> None:
     done = run("sessions", HOME=str(tmp_path), COLUMNS="300", TZ="UTC")
     assert done.returncode == 0
     assert done.stdout == WIDE.replace("FOLDER", str(folder))
-    assert done.stderr == f"{folder}/c.jsonl: no flowtally session; skipped\n"
+    assert done.stderr == (f"{folder}/c.jsonl: seems to be text; {ACCEPTED}; skipped\n")
 
 
 def test_a_named_log_that_cannot_be_read(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ TOTALS = (*(name for name in Totals._fields if name not in ("first", "last")), U
 """What of a whole session can have a budget, see `Totals`."""
 
 _NAMES = {name.casefold(): name for name in (*BANDS, *map(str, ERRORS), *CAUSES, *TOTALS, *TIMES)}
+_NAMES |= {f"{digit}xx": name for digit, name in enumerate(BANDS, 1)}  # as filters have them
 _STATUS = re.compile(r"[1-9][0-9]{2}")
 """A code that a response can have (RFC 9112 §4)."""
 _INTEGER = re.compile(r"-?[0-9]{1,9}")

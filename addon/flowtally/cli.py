@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -296,11 +297,14 @@ def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
 @click.argument("locations", nargs=-1, metavar="[FOLDER_OR_LOG]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def sessions(locations: tuple[str, ...], as_json: bool) -> None:
-    """List the sessions in session logs, the newest first.
+    """List the sessions in session logs, the newest first; a capture is a session, too.
 
     A folder stands for the logs in it. Without one: the default folder.
     """
     from . import logs
+    from .captures.convert import as_logs
+    from .captures.kinds import ForeignError
+    from .captures.lacking import Lacking
     from .journal import default_folder
     from .report import sessions_text
     from .report.layout import terminal_width
@@ -320,12 +324,20 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
             unreadable = True
             continue
         for path in paths:
+            lacking = Lacking()
             try:
-                held = logs.read([(os.fspath(path), path)], tables=Listed.TABLES)
+                with ExitStack() as stack:
+                    opened = as_logs([(os.fspath(path), path)], stack, lacking, lambda _: None)
+                    held = logs.read(opened, tables=Listed.TABLES)
+            except ForeignError as error:
+                tell(f"{error}; skipped")
+                continue
             except OSError as error:
                 _skip(path, error.strerror or str(error))
                 unreadable |= path == location
                 continue
+            for note in lacking.told():
+                tell(note)
             if not held.sessions:
                 _skip(path, "no flowtally session")
             found += [Listed.of(session, path) for session in held.sessions.values()]

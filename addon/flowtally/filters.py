@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from .filter_language import Filter
 from .filter_language import FilterError
 from .filter_language import parse
+from .tally import folded
 from .tally import incident_of
 from .tally import place
 from .vocabulary import BANDS
@@ -37,7 +38,7 @@ class Given(NamedTuple):
     hosts: Sequence[str] = ()
     """A host, which stands for those below it too; with its port, or with `*`."""
     paths: Sequence[str] = ()
-    """A path without query; `*` stands for anything."""
+    """A path without query; `*` stands for anything, `{id}` for what endpoints have it for."""
     since: str = ""
     until: str = ""
     problems: bool = False
@@ -148,7 +149,15 @@ def _path(text: str) -> Filter:
     if text[:1] not in ("/", "*"):
         raise FilterError(f"--path {text!r:.60}: a path begins with /, such as /api/*")
     matches = re.compile(translate(text)).match
-    return lambda record: "url" in record and matches(_path_of(record["url"])) is not None
+    as_endpoint = "{id}" in text  # copied from the name of one
+
+    def holds(record: Record) -> bool:
+        if "url" not in record:
+            return False
+        path = _path_of(record["url"])
+        return matches(folded(path) if as_endpoint else path) is not None
+
+    return holds
 
 
 def _path_of(url: str) -> str:

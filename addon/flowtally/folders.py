@@ -9,6 +9,12 @@ from pathlib import Path
 
 from .terminal import stop
 
+NONE = (
+    "no session log (*.jsonl, *.jsonl.gz) in it; folders in it, and files of other kinds, have to"
+    " be named, also by patterns such as '*/*.har'"
+)
+"""What is said of a folder without logs."""
+
 
 def logs_in(location: Path) -> list[Path]:
     """The logs in a folder, by name; of what is no folder, itself. Raises: OSError."""
@@ -16,10 +22,18 @@ def logs_in(location: Path) -> list[Path]:
 
     if not location.is_dir():
         return [location]
+    suffixes = SUFFIX, f"{SUFFIX}.gz"  # as rotation leaves them
     with os.scandir(location) as entries:
-        # Only files: a named pipe would be waited for.
-        names = [entry.name for entry in entries if entry.name.endswith(SUFFIX) and entry.is_file()]
+        names = [each.name for each in entries if each.name.endswith(suffixes) and _is_file(each)]
     return [location / name for name in sorted(names)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a file: a named pipe would be waited for."""
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def expanded(names: Iterable[str]) -> list[str]:
@@ -28,6 +42,8 @@ def expanded(names: Iterable[str]) -> list[str]:
     cannot be read or has none."""
     found: list[str] = []
     for name in names:
+        if not name:
+            stop("an input has no name; a variable of the shell may be empty")
         try:
             if name == "-" or not Path(name).is_dir():
                 is_one = name == "-" or Path(name).exists()
@@ -39,6 +55,6 @@ def expanded(names: Iterable[str]) -> list[str]:
         except OSError as error:
             stop(f"{name}: {error.strerror or error}")
         if not logs:
-            stop(f"{name}: no session log in it")
+            stop(f"{name}: {NONE}")
         found += map(os.fspath, logs)
     return found

@@ -178,6 +178,8 @@ def named(
             yield logs, told
     except ForeignError as error:
         stop(str(error))
+    except BrokenPipeError:
+        raise  # of standard output, see `show`
     except OSError as error:
         stop(f"{error.filename}: {error.strerror or error}")
 

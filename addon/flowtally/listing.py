@@ -22,6 +22,7 @@ from .selection import Selection
 from .source import Record
 from .source import parsed
 from .terminal import show
+from .terminal import stop
 from .terminal import tell
 
 POLL = 0.2
@@ -52,7 +53,7 @@ def show_logs(
             if not (challenge and inputs.problems):
                 write(record)
                 nothing = False
-        ended, size = selection.ended, selection.size
+        ended, size, none = selection.ended, selection.size, not selection.sessions
     if follow and not ended:
         path = logs[0][1]
         assert isinstance(path, Path)
@@ -63,6 +64,8 @@ def show_logs(
                 write(new)
             if new.get("final"):
                 break
+    elif none and not follow:
+        stop(f"no flowtally session in {', '.join(name for name, _ in logs)}")
     elif nothing:
         tell(NOTHING_MATCHES)
 
@@ -85,6 +88,7 @@ def _writer(lines: Lines) -> Callable[[Record], None]:
         return lambda record: show(encode(record).decode(), end="")
     if lines is Lines.CURL:
         return lambda record: show("\n".join(flows_text.curl(record)))
-    width = terminal_width() if sys.stdout.isatty() else flows_text.WIDE
+    is_seen = sys.stdout is not None and sys.stdout.isatty()
+    width = terminal_width() if is_seen else flows_text.WIDE
     paint = paint_for(sys.stdout)
     return lambda record: show(flows_text.line(record, width, paint))

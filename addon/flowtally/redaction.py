@@ -57,6 +57,8 @@ _URL = r"[a-zA-Z][a-zA-Z0-9+.-]{0,31}://[^\s<>]+"
 _BEGINS, _EQUALS = r"[;&]|%(?:25)*(?:3B|3F|26|23)", r"=|%(?:25)*3D"
 _SCHEME_NAME = r"[a-zA-Z][a-zA-Z0-9+.-]*"  # RFC 3986 §3.1
 _MATRIX_VALUE = rf"({_BEGINS})((?:(?!{_BEGINS}|{_EQUALS})[^/])*)({_EQUALS})(?:(?!{_BEGINS})[^/])*"
+# Of a URL in a path, as gateways and archives have them.
+_USERINFO = r"(//|%(?:25)*2F%(?:25)*2F)(?:(?!@|%(?:25)*40|%(?:25)*2F)[^/]){1,500}(?:@|%(?:25)*40)"
 _AUTHORITY = r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]{0,5})?"
 # Each begins where a word does: else a long word without an end would be read again and again.
 _JSON_WEB_TOKEN = (  # RFC 7519 §3, RFC 7516 §3.1
@@ -177,13 +179,18 @@ def redact(address: str, urls: Urls) -> str:
         # best.
         if urls == "origin":
             return ""
-        return _authority(re.split("[/?#;]", address.rpartition("@")[2])[0])
+        return _authority(re.split("[/?#;]", _without_userinfo(address))[0])
     cut = min((at for at in map(rest.find, "/?#") if at >= 0), default=len(rest))
-    authority = _authority(rest[:cut].rpartition("@")[2].partition(";")[0])
+    authority = _authority(_without_userinfo(rest[:cut]).partition(";")[0])
     name = scheme(name, urls)
     if urls == "origin":
         return f"{name}://{authority}"
     return f"{name}://{authority}{redact_target(rest[cut:])}"
+
+
+def _without_userinfo(authority: str) -> str:
+    """What stands behind the last @, which may be percent-encoded."""
+    return re.split("@|%40", authority)[-1]
 
 
 def _authority(text: str) -> str:
@@ -202,12 +209,13 @@ def may_need_redaction(target: str) -> bool:
     if "?" in target or "#" in target or ";" in target:
         return True
     # What is encoded and matters begins so (; ? & # =, and % itself); letters beyond ASCII do not.
-    return "%2" in target or "%3" in target or "&" in target or "eyJ" in target
+    return "%2" in target or "%3" in target or "&" in target or "eyJ" in target or "@" in target
 
 
 def redact_target(target: str) -> str:
     """A path with query, without the values of its query and of matrix parameters (`;name=value`),
-    JSON Web Tokens and the fragment: `/p;v=1?a=1&b=2` → `/p;v=?a=&b=`.
+    userinfo of a URL in the path, JSON Web Tokens and the fragment:
+    `/p;v=1?a=1&b=2` → `/p;v=?a=&b=`.
 
     What stands in a query without a name (`/p?secret`) is a value too.
     """
@@ -215,6 +223,8 @@ def redact_target(target: str) -> str:
     path, question, query = target.partition("?")
     if ";" in path or "%2" in path or "%3" in path or "&" in path:
         path = re.sub(_MATRIX_VALUE, r"\1\2\3", path, flags=re.IGNORECASE)
+    if "@" in path or "40" in path:
+        path = re.sub(_USERINFO, r"\1", path, flags=re.IGNORECASE)
     if "eyJ" in path:
         path = re.sub(_JSON_WEB_TOKEN, BLANK, path, flags=re.IGNORECASE)
     if not question:

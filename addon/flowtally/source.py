@@ -217,7 +217,7 @@ class Source:
         while position is not None and (position := self._last_stats(position)) is not None:
             line = self.line(position)
             last = parsed(line)
-            if last is None or last["type"] != "stats" or not last["parts"]:
+            if last is None or last["type"] != "stats" or not last.get("parts"):
                 continue  # its last parts were never written
             begin, end = position - last["log_bytes"], position - last["checkpoint_bytes"]
             if not 0 <= begin < end:

@@ -18,6 +18,7 @@ from ..classify import flow_kind
 from ..classify import unanswered_query
 from ..classify import unfinished
 from ..classify import with_failure
+from ..live import OWN_KEY
 from ..open_flows import is_unanswered_query
 from ..recorder import Recorder
 from ..session import Session
@@ -77,6 +78,8 @@ def _flow(state: bytes) -> mflow.Flow | None:
 
 def record(flow: mflow.Flow, tagger: Tagger, recorder: Recorder, session: Session) -> None:
     """Record a flow as the addon would have."""
+    if OWN_KEY in flow.metadata:
+        return  # the live page's
     kind, tag = flow_kind(flow), _tag(flow, tagger)
     if kind == "connect" and tag["outcome"] == "status" and tag.get("band") == "Success":
         if isinstance(flow, http.HTTPFlow):

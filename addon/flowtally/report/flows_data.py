@@ -40,6 +40,8 @@ LEVEL = 6
 """Of zlib: 9 takes three times as long for a fiftieth of the size."""
 _SAMPLE = 20
 """Which part of them tells how much all take."""
+MOST_COLUMNS = 200
+"""Of how many fields the page has the values; a log that no flowtally wrote may have any number."""
 _EXACT = 2**53
 """Up to here, numbers are what they are also in JavaScript."""
 _FIRST = ("time", "seq")
@@ -154,6 +156,8 @@ class Table:
                 continue  # it leads nowhere from a file, and takes as much as all else together
             column = columns.get(name)
             if column is None:
+                if len(columns) == MOST_COLUMNS:
+                    continue
                 column = columns[name] = _Column()
             kind = value.__class__
             if kind is str:

@@ -31,6 +31,8 @@ MAX_URL = 16_384
 """Longest URL of a command, in characters; the log's are shorter."""
 
 _SCHEMES = ("http://", "https://")
+_WORDS = re.compile(r"(?:[\w\s.:/,@%+=-]| \([\w ]+\))*", re.ASCII)
+"""What does nothing in a shell: words, and a reason in brackets."""
 _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}")
 """RFC 9110 §9.1, §5.6.2."""
 _BLANKED = re.compile(rf"[?&][^=&]*=(?:&|$)|{re.escape(BLANK)}")
@@ -74,7 +76,7 @@ def curl(record: Record) -> list[str]:
     Each line may be pasted into a POSIX shell as it is.
     """
     method, url = str(record.get("method", "")), str(record.get("url", ""))
-    what = printable(subject(record) or "no request", layout.WIDTH)
+    what = _pasted(printable(subject(record) or "no request", layout.WIDTH))
     if record.get("kind") not in ("http", "websocket") or not url.startswith(_SCHEMES):
         return [f"# {what}: only an HTTP request can be repeated"]
     if not _METHOD.fullmatch(method):
@@ -84,7 +86,8 @@ def curl(record: Record) -> list[str]:
         missing.append(f"the body ({layout.size(sent)})")
     if _BLANKED.search(url):
         missing.append("values in the URL")
-    said = printable(f"{layout.time_of_day(record['time'])}  {result(record)}", layout.WIDTH)
+    told = f"{layout.time_of_day(record['time'])}  {result(record)}"
+    said = _pasted(printable(told, layout.WIDTH))
     words = ["curl", "--globoff", "--path-as-is"]
     if method == "HEAD":
         words.append("--head")  # with --request HEAD it would wait for a body
@@ -92,3 +95,9 @@ def curl(record: Record) -> list[str]:
         words += ["--request", method]
     words += ["--url", printable(url, MAX_URL)]
     return [f"# {said}; not in the log: {', '.join(missing)}", shlex.join(words)]
+
+
+def _pasted(text: str) -> str:
+    """A text for a comment, quoted if it is more than words: zsh has no comments where people
+    type."""
+    return text if _WORDS.fullmatch(text) else shlex.quote(text)

@@ -603,7 +603,7 @@ const figures = (() => {
     if (isHere) (chips.querySelector("button") ?? document.getElementById("totals")).focus();
   }
 
-  bar.append(chips, said, flows);
+  bar?.append(chips, said, flows); // a comparison has none
 
   // The figures follow what is taken in, not more often than one can read.
   function grown() {

@@ -46,10 +46,13 @@ const flowList = (() => {
   }
 
   const took = (ms) => (ms == null ? "" : ms >= 10_000 ? `${fixed(ms / 1000, 1)} s` : `${fixed(ms, 0)} ms`);
-  const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
+  const single = (text) => `'${text.replaceAll("'", `'"'"'`)}'`;
+  // A text in a comment: zsh has none where people type.
+  const pasted = (text) => (/^(?:[\w\s.:/,@%+=-]| \([\w ]+\))*$/.test(text) ? text : single(text));
+  const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : single(word));
 
   function curl(record) {
-    const what = shortened(subject(record) || "no request", 100);
+    const what = pasted(shortened(subject(record) || "no request", 100));
     const { method = "", url = "" } = record;
     if (!["http", "websocket"].includes(record.kind) || !/^https?:\/\//.test(url)) return `# ${what}: only an HTTP request can be repeated`;
     if (!/^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,40}$/.test(method)) return `# ${what}: the log does not have its method`;
@@ -60,7 +63,7 @@ const flowList = (() => {
     if (method === "HEAD") words.push("--head");
     else if (method !== "GET") words.push("--request", method);
     words.push("--url", url);
-    const said = shortened(`${clock(record.time)}  ${result(record)}`, 100);
+    const said = pasted(shortened(`${clock(record.time)}  ${result(record)}`, 100));
     return `# ${said}; not in the log: ${missing.join(", ")}\n${words.map(quoted).join(" ")}`;
   }
 
