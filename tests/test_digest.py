@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lab.cli import HOSTILE
 from lab.cli import answered
+from lab.cli import cancelled
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import limited
@@ -103,6 +104,28 @@ def test_incidents_for_which_there_is_no_room_are_counted(monkeypatch: pytest.Mo
     assert more == f"- and {80 - len(numbered(lines))} more incidents"
     monkeypatch.setattr("flowtally.report.digest.MAX_TOKENS", 100_000)
     assert len(of(*MANY)) == MAX_LINES
+
+
+def test_all_are_named_before_more_is_said_of_any_but_the_first() -> None:
+    hosts = [f"h{number:02}.example" for number in range(11)]
+    lines = of(*(failed(host=host, url=f"http://{host}/") for host in hosts), answered(500))
+    assert [host for host in hosts if not any(host in line for line in numbered(lines))] == []
+    assert numbered(lines)[-1].startswith("12. ")
+    assert lines[lines.index(numbered(lines)[0]) + 1].startswith("   - ")
+
+
+def test_whoever_leaves_after_equal_waits_is_named() -> None:
+    left = [cancelled(second, duration_ms=2000.0 + second) for second in range(5)]
+    (said,) = (line for line in of(*left) if "Equal" in line)
+    assert said.startswith("Equal waits: `GET http://shop.example/")
+    assert ": 127.0.0.1 left 5 of 5 after 2.0 s: the client's own timeout" in said
+
+
+def test_of_several_days_the_days_are_said() -> None:
+    (line,) = numbered(of(answered(500), answered(500, 30), answered(500, 25 * 86400)))
+    assert re.search("2026-01-0[123] ..:..:.. to 2026-01-2[678] ..:..:..", line)
+    (line,) = numbered(of(answered(500), answered(500, 30)))
+    assert "2026" not in line
 
 
 def test_an_incident_of_one_moment_that_is_not_new_has_one_time() -> None:

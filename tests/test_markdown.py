@@ -98,6 +98,11 @@ def test_what_it_says() -> None:
     assert found[-1] == "`Session x, begun y`"
 
 
+def test_hosts_stand_behind_what_is_no_problem() -> None:
+    found = markdown.report(tally(cancelled(host="a.example")))
+    assert "- `1 cancelled by the client at a.example`" in found
+
+
 def test_no_problems() -> None:
     assert "No problems" in markdown.report(tally(answered()))
 

@@ -47,17 +47,17 @@ def home(tmp_path: Path) -> Path:
 
 
 WIDE = """\
-Begun                       over  flows  failed  events  ended  session   log
-2026-01-02 05:04:05+00:00  0.0 s      0       0       0  yes    00000002  FOLDER/a.jsonl
-2026-01-02 04:04:05+00:00  0.0 s      1       0       0  no     00000003  FOLDER/b.jsonl
-2026-01-02 03:04:05+00:00  1 min      2       1       1  yes    00000001  FOLDER/a.jsonl
+Begun                       over  flows  problems  events  ended  session   log
+2026-01-02 05:04:05+00:00  0.0 s      0         0       0  yes    00000002  FOLDER/a.jsonl
+2026-01-02 04:04:05+00:00  0.0 s      1         0       0  no     00000003  FOLDER/b.jsonl
+2026-01-02 03:04:05+00:00  1 min      2         2       1  yes    00000001  FOLDER/a.jsonl
 """
 
 NARROW = """\
-Begun                       over  flows  failed  events  ended  session
-2026-01-02 05:04:05+00:00  0.0 s      0       0       0  yes    00000002
+Begun                       over  flows  problems  events  ended  session
+2026-01-02 05:04:05+00:00  0.0 s      0         0       0  yes    00000002
   a-long-folder-a-long-folder-a-long-fol…der-a-long-folder-a-long-folder/a.jsonl
-2026-01-02 03:04:05+00:00  1 min      2       1       1  yes    00000001
+2026-01-02 03:04:05+00:00  1 min      2         2       1  yes    00000001
   a-long-folder-a-long-folder-a-long-fol…der-a-long-folder-a-long-folder/a.jsonl
 """
 
@@ -106,6 +106,7 @@ def test_named_folders_and_logs(tmp_path: Path) -> None:
         "flows": 2,
         "failures": 1,
         "events": 1,
+        "problems": 2,
         "ended_cleanly": True,
         "log": f"{folder}/a.jsonl",
     }

@@ -209,7 +209,9 @@ def may_need_redaction(target: str) -> bool:
     if "?" in target or "#" in target or ";" in target:
         return True
     # What is encoded and matters begins so (; ? & # =, and % itself); letters beyond ASCII do not.
-    return "%2" in target or "%3" in target or "&" in target or "eyJ" in target or "@" in target
+    if "%2" in target or "%3" in target or "%40" in target:
+        return True
+    return "&" in target or "eyJ" in target or "@" in target
 
 
 def redact_target(target: str) -> str:

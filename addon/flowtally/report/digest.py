@@ -19,6 +19,7 @@ from ..incidents import incidents
 from ..tally import Tally
 from .layout import cell
 from .layout import percent
+from .layout import period
 from .layout import time_of_day
 from .markdown import MAX_CODE
 from .markdown import and_more
@@ -27,12 +28,15 @@ from .markdown import code
 from .markdown import heading
 from .markdown import plain
 from .view import apart
+from .view import in_words
 from .view import view
 
 MAX_LINES = 60
 MAX_TOKENS = 800
 MAX_BUDGETS = 10
 """How many broken budgets are named."""
+MAX_WAITS = 2
+"""How many clients that leave after equal waits are named."""
 MAX_OTHERS = 6
 """How many sentences on what is no problem there are."""
 _MORE = ["- and 100 more incidents"]
@@ -48,13 +52,18 @@ def digest(tally: Tally, broken: Sequence[Result] = (), logs: Sequence[str] = ()
         lines += and_more(len(broken) - MAX_BUDGETS, "budget")
     found = incidents(tally)
     # A reason in them may be what a log says.
-    tail = _tail(found, [code(sentence) for sentence in apart(shown, lambda *_: "")], logs)
+    others = [code(sentence) for sentence in apart(shown, lambda *_: "")]
+    waits = [f"Equal waits: {code(in_words(wait))}" for wait in shown.waits[:MAX_WAITS]]
+    tail = _tail(found, others, waits, logs)
     lines += ["", "## Look at this first", ""] if found else ["", "No problems"]
     said: set[str] = set()
     brief = False
+    titles = [_incident(number, incident, ())[0] for number, incident in enumerate(found, 1)]
     for number, incident in enumerate(found, 1):
         block = _incident(number, incident, said)
-        brief = brief or not _fits([*lines, *block, *tail])
+        # What follows is named, too, before more is said of this one; but something of the first.
+        rest = titles[number:] if number > 1 else []
+        brief = brief or not _fits([*lines, *block, *rest, *tail])
         block = block[:1] if brief else block
         if not _fits([*lines, *block, *tail]):
             lines += and_more(len(found) - number + 1, "incident")
@@ -64,10 +73,13 @@ def digest(tally: Tally, broken: Sequence[Result] = (), logs: Sequence[str] = ()
     return [*lines, *tail]
 
 
-def _tail(found: Sequence[Incident], others: Sequence[str], logs: Sequence[str]) -> list[str]:
+def _tail(
+    found: Sequence[Incident], others: Sequence[str], waits: Sequence[str], logs: Sequence[str]
+) -> list[str]:
     shown = others[:MAX_OTHERS]
     more = ["…"] if len(others) > MAX_OTHERS else []
     lines = ["", f"Not among the problems: {'; '.join([*shown, *more])}"] if others else []
+    lines += [line for wait in waits for line in ("", wait)]
     if first := next((incident.id for incident in found if incident.id), ""):
         words = ["flowtally", "flows", *logs, "--incident", first]
         command = shlex.join(
@@ -115,8 +127,7 @@ def _title(incident: Incident) -> str:
 
 
 def _when(incident: Incident) -> str:
-    first, last = time_of_day(incident.first), time_of_day(incident.last)
-    when = first if first == last else f"{first} to {last}"
+    when = period(incident.first, incident.last)
     return f"{when}, new" if incident.new else when
 
 

@@ -262,7 +262,7 @@ def _totals(headline: Totals, in_flight: InFlight) -> list[dict[str, Any]]:
 
 
 def _incidents_note(count: int) -> str:
-    said = f"{count} incident{s(count)}, what to look at first first"
+    said = f"{count} incident{s(count)}, most important first"
     return f"{said}; the first {MOST}, all are in the JSON and CSV" if count > MOST else said
 
 

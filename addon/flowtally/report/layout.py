@@ -107,6 +107,8 @@ def span(seconds: float) -> str:
     """A stretch of time."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
+    if days := hours // 24:
+        return f"{days} d {hours % 24} h" if hours % 24 else f"{days} d"
     if hours:
         return f"{hours} h {minute} min" if minute else f"{hours} h"
     if minute:
@@ -186,6 +188,21 @@ def time_of_day(time: Any) -> str:
         return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S")
     except (TypeError, ValueError, OverflowError, OSError):
         return "?"
+
+
+def period(first: str, last: str) -> str:
+    """From one RFC 3339 time to another on this machine, with the days where there are two."""
+    begin, end = time_of_day(first), time_of_day(last)
+    if _day(first) != _day(last):
+        return f"{_day(first)} {begin} to {_day(last)} {end}".strip()
+    return begin if begin == end else f"{begin} to {end}"
+
+
+def _day(time: Any) -> str:
+    try:
+        return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d")
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ""
 
 
 def local_time(second: int) -> str:

@@ -56,7 +56,7 @@ def report(tally: Tally, sessions: Sequence[str] = ()) -> list[str]:
     lines += and_more(len(shown.problems) - MAX_PROBLEMS, "kind")
     waits = [f"- {code(in_words(wait))}" for wait in shown.waits[:MAX_WAITS]]
     lines += ["", "## Equal waits", "", *waits] if waits else []
-    others = [f"- {code(sentence)}" for sentence in apart(shown, _where)]
+    others = [f"- {code(sentence)}" for sentence in apart(shown, _at)]
     lines += ["", "## Not among the problems", "", *others] if others else []
     for table in shown.tables:
         if table.rows:
@@ -119,7 +119,12 @@ def _problem(problem: Problem, examples: int) -> list[str]:
     return lines
 
 
-def _where(problem: Problem, _said: str = "") -> str:
+def _at(problem: Problem, _said: str) -> str:
+    where = _where(problem)
+    return f" at {where}" if where else ""
+
+
+def _where(problem: Problem) -> str:
     several = len(problem.hosts) + problem.more_hosts > 1
     hosts = [
         f"{printable(of.host, 60)} ({cell(of.times, 'count', of.at_least)})" if several else of.host

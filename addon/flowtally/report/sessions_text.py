@@ -65,6 +65,8 @@ class Listed:
     """Flows that failed."""
     events: int
     """Failures without a flow."""
+    problems: int
+    """What of all that is a problem, with unsuccessful answers."""
     ended_cleanly: bool
 
     TABLES: ClassVar = ("timeline",)
@@ -83,6 +85,7 @@ class Listed:
             flows=totals.flows,
             failures=totals.failures,
             events=totals.events,
+            problems=totals.problems,
             ended_cleanly=session.final,
         )
 
@@ -102,6 +105,7 @@ class Listed:
             "flows": self.flows,
             "failures": self.failures,
             "events": self.events,
+            "problems": self.problems,
             "ended_cleanly": self.ended_cleanly,
             "log": os.fspath(self.path),
         }
@@ -110,7 +114,7 @@ class Listed:
 def text(sessions: Sequence[Listed], width: int = WIDTH) -> list[str]:
     """A row for each session. Where the terminal is too narrow for it, the path stands below."""
     width = max(NARROWEST, width)
-    head = ("Begun", "over", "flows", "failed", "events", "ended", "session")
+    head = ("Begun", "over", "flows", "problems", "events", "ended", "session")
     rows = [head, *map(_cells, sessions)]
     sizes = [max(len(row[i]) for row in rows) for i in range(len(head))]
     starts = ["  ".join(map(_aligned, row, sizes, range(len(head)))) for row in rows]
@@ -128,7 +132,7 @@ def _cells(listed: Listed) -> tuple[str, ...]:
         _local(listed.begun),
         span(listed.seconds),
         str(listed.flows),
-        str(listed.failures),
+        str(listed.problems),
         str(listed.events),
         "yes" if listed.ended_cleanly else "no",
         printable(listed.id, ID),
