@@ -155,7 +155,7 @@ def test_what_can_be_read_is_read_and_the_break_is_said(
     content: bytes, read: int, says: str | None
 ) -> None:
     lacking = Lacking()
-    found = list(flows(io.BytesIO(content), "file", lacking, lambda _: None))
+    found = [flow for _, flow in flows(io.BytesIO(content), "file", lacking, lambda _: None)]
     assert len(found) == read
     assert lacking.notes == ([f"file: {says}"] if says else [])
     if read == 2 and says is None:
@@ -167,7 +167,7 @@ def test_a_file_that_breaks_off_is_no_reason_to_pass(tmp_path: Path) -> None:
     file.write_bytes(THREE[:-10])
     done = run("check", file, "--max", "failures=0", "--host", "address")
     assert done.returncode == 2
-    assert "a file of flows was read in part only: what is missing may break" in done.stderr
+    assert "a capture was read in part only: what is missing may break" in done.stderr
 
 
 @given(st.binary(max_size=200), st.integers(0, len(THREE)))

@@ -6,12 +6,15 @@ loaded only where there is a capture to read.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from contextlib import ExitStack
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +28,7 @@ from .kinds import Kind
 from .kinds import kind_of
 from .kinds import seems
 from .lacking import Lacking
-from .packed import unpacked
+from .packed import unpack
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -48,11 +51,14 @@ def as_logs(
     """
     found = []
     for name, given in inputs:
+        own = Lacking()  # what a capture lacks must not be told of the next one
         try:
-            found.append((name, _as_log(name, given, stack, lacking, told)))
+            found.append((name, _as_log(name, given, stack, own, told)))
         except OSError as error:
             error.filename = name
             raise
+        finally:
+            lacking.add(own)
     return found
 
 
@@ -70,10 +76,11 @@ def _as_log(
     else:
         head = _head(source)
     kind, packed = kind_of(head), ""
-    before = lacking.skipped, lacking.breaks
     if kind is Kind.PACKED:
-        source = _unpacked(name, source, stack, lacking)
-        head, packed = _head(source), "gzip of "
+        source = _unpacked(name, source, _folder(stack), lacking)
+        packed = "gzip of "
+        with source.open("rb") as opened:
+            head = _head(opened)
         kind = kind_of(head)
     if kind in (Kind.FOREIGN, Kind.PACKED):
         what = f"{packed}{'gzip' if kind is Kind.PACKED else seems(head)}"
@@ -82,20 +89,28 @@ def _as_log(
         lacking.empty.append(name)
     if kind in (Kind.LOG, Kind.EMPTY):
         return source
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowtally-")))
-    file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
-    capture = _Capture(name, file, folder / "capture.jsonl", lacking, told)
-    (_read_har if kind is Kind.HAR else _read_flows)(capture)
-    capture.end(incomplete=(lacking.skipped, lacking.breaks) != before)
-    return folder / "capture.jsonl"
+    log = _folder(stack) / "capture.jsonl"
+    with _opened(source) as file:
+        capture = _Capture(name, file, log, lacking, told)
+        (_read_har if kind is Kind.HAR else _read_flows)(capture)
+        capture.end()
+    return log
 
 
-def _unpacked(name: str, source: Path | BinaryIO, stack: ExitStack, lacking: Lacking) -> BinaryIO:
-    with ExitStack() as opened:
-        file = opened.enter_context(source.open("rb")) if isinstance(source, Path) else source
-        found, damage = unpacked(file)
-    stack.enter_context(found)
-    if damage and not found.seek(0, os.SEEK_END):
+def _folder(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowtally-")))
+
+
+def _opened(source: Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
+    """A file to be read, and closed again where it was not open."""
+    return source.open("rb") if isinstance(source, Path) else nullcontext(source)
+
+
+def _unpacked(name: str, source: Path | BinaryIO, folder: Path, lacking: Lacking) -> Path:
+    found = folder / "unpacked"
+    with _opened(source) as file, found.open("wb") as out:
+        damage = unpack(file, out)
+    if damage and not found.stat().st_size:
         raise ForeignError(f"{name}: seems to be gzip, but {damage}; {ACCEPTED}")
     if damage:
         lacking.break_off(name, f"where {damage}; what came before is read")
@@ -132,9 +147,14 @@ def _read_flows(capture: _Capture) -> None:
 
     tagger = capture.tagger
     recorder = Recorder(capture.defects, tagger.connections)
-    for flow in flow_files.flows(capture.file, capture.name, capture.lacking, capture.told):
-        session = capture.session(began(flow))
-        flow_files.record(flow, tagger, recorder, session)
+    found = flow_files.flows(capture.file, capture.name, capture.lacking, capture.told)
+    for number, flow in found:
+        try:
+            session = capture.session(began(flow))
+            flow_files.record(flow, tagger, recorder, session)
+        except Exception as problem:  # one flow's own: the others are read
+            reason = f"cannot be told ({type(problem).__name__})"
+            capture.lacking.skip(capture.name, number, reason, "flow")
     capture.lacking.notes.append(f"{capture.name}: {flow_files.NOT_SAVED}")
 
 
@@ -174,18 +194,21 @@ class _Capture:
             )
         return self._session
 
-    def end(self, incomplete: bool) -> None:
-        """Write what is outstanding, and that something is missing if the capture is incomplete."""
+    def end(self) -> None:
+        """Write what is outstanding, and that something is missing if that is so. Raises: OSError,
+        where not all could be written."""
         from ..classify import failure_tag
         from ..record import event_record
         from ..vocabulary import CAPTURE_INCOMPLETE
 
         session = self._session or self.session(os.fstat(self.file.fileno()).st_mtime)
-        if incomplete:
-            tag = failure_tag(CAPTURE_INCOMPLETE, self.lacking.in_part)
+        if lacking := self.lacking.in_part:
+            tag = failure_tag(CAPTURE_INCOMPLETE, lacking)
             last = datetime.fromisoformat(session.tally.last or session.begun).timestamp()
             session.add(event_record(tag, session.id, last, None, "", None))
         session.close()
+        if lost := session.tally.dropped:  # a proxy would go on; here it would be half an answer
+            raise OSError(errno.ENOSPC, f"no room to convert it: {lost} records are lost")
 
     def _digest(self) -> str:
         """An id from what the file holds: a copy of it is no other session."""

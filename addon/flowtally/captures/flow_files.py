@@ -41,9 +41,9 @@ _LENGTH = re.compile(rb"([0-9]{1,12}):")
 
 def flows(
     file: BinaryIO, name: str, lacking: Lacking, told: Callable[[int], None]
-) -> Iterator[mflow.Flow]:
-    """The flows of a file, as far as they can be read. `name`: for what is said of it; `told` of
-    bytes that were taken in."""
+) -> Iterator[tuple[int, mflow.Flow]]:
+    """The flows of a file, as far as they can be read, each with its number, from 1. `name`: for
+    what is said of it; `told` of bytes that were taken in."""
     size, position, number = file.seek(0, os.SEEK_END), 0, 0
     while position < size:
         number += 1
@@ -62,7 +62,7 @@ def flows(
             if (flow := _flow(file.read(end - position))) is None:
                 lacking.skip(name, number, "mitmproxy cannot read it", "flow")
             else:
-                yield flow
+                yield number, flow
         told(end - position)
         position = end
 

@@ -54,6 +54,7 @@ from .kinds import ForeignError
 from .lacking import Lacking
 from .scan import Scan
 from .words import COMPLETE
+from .words import is_name
 from .words import why_of
 
 MAX_ENTRY = 64 * 1024 * 1024
@@ -111,6 +112,9 @@ class Har:
         if scan.broken:
             within = f"within entry {scan.within}" if scan.within else "before its end"
             self._lacking.break_off(self._name, f"{within}; what came before is read")
+        elif scan.surplus and scan.found:
+            where = "where something else follows; what came before is read"
+            self._lacking.break_off(self._name, where)
         elif not scan.found:
             raise ForeignError(f"{self._name}: seems to be {NO_HAR}; {ACCEPTED}")
         if self._local:
@@ -283,10 +287,12 @@ def _known(flow: http.HTTPFlow, entry: Entry, rules: Rules) -> Tag | None:
 
 def _failed(entry: Entry, words: str, rules: Rules) -> Tag:
     why = why_of(words, entry.has_head)
+    said = words if is_name(words) else redaction.peer_text(words, rules.urls)
     if why is not None:
-        return failure_tag(why, redaction.detail(words, rules.urls))
+        return failure_tag(why, said)
     # mitmproxy writes its own words into a HAR.
-    return exchange_failure(words, Situation(head=entry.has_head, waited=NO_WAIT), rules)
+    tag = exchange_failure(words, Situation(head=entry.has_head, waited=NO_WAIT), rules)
+    return failure_tag(Why("unknown"), said) if tag.get("cause") == "unknown" else tag
 
 
 def _is_complete(flow: http.HTTPFlow, entry: Entry, words: str, urls: redaction.Urls) -> bool:

@@ -34,6 +34,14 @@ class Lacking:
         self.breaks += 1
         self.notes.append(f"{source}: breaks off {where}")
 
+    def add(self, other: Lacking) -> None:
+        """Take over what another one holds."""
+        self.problems += other.problems[: MAX_PROBLEMS - len(self.problems)]
+        self.skipped += other.skipped
+        self.breaks += other.breaks
+        self.empty += other.empty
+        self.notes += other.notes
+
     def told(self) -> list[str]:
         """All of it, a sentence each."""
         told = list(self.problems)
@@ -45,7 +53,7 @@ class Lacking:
     def in_part(self) -> str:
         """Why figures may not be of all that was recorded, "" where they are."""
         if self.breaks:
-            return "a file of flows was read in part only"
+            return "a capture was read in part only"
         if not self.skipped:
             return ""
         return f"{self.skipped} entr{'y' if self.skipped == 1 else 'ies'} could not be read"

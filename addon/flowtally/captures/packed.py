@@ -1,8 +1,7 @@
-"""Unpacks gzip and zlib into a file of its own, as far as it goes."""
+"""Unpacks gzip and zlib into another file, as far as it goes."""
 
 from __future__ import annotations
 
-import tempfile
 import zlib
 from typing import BinaryIO
 
@@ -11,18 +10,9 @@ _ANY = 32 + zlib.MAX_WBITS
 """zlib's word for both formats, told by their first bytes."""
 
 
-def unpacked(file: BinaryIO) -> tuple[BinaryIO, str]:
-    """What a file holds, one member after the other; and why there is no more, "" where that is
-    all. The caller closes it. Raises: OSError, where the disk is full."""
-    out: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
-    try:
-        return out, _unpack(file, out)
-    except BaseException:
-        out.close()
-        raise
-
-
-def _unpack(file: BinaryIO, out: BinaryIO) -> str:
+def unpack(file: BinaryIO, out: BinaryIO) -> str:
+    """Write what a file holds, one member after the other, and say why there is no more, "" where
+    that is all. Raises: OSError, where the disk is full."""
     file.seek(0)
     member = zlib.decompressobj(_ANY)
     rest = b""
@@ -38,10 +28,10 @@ def _unpack(file: BinaryIO, out: BinaryIO) -> str:
         except zlib.error:
             return "the compressed data is damaged"
         if member.eof:
-            rest = member.unused_data.lstrip(b"\0") or file.read(BLOCK).lstrip(b"\0")  # padding
-            if not rest:
-                return ""
-            member = zlib.decompressobj(_ANY)
+            rest = member.unused_data.lstrip(b"\0")  # padding
+            while len(rest) < 2 and (more := file.read(BLOCK)):
+                rest = (rest + more).lstrip(b"\0")
             if rest[:2] != b"\x1f\x8b":
                 return ""  # as gzip does: what follows is none of it
+            member = zlib.decompressobj(_ANY)
     return "" if member.eof else "the compressed data breaks off"

@@ -53,6 +53,8 @@ class Scan:
         """There is a list `log.entries`."""
         self.broken = False
         """The file ended before the last bracket was closed."""
+        self.surplus = False
+        """Something follows behind the last bracket, such as another HAR."""
         self.within = 0
         """The number of the entry within which it ended; 0: within none."""
         self._file = file
@@ -87,9 +89,18 @@ class Scan:
                 yield Place(self._number, entry, at + 1)
                 entry = -1
             if not self._names:
-                return  # what follows is none of the HAR's
+                self.surplus = self._has_more()
+                return
         self.broken = True
         self.within = self._number if entry >= 0 else 0
+
+    def _has_more(self) -> bool:
+        """Whether anything but space follows."""
+        while not self._buffer[self._at :].strip(_SPACE):
+            self._at = len(self._buffer)
+            if not self._fill():
+                return False
+        return True
 
     def _in_entries(self) -> bool:
         return self._names == _ENTRIES

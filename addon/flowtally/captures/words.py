@@ -43,6 +43,12 @@ def why_of(words: str, has_head: bool) -> Why | None:
     return why
 
 
+def is_name(words: str) -> bool:
+    """Whether words are a client's name of an error, and nothing else."""
+    exact, _ = _rows()
+    return words.strip().removeprefix("net::") in exact
+
+
 def _meaning(words: str) -> Meaning | None:
     exact, beginnings = _rows()
     name = re.fullmatch(_NAME, words, re.DOTALL)
