@@ -342,6 +342,12 @@ def test_more_rows_than_are_held_at_a_time(log: Path) -> None:
     assert len(run("sql", log, "SELECT range AS n FROM range(2500)").stdout.splitlines()) == 2501
 
 
+def test_a_query_may_be_longer_than_a_name_of_a_file(log: Path) -> None:
+    query = f"SELECT flows FROM totals WHERE flows IN (3{', 3' * 200})"
+    done = run("sql", log, query)
+    assert (done.returncode, done.stdout.split()) == (0, ["flows", "3"])
+
+
 def test_standard_input_is_a_log(log: Path) -> None:
     done = run("sql", "-", "SELECT flows FROM totals", stdin=log.read_bytes())
     assert (done.returncode, done.stdout.split()) == (0, ["flows", "3"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -56,7 +57,8 @@ def sql(inputs: tuple[str, ...], as_json: bool, as_csv: bool, spark: bool) -> No
     if spark:
         _show_spark(inputs)
         return
-    if not inputs or Path(inputs[-1]).exists():
+    # Not Path.exists, which raises where a query is too long for a name.
+    if not inputs or os.path.exists(inputs[-1]):  # noqa: PTH110
         stop('the query is missing; for example: flowtally sql session.jsonl "FROM causes"')
     *given, query = inputs
     with _opened(given) as connection:
