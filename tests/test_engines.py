@@ -262,6 +262,15 @@ def test_a_log_may_have_any_name(name: str, tmp_path: Path) -> None:
         assert len(ask("FROM records")) == len(GOOD)
 
 
+@pytest.mark.parametrize("name", ["json=a", "json=1", "filename=2", "session=3"])
+def test_a_folder_may_have_the_name_of_a_column(name: str, tmp_path: Path) -> None:
+    log = tmp_path / name / "log.jsonl"
+    log.parent.mkdir()
+    log.write_bytes(lines(*GOOD))
+    with opened(log) as ask:
+        assert [row["session"] for row in ask("FROM records")] == ["00000001"] * len(GOOD)
+
+
 def test_a_torn_end_leaves_the_log_to_duckdb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,8 +170,9 @@ def _insert(names: Sequence[str]) -> str:
         "SELECT unnest(record), kinds, size, log FROM ("
         f"SELECT json_transform(json, '{shape}') AS record, json_type(json, [{paths}]) AS kinds,"
         f" strlen(json) AS size, filename AS log FROM read_ndjson_objects([{files}],"
-        " filename = true, ignore_errors = true, compression = 'uncompressed',"
-        f" maximum_object_size = {MAX_LINE})))"
+        # A folder that is called json=1 would put its 1 in the place of the lines.
+        " filename = true, hive_partitioning = false, ignore_errors = true,"
+        f" compression = 'uncompressed', maximum_object_size = {MAX_LINE})))"
     )
 
 
