@@ -253,13 +253,27 @@ def _check_lines(folder: Path, line: bytes) -> None:
         assert count >= len(GOOD)
 
 
-@pytest.mark.parametrize("name", ["a[1]*?.jsonl", "it's.jsonl", "ü \\ %.jsonl", "x.jsonl.gz"])
+NAMES = {
+    "signs of a pattern": "a[1]*?.jsonl",
+    "a quote": "it's.jsonl",
+    "a backslash": "ü \\ %.jsonl",
+    "a backslash before a sign": "a\\*b.jsonl",
+    "a backslash after a sign": "a[b\\]c.jsonl",
+    "not UTF-8": os.fsdecode(b"\xff.jsonl"),
+    "the ending of packed ones": "x.jsonl.gz",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_a_log_may_have_any_name(name: str, tmp_path: Path) -> None:
     (tmp_path / "a1bc.jsonl").write_bytes(lines(*everything(10)))
     log = tmp_path / name
     log.write_bytes(lines(*GOOD))
     with opened(log) as ask:
         assert len(ask("FROM records")) == len(GOOD)
+    # The other log is of the same session, and has more of it.
+    done = run("sql", tmp_path, "SELECT flows > 9 AS found FROM totals")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "found\nTrue\n")
 
 
 @pytest.mark.parametrize("name", ["json=a", "json=1", "filename=2", "session=3"])

@@ -55,6 +55,9 @@ _WRONG = {
 """What a field is → what JSON may not have in its place, as DuckDB's json_type calls it."""
 _TIME = "[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9][.][0-9]{3}Z"
 
+_SIGNS = "*?["
+"""What makes a pattern of a name."""
+
 
 @contextmanager
 def loaded(
@@ -103,12 +106,13 @@ def _load(
 ) -> None:
     """Put the records of logs into the table `loaded`."""
     by_name = {str(source.path.resolve()): source for source in found if source.path is not None}
-    names = list(by_name)
+    names = [name for name in by_name if _can_be_named(name)]
     for begin in range(0, len(names), MOST_AT_ONCE):
         _read(connection, names[begin : begin + MOST_AT_ONCE])
     query = "SELECT log, count(*) FROM loaded WHERE NOT sure GROUP BY log"
     unsure = dict(connection.execute(query).fetchall())
     again = [source for source in found if source.path is None]
+    again += [source for name, source in by_name.items() if not _can_be_named(name)]
     for name, count in unsure.items():
         if count == 1 and _only_torn(by_name[name], noted):
             connection.execute("DELETE FROM loaded WHERE log = ? AND NOT sure", [name])
@@ -176,9 +180,19 @@ def _insert(names: Sequence[str]) -> str:
     )
 
 
+def _can_be_named(name: str) -> bool:
+    """Whether DuckDB can be told of a file: a name is text to it, and a backslash that stands in a
+    pattern is no part of a name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return not ("\\" in name and any(each in name for each in _SIGNS))
+
+
 def _pattern(name: str) -> str:
     """A pattern that one file matches."""
-    return "".join(f"[{each}]" if each in "*?[" else each for each in name)
+    return "".join(f"[{each}]" if each in _SIGNS else each for each in name)
 
 
 def _text(value: str) -> str:
