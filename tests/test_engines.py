@@ -359,6 +359,31 @@ def test_json_and_csv(log: Path) -> None:
     assert run("sql", log, "SELECT '=1+1' AS x", "--csv").stdout == "x\n'=1+1\n"
 
 
+VALUES = {
+    "NaN": ("'NaN'::DOUBLE", "null"),
+    "infinity": ("'-Infinity'::FLOAT", "null"),
+    "a list": ("[1.5::DOUBLE, 'Infinity'::DOUBLE]", "[1.5, null]"),
+    "a structure": ("{'x': 'NaN'::DOUBLE, 'y': true}", '{"x": null, "y": true}'),
+    "a map": ("MAP {DATE '2026-01-02': 3}", '{"2026-01-02": 3}'),
+    "bytes": (r"'\xAA\x00'::BLOB", '"aa00"'),
+    "a decimal": ("1.5::DECIMAL(3, 1)", '"1.5"'),
+    "a time": ("TIMESTAMP '2026-01-02 03:04:05'", '"2026-01-02 03:04:05"'),
+}
+
+
+@pytest.mark.parametrize(("value", "said"), VALUES.values(), ids=VALUES)
+def test_a_value_that_json_does_not_have(value: str, said: str, log: Path) -> None:
+    done = run("sql", log, f"SELECT {value} AS x", "--json")
+    assert done.stdout == f'[{{"x": {said}}}\n]\n'
+
+
+def test_json_loses_no_column(log: Path) -> None:
+    done = run("sql", log, "SELECT 1 AS b, 2 AS b", "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "flowtally: 2 columns are called b: name each otherwise with AS\n"
+    assert run("sql", log, "SELECT 1 AS b, 2 AS b", "--csv").stdout == "b,b\n1,2\n"
+
+
 def test_more_rows_than_are_held_at_a_time(log: Path) -> None:
     done = run("sql", log, "SELECT range AS n FROM range(2500)", "--json")
     assert [row["n"] for row in json.loads(done.stdout)] == list(range(2500))

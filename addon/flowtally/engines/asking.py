@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -87,13 +89,32 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool])
 
 
 def as_json(answer: Answer) -> Iterator[str]:
-    """Lines of one JSON list, an object for each row."""
+    """Lines of one JSON list, an object for each row. Raises: QueryError, also where two columns
+    have one name."""
+    for name, count in Counter(answer.columns).items():
+        if count > 1:
+            raise QueryError(f"{count} columns are called {name}: name each otherwise with AS")
     before = "["
     for rows in answer.rows():
         for row in rows:
-            yield before + json.dumps(dict(zip(answer.columns, row, strict=True)), default=str)
+            values = map(_in_json, row)
+            yield before + json.dumps(dict(zip(answer.columns, values, strict=True)))
             before = ","
     yield "]" if before == "," else "[]"
+
+
+def _in_json(value: Any) -> Any:
+    """A value as JSON has it: NaN and infinity, for which it has nothing, are null, a BLOB is hex,
+    and what else it does not know is text."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, list | tuple):
+        return [_in_json(each) for each in value]
+    if isinstance(value, dict):  # of a MAP, whose keys can be anything
+        return {str(key): _in_json(each) for key, each in value.items()}
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def as_csv(answer: Answer) -> Iterator[str]:
