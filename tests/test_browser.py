@@ -814,13 +814,45 @@ def test_a_flow_opens_to_its_record(browser: Browser, many: str) -> None:
             assert said in detail.inner_text()
         assert (
             detail.get_by_role("img").get_attribute("aria-label")
-            == "connect 2 ms, TLS 2 ms, wait 20 ms, receive 1 ms"
+            == "connect 2 ms, TLS 2 ms, wait 20 ms, transfer 1 ms"
         )
         assert "curl --globoff --path-as-is --url http://shop.example/4999" in detail.inner_text()
         assert row.get_attribute("aria-expanded") == "true"
         page.keyboard.press("Escape")
         assert not detail.is_visible()
         assert page.evaluate("document.activeElement.dataset.row") == "0"
+
+
+def lasting(record: Record, ms: float, **fields: Any) -> Record:
+    """A record of so many ms, which says nothing of a wait or an answer's size but in `fields`."""
+    bare = {name: record[name] for name in record if name not in ("wait_ms", "response_bytes")}
+    return bare | {"duration_ms": ms, **fields}
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        (lasting(answered(), 21, wait_ms=20), "wait 20 ms, transfer 1 ms"),
+        (lasting(answered(), 5.8, connect_ms=0.4, wait_ms=5), "wait 5 ms"),
+        (lasting(answered(), 0.4, wait_ms=0.1), None),
+        (lasting(answered(), 9), None),
+        (lasting(failed("http_response_timeout"), 9, connect_ms=3), "connect 3 ms, wait 6 ms"),
+        (lasting(failed(), 9, response_bytes=7), None),
+        (lasting(failed(), 9, kind="dns"), "wait 9 ms"),
+        (lasting(failed(), 9, kind="tcp"), None),
+        (lasting(failed(), 9, kind="udp"), None),
+    ],
+)
+def test_a_flow_says_only_of_what_is_known_where_its_time_went(
+    browser: Browser, written: Report, record: Record, said: str | None
+) -> None:
+    with shown(browser, written(lines(start(), record))) as page:
+        page.locator("#flows .flow").click()
+        bar = page.locator("#flow .phases")
+        assert bar.count() == (said is not None)
+        if said:
+            assert bar.get_attribute("aria-label") == said
+            assert page.locator("#flow .legend li").all_inner_texts() == said.split(", ")
 
 
 def test_the_list_by_keyboard(browser: Browser, many: str) -> None:

@@ -304,11 +304,15 @@ const flowList = (() => {
 
   // --- a flow ---
 
+  // A log says when an answer began, or that there was none: then all the rest was waiting. Of a raw
+  // stream it says neither.
   function phases(record) {
-    const { connect_ms: connect = 0, tls_ms: tls = 0, wait_ms: wait = 0, duration_ms: duration } = record;
-    if (duration == null || !duration) return [];
-    const rest = Math.max(0, duration - connect - tls - wait);
-    const parts = Object.entries({ connect, TLS: tls, wait, receive: rest }).filter(([, ms]) => ms > 0);
+    const { kind, status, response_bytes: received, connect_ms: connect = 0, tls_ms: tls = 0, wait_ms: wait, duration_ms: duration } = record;
+    if (!duration || kind === "tcp" || kind === "udp") return [];
+    const rest = Math.max(0, duration - connect - tls - (wait ?? 0));
+    const answer = wait != null ? { wait, transfer: rest } : status || received ? {} : { wait: rest };
+    const parts = Object.entries({ connect, TLS: tls, ...answer }).filter(([, ms]) => ms > 0.5); // less reads as 0 ms
+    if (!parts.length) return [];
     const said = parts.map(([name, ms]) => `${name} ${took(ms)}`).join(", ");
     const bar = make("div", { class: "phases", role: "img", "aria-label": said });
     for (const [name, ms] of parts) {
