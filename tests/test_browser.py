@@ -1368,6 +1368,7 @@ def test_live_list_of_flows(browser: Browser, live: Live) -> None:
         detail = page.get_by_role("region", name="The chosen flow")
         assert "status\n404" in detail.inner_text()
         assert "curl --globoff" in detail.inner_text()
+        assert "[object" not in detail.inner_text()
         live.get("/status/503/later")  # what comes is put above, and what is open stays open
         rows.filter(has_text="/status/503/later").wait_for()
         live.agreeing(page)

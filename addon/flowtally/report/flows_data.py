@@ -230,8 +230,8 @@ def shown(record: Record, challenge: bool = False) -> dict[str, Any]:
         "place": _fit(place(record)) or None,
         "series": _fit(series(record)),
         "timed": _timed(record),
+        "keys": figures_data.shown_keys(record),
     }
-    found["keys"] = figures_data.shown_keys(record)
     return found
 
 

@@ -72,7 +72,7 @@ const figures = (() => {
         if (this.seen.has(record.seq)) continue;
         this.seen.add(record.seq);
         this.records.push(record);
-        const { derived, keys } = record;
+        const { derived, derived: { keys } } = record;
         for (const name in this.keys) this.keys[name].push(keys[name]);
         for (const name of TEXTS) this.texts[name].push(derived[name] ?? record[name]);
         for (const name of NUMBERS) this.numbers[name].push(derived[name] ?? record[name] ?? NaN);
