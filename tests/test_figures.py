@@ -260,6 +260,21 @@ def test_without_a_pick_the_figures_are_those_of_the_report(browser: Browser, lo
             assert read(page) == before
 
 
+def test_of_a_part_no_share_is_told(browser: Browser, log: Path, session: list[Record]) -> None:
+    """It would be a share of what is picked, and look like one of the whole."""
+    id = incident(session, "connection_timeout")
+    with shown(browser, log.with_suffix(".html").as_uri()) as page:
+        page.locator("#flows .flow").first.wait_for()
+        share = page.locator(f".problem[data-key='{id}'] .share")
+        assert re.fullmatch(r"[\d.]+ % of [\d,]+ there", share.inner_text())
+        page.evaluate("(id) => filter.set('incident', id)", id)
+        assert page.locator(".problem").count() == 1
+        assert page.locator(".share, .stopped").count() == 0
+    said = run("why", log, "--incident", id).stdout
+    assert id in said
+    assert not re.search(r"\d of \d", said)
+
+
 def test_a_pick_by_keyboard_keeps_its_place(browser: Browser, log: Path) -> None:
     with shown(browser, log.with_suffix(".html").as_uri()) as page:
         page.locator("#flows .flow").first.wait_for()

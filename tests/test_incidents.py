@@ -206,6 +206,14 @@ def test_a_share_is_at_most_all() -> None:
     assert replace(incident, of=0).share == 1  # the host is not known any more
 
 
+def test_what_was_narrowed_says_nothing_of_all_that_the_host_was_asked() -> None:
+    tally = Tally()
+    tally.add(failed())
+    tally.only = "--incident 0"
+    (incident,) = incidents(tally)
+    assert (incident.count, incident.of, incident.stopped) == (1, 0, False)
+
+
 @pytest.mark.parametrize("first", ["", "then", "2026-01-02T03:04:05"])
 def test_a_session_of_which_nobody_knows_when_it_was_has_nothing_new(first: str) -> None:
     tally = Tally()

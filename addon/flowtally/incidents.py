@@ -70,7 +70,8 @@ class Incident:
     at_least: bool
     """There may be more, see `Rows.at_least`."""
     of: int
-    """How many flows, and failures without one, the host has."""
+    """How many flows, and failures without one, the host has; 0 where that is not known: of a tally
+    that was narrowed, which may have no more of the host than the problems themselves."""
     stopped: bool
     """Nothing of the host's was right."""
     new: bool
@@ -186,7 +187,7 @@ def _incident(key: Key, row: Row, count: int, tally: Tally, within: _Within) -> 
     why, band = Why(cause, reason), band_of(cause)
     error = ERRORS.get(int(code)) if code not in ("", OTHER) else None
     id = "" if OTHER in key or not code else incident_id(cause, reason, side, host)
-    of = tally["hosts"].get((host,))
+    of = None if tally.only else tally["hosts"].get((host,))
     endpoints, more_endpoints = _counted(
         within.endpoints.get(id, ()), (OTHER, OTHER) in tally["endpoints_of_incidents"]
     )

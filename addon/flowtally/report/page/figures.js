@@ -457,7 +457,7 @@ const figures = (() => {
     for (const index of chosen) {
       const id = incident.words[incident.at[index]];
       if (id === undefined) continue;
-      if (!found.has(id)) found.set(id, { times: [], endpoints: new Map(), clients: new Map(), host: held.keys.hosts.at[index] });
+      if (!found.has(id)) found.set(id, { times: [], endpoints: new Map(), clients: new Map() });
       const each = found.get(id);
       each.times.push(held.numbers.time[index]);
       more(each.endpoints, endpoints.words[endpoints.at[index]]?.[0]);
@@ -475,13 +475,11 @@ const figures = (() => {
     more > 0 ? `and ${more} more ${line.dataset.of === "at" ? "endpoint" : "client"}${plural(more)}` : "");
   }
 
-  function incident(item, { times, endpoints, clients, host }, hosts, data, isPart) {
+  function incident(item, { times, endpoints, clients }, data, isPart) {
     const number = item.querySelector(".count");
     number.dataset.value = times.length;
     number.textContent = count(times.length);
-    const of = hosts.count(host), share = item.querySelector(".share");
-    if (share) share.textContent = `${percent(Math.min(1, times.length / of))} of ${count(of)} there`;
-    if (hosts.problems[host] + hosts.cancelled[host] < of) item.querySelector(".stopped")?.remove();
+    item.querySelectorAll(".share, .stopped").forEach((each) => each.remove()); // they are of the whole host
     times.sort((a, b) => a - b);
     const [first, last] = [times[0], times.at(-1)].map(clock);
     item.querySelector(".span").textContent = first === last ? first : `${first} to ${last}`;
@@ -501,7 +499,7 @@ const figures = (() => {
     picture.setAttribute("aria-label", `${item.querySelector("strong").textContent} over time: most at ${clock(at)}, ${count(most)}`);
   }
 
-  function problems(section, picked, hosts, data) {
+  function problems(section, picked, data) {
     const found = byIncident(picked), list = section.querySelector("ol");
     const others = section.querySelectorAll("#waits, #apart"); // sentences on the whole
     others.forEach((each) => each.remove());
@@ -509,7 +507,7 @@ const figures = (() => {
     for (const item of list?.children ? [...list.children] : []) {
       const each = found.get(item.dataset.key);
       if (!each) { item.remove(); continue; }
-      incident(item, each, hosts, data, picked.time !== null);
+      incident(item, each, data, picked.time !== null);
       shown += 1;
     }
     if (list && !shown) list.replaceWith(make("p", { class: "empty" }, "No problem that is shown here is among them."));
@@ -535,7 +533,7 @@ const figures = (() => {
     const series = new Rows(picked, held.texts.series.at, held.texts.series.words.length);
     const bySeries = Object.fromEntries(held.texts.series.words.map((name, row) => [name, series.count(row)]));
     totals(fresh.querySelector("#totals"), whole, bySeries, colours);
-    problems(fresh.querySelector("#problems"), picked, rowsOf("hosts"), data);
+    problems(fresh.querySelector("#problems"), picked, data);
     for (const table of declared.tables) {
       const section = fresh.querySelector(`#${table.id}`);
       if (!section) continue;
