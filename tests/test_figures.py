@@ -260,6 +260,28 @@ def test_without_a_pick_the_figures_are_those_of_the_report(browser: Browser, lo
             assert read(page) == before
 
 
+def test_an_incident_that_is_picked_is_told_in_full_until_it_is_folded(
+    browser: Browser, log: Path
+) -> None:
+    with shown(browser, log.with_suffix(".html").as_uri()) as page:
+        page.locator("#flows .flow").first.wait_for()
+        last = page.locator(".problem").last
+        assert not last.locator(".examples").is_visible()
+        id = last.get_attribute("data-key")
+        last.locator(".pick").first.click()
+        picked = page.locator(".problem")
+        assert picked.get_attribute("data-key") == id
+        assert picked.locator(".examples").is_visible()
+        picked.locator("summary").click()
+        page.locator("#hosts .pick").first.click()
+        assert not picked.locator(".examples").is_visible()
+        address = page.url
+    with lab.opened(browser) as page:
+        page.goto(address)  # a link that was sent
+        page.locator(".chip").first.wait_for()
+        assert page.locator(".problem .examples").is_visible()
+
+
 def test_of_a_part_no_share_is_told(browser: Browser, log: Path, session: list[Record]) -> None:
     """It would be a share of what is picked, and look like one of the whole."""
     id = incident(session, "connection_timeout")

@@ -251,6 +251,15 @@
     });
   }
 
+  // The incident that is picked is told in full, once: the reader may fold it again.
+  let told = null;
+  function unfold() {
+    const { incident } = filter.state;
+    const item = incident ? main.querySelector(`.problem[data-key="${incident}"]`) : null;
+    if (item && item !== told) item.querySelector("details")?.setAttribute("open", "");
+    told = item;
+  }
+
   function furnishPicks() {
     if (!document.getElementById("flows-list")) return;
     main.querySelectorAll("[data-pick]").forEach((place) => {
@@ -323,6 +332,7 @@
     const held = seen(), focused = document.activeElement, top = held?.getBoundingClientRect().top;
     morph(main, figures.narrowed(said));
     arrangeAll();
+    unfold();
     drawAll();
     if (main.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
     const hold = () => {
