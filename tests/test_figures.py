@@ -297,6 +297,21 @@ def test_of_a_part_no_share_is_told(browser: Browser, log: Path, session: list[R
     assert not re.search(r"\d of \d", said)
 
 
+def test_an_incident_of_which_no_flow_is_there(browser: Browser, log: Path) -> None:
+    with lab.opened(browser) as page:
+        page.goto(f"{log.with_suffix('.html').as_uri()}#incident=deadbeef")
+        page.locator(".chip").wait_for()
+        assert page.locator("#problems .empty").inner_text() == (
+            "No flow here is of incident deadbeef."
+        )
+        assert page.locator("#flows .figures").first.inner_text() == (
+            "No flow here is of what is picked."
+        )
+        page.evaluate("filter.remove('incident')")
+        page.evaluate("filter.set('series', 'Informational')")
+        assert page.locator("#problems .empty").inner_text() == "No problems."
+
+
 def test_a_pick_by_keyboard_keeps_its_place(browser: Browser, log: Path) -> None:
     with shown(browser, log.with_suffix(".html").as_uri()) as page:
         page.locator("#flows .flow").first.wait_for()
@@ -333,8 +348,8 @@ def test_of_what_the_page_does_not_hold_it_says_so(
         page.locator("#flows .flow").first.wait_for()
         page.locator("#bands .total .pick").first.click()
         said = page.locator("#picks").inner_text()
-        assert f"that the page holds ({held.note})" in said
-        counted = re.search(r"(\d+) of the (\d+) flows", said)
+        assert said.count(f"; the page holds {held.part}") == 1
+        counted = re.search(r"(\d+) of (\d+) flows and failures without a flow;", said)
         assert counted is not None
         assert int(counted[1]) == int(read(page)["totals"]["flows"]["value"])
         assert int(counted[2]) <= 1000

@@ -65,13 +65,18 @@ class Flows:
     """What the script reads."""
 
     @property
-    def note(self) -> str:
-        """What people are told."""
+    def part(self) -> str:
+        """Which of them the page holds; "" where it holds all."""
         if self.held == self.of:
-            return "newest first"
+            return ""
         only = self.problems == self.held
         which = "the latest problems" if only else "the problems, and the latest of the others"
-        return f"newest first; {self.held:,} of {self.of:,}: {which}"
+        return f"{self.held:,} of {self.of:,}: {which}"
+
+    @property
+    def note(self) -> str:
+        """What people are told."""
+        return "; ".join(filter(None, ("newest first", self.part)))
 
 
 def flows(latest: Latest, max_bytes: int = MAX_BYTES) -> Flows:

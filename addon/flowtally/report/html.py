@@ -193,8 +193,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
 
 
 def _held(flows: Flows) -> dict[str, str]:
-    """`part`: which flows the page holds; "" where it holds all."""
-    return {"data": flows.data, "part": flows.note if flows.held < flows.of else ""}
+    return {"data": flows.data, "part": flows.part}
 
 
 def _title(totals: Totals) -> str:

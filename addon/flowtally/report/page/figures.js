@@ -2,7 +2,7 @@
 // report/html.py shows it. Under which keys a flow is counted, Python says of each; which tables
 // there are, and how they are ordered, report/figures_data.py.
 const figures = (() => {
-  const { make, clock, count, took, size, fixed, subject, shortened } = flowList.words;
+  const { make, attempts, clock, count, took, size, fixed, subject, shortened } = flowList.words;
   const declared = JSON.parse(document.getElementById("declared")?.textContent ?? "null");
   const bar = document.getElementById("picks");
   const WIDTH = 120, HEIGHT = 20, POINTS = 24, NAMED = 5; // of an incident, as report/incidents_html.py has them
@@ -510,7 +510,8 @@ const figures = (() => {
       incident(item, each, data, picked.time !== null);
       shown += 1;
     }
-    if (list && !shown) list.replaceWith(make("p", { class: "empty" }, "No problem that is shown here is among them."));
+    const none = found.size ? "No incident of this is shown on the page." : filter.state.incident ? `No flow here is of incident ${filter.state.incident}.` : "No problems.";
+    if (list && !shown) list.replaceWith(make("p", { class: "empty" }, none));
     const more = found.size - shown;
     const said = [
       found.size && `${count(found.size)} incident${plural(found.size)}, in the order of the whole report`,
@@ -584,9 +585,8 @@ const figures = (() => {
   function say() {
     const state = Object.entries(filter.state);
     bar.hidden = !state.length;
-    const of = part; // null: the page holds all that is picked, and maybe not all else
-    const text = !latest ? "" : of === null ? `${count(latest.chosen.length)} flows and failures without one`
-      : `${count(latest.chosen.length)} of ${of ? "the " : ""}${count(latest.all)} flows and failures without one${of}`;
+    // `part` is null where the page holds all that is picked, and maybe not all else.
+    const text = !latest ? "" : part === null ? attempts(latest.chosen.length) : `${count(latest.chosen.length)} of ${attempts(latest.all)}${part}`;
     if (said.textContent !== text) said.textContent = text;
     const words = JSON.stringify(state);
     if (words === known) return;
@@ -614,13 +614,13 @@ const figures = (() => {
     watch(watcher) { changed = watcher; },
     hold(packed, record, which) {
       held = new Packed(packed, record);
-      part = which ? ` that the page holds (${which})` : "";
+      part = which ? `; the page holds ${which}` : "";
     },
     add(records, isAll) {
       held ??= new Held(declared.keys);
       const { length } = held, said = part;
       held.add(records);
-      part = isAll ? null : " that the page holds so far, the latest ones";
+      part = isAll ? null : "; so far the page holds the latest only";
       if (held.length > length || part !== said) grown();
     },
   };

@@ -8,6 +8,8 @@ const flowList = (() => {
   const MOST = 100_000; // as report/flows_data.py has it
   const A_LITTLE = 30; // ms of each refresh, which is every 2 s
   const count = (value) => value.toLocaleString("en");
+  const attempts = (number) => (number === 1 ? "1 flow or failure without a flow" : `${count(number)} flows and failures without a flow`);
+  const nothing = () => (Object.keys(filter.state).length ? "No flow here is of what is picked." : "No flows.");
   const clock = (time) => new Date(time + offset * 1000).toISOString().slice(11, 19);
 
   function make(name, attributes = {}, ...children) {
@@ -133,8 +135,8 @@ const flowList = (() => {
     }
 
     get said() {
-      if (!this.length) return "No flow that the page holds is of that.";
-      return this.length === this.number ? `${count(this.number)} flows and failures without one` : `${count(this.length)} of ${count(this.number)}`;
+      if (!this.length) return nothing();
+      return this.length === this.number ? attempts(this.number) : `${count(this.length)} of ${count(this.number)}`;
     }
   }
 
@@ -170,8 +172,8 @@ const flowList = (() => {
     get said() {
       if (this.trouble) return this.trouble;
       if (this.asking) return this.length ? `the latest ${count(this.length)}` : "Looking …";
-      if (!this.length) return "No flow is of that.";
-      return this.next ? `the latest ${count(this.length)}` : `${count(this.length)} flows and failures without one`;
+      if (!this.length) return nothing();
+      return this.next ? `the latest ${count(this.length)}` : attempts(this.length);
     }
 
     ask(more) { return this.get({ ...this.state, ...more }); }
@@ -446,5 +448,5 @@ const flowList = (() => {
     narrowed(filter.state);
   }
 
-  return { start, curl, refresh, fill, words: { make, clock, count, took, size, fixed, subject, shortened } };
+  return { start, curl, refresh, fill, words: { make, attempts, clock, count, took, size, fixed, subject, shortened } };
 })();
