@@ -823,6 +823,67 @@ def test_a_flow_opens_to_its_record(browser: Browser, many: str) -> None:
         assert page.evaluate("document.activeElement.dataset.row") == "0"
 
 
+BACKGROUND = (
+    answered(
+        204, 1, background="Chromium", host="update.example", url="http://update.example/check"
+    ),
+    event(second=2, background="Windows", host="telemetry.example"),
+)
+
+
+@pytest.mark.parametrize("size", [lab.NARROW, lab.WIDE], ids=["narrow", "wide"])
+def test_background_traffic_is_in_the_list_only_where_it_is_wanted(
+    browser: Browser, written: Report, size: tuple[int, int]
+) -> None:
+    log = lines(start(), failed(), *BACKGROUND)
+    with shown(browser, written(log), size, color_scheme="light") as page:
+        rows, said = page.locator("#flows .flow"), page.locator("#flows [role=status]")
+        rows.first.wait_for()
+        assert rows.count() == 1
+        assert said.inner_text() == "1 flow or failure without a flow"
+        failure = colour(page, "#flows .flow .result", "color")
+        wanted = page.get_by_label("with background traffic (2)")
+        wanted.press("Space")
+        assert rows.count() == 3
+        assert said.inner_text() == "3 flows and failures without a flow"
+        assert "(background: Windows)" in rows.nth(0).inner_text()
+        assert "(background: Chromium) GET http://update.example" in rows.nth(1).inner_text()
+        muted = colour(page, "#flows .flow.background .result", "color")
+        assert muted == colour(page, "#flows .note", "color") != failure
+        assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+        assert page.evaluate(lab.OVERLAPS) == []
+        lab.picture(page, f"background-{size[0]}")
+        page.evaluate("filter.set('host', 'update.example')")
+        assert rows.count() == 1
+        wanted.press("Space")
+        assert rows.count() == 0
+        assert said.inner_text() == "No flow here is of what is picked."
+
+
+def test_without_background_traffic_there_is_no_switch(browser: Browser, many: str) -> None:
+    with shown(browser, many) as page:
+        page.locator("#flows .flow").first.wait_for()
+        assert page.locator("#flows input").is_hidden()
+
+
+def test_of_a_comparison_nothing_is_cut_off_in_a_narrow_window(
+    browser: Browser, tmp_path: Path
+) -> None:
+    logs = [tmp_path / "before.jsonl", tmp_path / "after.jsonl"]
+    good = [answered(second=n) for n in range(20_000)]
+    logs[0].write_bytes(lines(start(), *good, *(answered(404, n) for n in range(1200))))
+    logs[1].write_bytes(lines(start(), *good, *(answered(404, n) for n in range(1250)), failed()))
+    page_file = tmp_path / "page.html"
+    assert run("compare", *logs, "--html", page_file).returncode == 0
+    with shown(browser, page_file.as_uri(), lab.NARROW) as page:
+        said = page.locator("td, tbody small").filter(has_text="chance")
+        assert said.count() > 0
+        for box in said.all():
+            place = box.bounding_box()
+            assert place is not None
+            assert place["x"] + place["width"] <= lab.NARROW[0] - 8, box.inner_text()
+
+
 def lasting(record: Record, ms: float, **fields: Any) -> Record:
     """A record of so many ms, which says nothing of a wait or an answer's size but in `fields`."""
     bare = {name: record[name] for name in record if name not in ("wait_ms", "response_bytes")}
@@ -1399,6 +1460,33 @@ def test_live_list_of_flows(browser: Browser, live: Live) -> None:
         assert said.inner_text() == str(len(asked))
         assert page.locator(".problem .pick[aria-pressed=true]").count() == 1
         assert rows.filter(has_text="/list/other").count() == 0
+
+
+def test_live_list_shows_background_traffic_only_where_it_is_wanted(
+    browser: Browser, laboratory: Laboratory
+) -> None:
+    setup = Setup(options={"flowtally_background": "127.0.0.1"})
+    with laboratory.mitmdump("browser, background", setup) as proxy:
+        clients.get(proxy, laboratory.beacon)
+        proxy.wait_for(lambda _: proxy.flows())
+        with lab.opened(browser, **lab.through(proxy.port)) as page:
+            page.clock.install()
+            page.goto(LIVE)
+            rows = page.locator("#flows .flow")
+            wanted = page.get_by_label("with background traffic (1)")
+            wanted.wait_for()
+            assert rows.count() == 0
+            wanted.check()
+            page.locator("#flows .flow.background").wait_for()
+            assert "(background: 127.0.0.1)" in rows.inner_text()
+            clients.get(proxy, laboratory.beacon)
+            proxy.wait_for(lambda _: len(proxy.flows()) == 2)
+            page.clock.fast_forward(EVERY)
+            page.get_by_label("with background traffic (2)").wait_for()
+            rows.nth(1).wait_for()
+            page.locator("#flows input").uncheck()
+            rows.first.wait_for(state="detached")
+            assert page.locator("#flows [role=status]").inner_text() == "No flows."
 
 
 def test_live_figures_get_to_know_what_is_older(browser: Browser, live: Live) -> None:

@@ -29,6 +29,7 @@ from flowtally.tally import incident_of
 from flowtally.totals import InFlight
 from lab.cli import BEGIN
 from lab.cli import answered
+from lab.cli import event
 from lab.cli import failed
 from lab.cli import lines
 from lab.cli import numbered
@@ -468,9 +469,28 @@ def test_flows_are_narrowed(live: Live) -> None:
         assert seqs(live.get(f"/flows?{asked}")) == wanted, asked
 
 
+def test_background_traffic_is_among_the_flows_only_where_it_is_asked_for(live: Live) -> None:
+    own: dict[str, Any] = {"host": "a", "background": "Chromium"}
+    live.log.write_bytes(lines(start(), answered(), answered(**own), event(**own)))
+    assert seqs(live.get("/flows")) == [2]
+    assert seqs(live.get("/flows?background=with")) == [4, 3, 2]
+    assert seqs(live.get("/flows?host=a")) == []
+    assert seqs(live.get("/flows?host=a&series=Success&background=with")) == [3]
+
+
 @pytest.mark.parametrize(
     "asked",
-    ["incident=x", "incident=", "host=", "time=1", "time=1-x", "before=-1", "at=1e9", "path=/etc"],
+    [
+        "background=no",
+        "incident=x",
+        "incident=",
+        "host=",
+        "time=1",
+        "time=1-x",
+        "before=-1",
+        "at=1e9",
+        "path=/etc",
+    ],
 )
 def test_flows_asked_for_wrongly(live: Live, asked: str) -> None:
     response = live.get(f"/flows?{asked}")

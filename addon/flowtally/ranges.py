@@ -59,6 +59,7 @@ _CHECKS = {
     "host": ".{1,300}",
     "series": ".{1,40}",
     "time": "[0-9]{1,11}-[0-9]{1,11}",
+    "background": "with",
     "before": "[0-9]{1,15}",
     "after": "[0-9]{1,15}",
     "at": "[0-9]{1,15}",
@@ -66,20 +67,21 @@ _CHECKS = {
 
 
 def query(given: Mapping[str, str]) -> Query:
-    """What a request asks for, by the names of the page's address. Raises: ValueError."""
+    """What a request asks for, by the names of the page's address; and `background`, which is left
+    out unless it is asked for. Raises: ValueError."""
     for name, text in given.items():
         if name not in _CHECKS or not re.fullmatch(_CHECKS[name], text, re.DOTALL):
             raise ValueError(f"{name!r:.40} is not allowed, or not what it says")
     conditions: list[Filter] = []
+    if "background" not in given:
+        conditions.append(lambda record: "background" not in record)
     if "incident" in given:
         id = given["incident"]
         conditions.append(lambda record: is_problem(record) and incident_of(record) == id)
     if "host" in given:
         conditions.append(lambda record: place(record) == given["host"])
     if "series" in given:
-        conditions.append(
-            lambda record: "background" not in record and series(record) == given["series"]
-        )
+        conditions.append(lambda record: series(record) == given["series"])
     if "time" in given:
         begin, end = map(int, given["time"].split("-"))
         conditions.append(lambda record: begin <= unix_second(record["time"]) < end)

@@ -156,6 +156,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
     }
     data |= {
         "offset": data["traffic"]["offset"],
+        "background": shown.totals.background,
         "names": {name: [_NAMES.get(name, name), colour] for name, colour in COLOURS.items()},
     }
     segments = _segments(shown)

@@ -27,16 +27,16 @@ const around = (() => {
     return [near.slice(0, MOST).sort((a, b) => began(a) - began(b) || a.seq - b.seq), Math.max(0, near.length - MOST)];
   }
 
-  function row(record, other, [start, span], { make, took, result, subject, names, open }) {
-    const bar = make("span", { class: `span ${names[other.derived.series]?.[1] ?? ""}` });
+  function row(record, other, [start, span], { make, took, result, what, colour, open }) {
+    const bar = make("span", { class: `span ${colour(other)}` });
     const left = 100 * (began(other) - start) / span;
     bar.style.marginLeft = `${Math.min(99, left)}%`;
     bar.style.width = `${Math.max(1, Math.min(100 - left, 100 * (other.time - began(other)) / span))}%`;
-    const what = `${result(other)} ${subject(other) || other.detail || ""}`;
+    const said = `${result(other)} ${what(other)}`;
     const later = began(other) - began(record);
     const when = other === record ? "the chosen flow" : `begins ${took(Math.abs(later)) || "0 ms"} ${later < 0 ? "before" : "after"} it`;
-    const button = make("button", { type: "button", "aria-label": `${what}, ${when}, took ${took(other.duration_ms) || "unknown"}` },
-      make("span", { class: "what" }, what), bar);
+    const button = make("button", { type: "button", "aria-label": `${said}, ${when}, took ${took(other.duration_ms) || "unknown"}` },
+      make("span", { class: "what" }, said), bar);
     if (other === record) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => open(other));
     return make("li", {}, button);

@@ -2,7 +2,7 @@
 const flowList = (() => {
   const root = document.getElementById("flows-list");
   const data = () => JSON.parse(document.getElementById("data").textContent);
-  let { offset, names } = root ? data() : {};
+  let { offset, names, background } = root ? data() : {};
   const narrow = matchMedia("(max-width: 640px)");
   const SPARE = 6, TURN = 20; // rows beyond what is seen; rows of a narrow window
   const MOST = 100_000; // as report/flows_data.py has it
@@ -98,14 +98,17 @@ const flowList = (() => {
       this.narrow({});
     }
 
-    narrow({ incident, host, series, time }) {
+    narrow({ incident, host, series, time, background }) {
       const [from, to] = time ? time.split("-").map((second) => 1000 * second) : [];
       const [of, at, what, when] = [...["incident", "place", "series"].map((name) => this.derived.get(name)), this.columns.get("time")];
-      this.chosen = [];
+      const whose = background ? null : this.columns.get("background");
+      [this.chosen, this.all] = [[], 0];
       for (let index = 0; index < this.number; index += 1) {
+        if (whose && whose(index) !== null) continue;
+        this.all += 1;
         if (incident && of(index) !== incident) continue;
         if (host && at(index) !== host) continue;
-        if (series && (what(index) !== series || this.columns.get("background")?.(index))) continue;
+        if (series && what(index) !== series) continue;
         if (time && !(when(index) >= from && when(index) < to)) continue;
         this.chosen.push(index);
       }
@@ -136,7 +139,7 @@ const flowList = (() => {
 
     get said() {
       if (!this.length) return nothing();
-      return this.length === this.number ? attempts(this.number) : `${count(this.length)} of ${count(this.number)}`;
+      return this.length === this.all ? attempts(this.all) : `${count(this.length)} of ${count(this.all)}`;
     }
   }
 
@@ -191,7 +194,7 @@ const flowList = (() => {
       const found = this.records.filter((each) => around.isLinked(record, each));
       let next = {};
       for (let turn = 0; turn < most && next; turn += 1) {
-        const { records, before, at } = await this.get({ time, ...next });
+        const { records, before, at } = await this.get({ time, background: "with", ...next });
         found.push(...records);
         next = before > record.seq - around.PASSED ? { before, at } : null;
       }
@@ -224,8 +227,9 @@ const flowList = (() => {
     }
 
     again() {
+      const { state } = this;
       this.state = null;
-      return this.narrow(filter.state);
+      return this.narrow(state);
     }
 
     // A little of what is older, so that the figures get to know it; the proxy has other work.
@@ -251,23 +255,27 @@ const flowList = (() => {
 
   let source = null, current = 0, first = 0, opened = "";
   const said = make("p", { class: "figures", role: "status" });
+  const shown = make("input", { type: "checkbox" }); // background traffic, which no figure counts
+  const counted = make("span");
+  const beside = make("label", { class: "figures" }, shown, " ", counted);
   const room = make("div", { class: "room" });
   const box = make("div", { class: "rows", role: "group", "aria-label": "Flows, newest first" }, room);
   const turns = make("p", { class: "turns" });
   const detail = make("div", { id: "flow", role: "region", "aria-label": "The chosen flow", tabindex: "-1", hidden: "" });
   const height = () => (narrow.matches ? 46 : 26);
+  const colour = (record) => (record.background ? "background" : names[record.derived.series]?.[1] ?? "");
+  const what = (record) => [record.background && `(background: ${record.background})`, subject(record) || record.detail].filter(Boolean).join(" ");
   const keyOf = (record) => `${record.session} ${record.seq}`;
 
   function row(index) {
     const record = source.record(index);
-    const [, colour] = names[record.derived.series] ?? [];
     const button = make("button", {
-      type: "button", class: `flow ${colour ?? ""}`, "data-row": index, "aria-controls": "flow",
+      type: "button", class: `flow ${colour(record)}`, "data-row": index, "aria-controls": "flow",
       "aria-expanded": keyOf(record) === opened, tabindex: index === current ? "0" : "-1",
     },
     make("time", {}, clock(record.time)), make("span", { class: "result" }, result(record)),
     make("span", { class: "took" }, took(record.duration_ms)),
-    make("span", { class: "subject" }, subject(record) || record.detail || ""));
+    make("span", { class: "subject" }, what(record)));
     button.style.top = `${(index - (narrow.matches ? first : 0)) * height()}px`;
     button.style.height = `${height()}px`;
     return button;
@@ -366,7 +374,7 @@ const flowList = (() => {
     }
     const others = make("div", { class: "around" });
     source.around(record).then((found) => {
-      if (opened === keyOf(record)) others.replaceChildren(...around.shown(record, found, { make, took, result, subject, names, open }));
+      if (opened === keyOf(record)) others.replaceChildren(...around.shown(record, found, { make, took, result, subject, what, colour, open }));
     }, () => {});
     detail.replaceChildren(make("div", { class: "bar" }, make("h3", {}, `${result(record)}`), shut),
       make("p", { class: "subject" }, subject(record)), ...phases(record), belongs, fields,
@@ -387,13 +395,19 @@ const flowList = (() => {
   // --- what is narrowed to ---
 
   function narrowed(state) {
-    source.narrow(state);
+    source.narrow(shown.checked ? { ...state, background: "with" } : state);
     [current, first, box.scrollTop] = [0, 0, 0];
     told();
   }
 
-  function told() {
+  function say() {
     if (said.textContent !== source.said) said.textContent = source.said;
+    beside.hidden = !background;
+    counted.textContent = `with background traffic (${count(background)})`;
+  }
+
+  function told() {
+    say();
     show();
   }
 
@@ -408,9 +422,9 @@ const flowList = (() => {
 
   async function refresh() {
     if (!source?.newer) return;
-    ({ offset, names } = data());
+    ({ offset, names, background } = data());
     await source.newer().catch(() => {}); // the page says that the proxy is gone
-    if (source.trouble) told();
+    say();
   }
 
   const fill = async () => { await source?.fill?.(); };
@@ -427,7 +441,8 @@ const flowList = (() => {
       turns.append(button, " ");
     }
     turns.append(make("output"));
-    root.replaceChildren(said, box, turns, detail);
+    root.replaceChildren(make("div", { class: "above" }, said, beside), box, turns, detail);
+    shown.addEventListener("change", () => narrowed(filter.state));
     box.addEventListener("scroll", show);
     box.addEventListener("keydown", (event) => {
       if (!Object.hasOwn(MOVES, event.key)) return;
