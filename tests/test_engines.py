@@ -273,7 +273,7 @@ def test_a_log_may_have_any_name(name: str, tmp_path: Path) -> None:
         assert len(ask("FROM records")) == len(GOOD)
     # The other log is of the same session, and has more of it.
     done = run("sql", tmp_path, "SELECT flows > 9 AS found FROM totals")
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", "found\nTrue\n")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "found\n True\n")
 
 
 @pytest.mark.parametrize("name", ["json=a", "json=1", "filename=2", "session=3"])

@@ -10,8 +10,10 @@ import base64
 import csv
 import json
 from typing import Any
+from unittest import mock
 
 import pytest
+from flowtally.captures import har
 from flowtally.captures.words import COMPLETE
 from flowtally.captures.words import why_of
 from flowtally.valid import check
@@ -297,6 +299,59 @@ PRODUCERS: list[tuple[str, Json, Json]] = [
 def test_what_each_producer_writes(creator: str, made: Json, expected: Json) -> None:
     record = flow_of(made, creator=creator)
     assert {name: record.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("part", ["{}", "[]", "0", '""', '{"a":[1]}'])
+def test_an_entry_of_countless_parts_is_not_made_into_objects(part: str) -> None:
+    usual = json.dumps(entry())
+    many = f'{usual[:-1]}, "x": [{",".join([part] * 10_000)}]}}'
+    content = har_of().replace(b"[]", f"[{usual}, {many}, {usual}]".encode())
+    with mock.patch.object(har, "MAX_TOKENS", 10_000):
+        records, lacking = told(content)
+    assert lacking.problems == ["har, entry 2: the entry has more than 10000 parts; skipped"]
+    assert [record["type"] for record in records] == ["flow", "flow", "event"]
+
+
+def test_a_long_body_is_one_part() -> None:
+    text = json.dumps([{"a": 1}] * 10_000)
+    with mock.patch.object(har, "MAX_TOKENS", 10_000):
+        assert flow_of(entry(content={"text": text}))["status"] == 200
+
+
+SAYS_A_SECRET = [
+    "request with Bearer s3cr3t failed",
+    "cannot connect: token=s3cr3t",
+    "net::ERR_FAILED at https://shop.example/?key=s3cr3t",
+    "net::ERR_FAILED=s3cr3t",
+    "page.goto: net::ERR_FAILED key=s3cr3t",
+    "apikey=s3cr3t: net::ERR_FAILED",
+    "Unable to resolve host: password=s3cr3t",
+    "ERR_FAILED (secret=s3cr3t)",
+]
+
+
+@pytest.mark.parametrize("words", SAYS_A_SECRET)
+@pytest.mark.parametrize("status", [0, 200])
+def test_the_words_for_a_failure_tell_no_secret(words: str, status: int) -> None:
+    for field in ("_error", "_failureText", "_errorText", "_charlesStatus"):
+        record = flow_of(entry(status, **{field: words}))
+        assert "s3cr3t" not in json.dumps(record)
+    assert "s3cr3t" not in json.dumps(flow_of(entry(0, statusText=f"net::{words}")))
+    message = {"opcode": -1, "data": words}
+    assert "s3cr3t" not in json.dumps(flow_of(entry(101, _webSocketMessages=[message])))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("net::ERR_CONNECTION_REFUSED", "net::ERR_HTTP2_INADEQUATE_TRANSPORT_SECURITY"),
+        *("NS_ERROR_NET_RESET", "MOZILLA_PKIX_ERROR_SELF_SIGNED_CERT"),
+        *("page.goto: net::ERR_FAILED at https://shop.example/", "Charles: EXCEPTION"),
+        *("connect ECONNREFUSED 127.0.0.1:8080", "Unable to resolve host: nowhere.example"),
+    ],
+)
+def test_known_words_are_told_whole(words: str) -> None:
+    assert flow_of(entry(0, _error=words))["detail"] == words
 
 
 # --- rules that a table of producers cannot show ---

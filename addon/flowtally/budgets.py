@@ -37,7 +37,7 @@ INCIDENTS = 3
 EXAMPLES = 5
 """How many of the slowest requests it shows at most."""
 
-IN_PART = "a file of flows was read in part only"
+IN_PART = "a capture was read in part only"
 """What is said where `read_in_part`."""
 
 UNREADABLE = "unreadable"

@@ -7,6 +7,7 @@ producer says went wrong. A HAR comes from the client's side: nothing in it was 
 from __future__ import annotations
 
 import json
+import re
 import struct
 from binascii import Error as Base64Error
 from binascii import a2b_base64
@@ -14,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from collections.abc import Iterator
 from copy import copy
+from itertools import islice
 from typing import Any
 from typing import BinaryIO
 from typing import TypeVar
@@ -54,16 +56,20 @@ from .kinds import ForeignError
 from .lacking import Lacking
 from .scan import Scan
 from .words import COMPLETE
-from .words import is_name
+from .words import shown
 from .words import why_of
 
 MAX_ENTRY = 64 * 1024 * 1024
 """Longest entry that is read, in bytes."""
+MAX_TOKENS = 1_500_000
+"""How many strings, brackets and commas an entry may have: each value takes Python many times the
+memory of its text. A WebSocket's 100,000 messages have some 1.1 million."""
 MAX_CONNECTIONS = 4096
 """How many connections are remembered, those that were used last."""
 MAX_PAGE = 64
 """Longest name of a page that is kept, in characters."""
 
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{\[,]', re.DOTALL)
 _decoder = json.JSONDecoder(strict=False)
 REDIRECTS = "too_many_redirects"
 _NO_ANSWER = "the file has no status: no answer came"
@@ -130,6 +136,9 @@ class Har:
             raise BadEntryError("the entry is no object")
         self._file.seek(begin)
         text = self._file.read(end - begin)
+        # Shorter ones, which are nearly all, cannot have so many.
+        if len(text) > MAX_TOKENS and any(islice(_TOKEN.finditer(text), MAX_TOKENS, None)):
+            raise BadEntryError(f"the entry has more than {MAX_TOKENS} parts")
         try:
             return _decoder.decode(text.decode("utf-8", "replace"))
         except RecursionError:
@@ -287,12 +296,13 @@ def _known(flow: http.HTTPFlow, entry: Entry, rules: Rules) -> Tag | None:
 
 def _failed(entry: Entry, words: str, rules: Rules) -> Tag:
     why = why_of(words, entry.has_head)
-    said = words if is_name(words) else redaction.peer_text(words, rules.urls)
     if why is not None:
-        return failure_tag(why, said)
-    # mitmproxy writes its own words into a HAR.
-    tag = exchange_failure(words, Situation(head=entry.has_head, waited=NO_WAIT), rules)
-    return failure_tag(Why("unknown"), said) if tag.get("cause") == "unknown" else tag
+        tag = failure_tag(why, redaction.detail(words, rules.urls))
+    else:  # mitmproxy writes its own words into a HAR
+        situation = Situation(head=entry.has_head, waited=NO_WAIT)
+        tag = exchange_failure(words, situation, rules)
+    # Anybody may have written them.
+    return {**tag, "detail": shown(tag["detail"], rules.urls)} if "detail" in tag else tag
 
 
 def _is_complete(flow: http.HTTPFlow, entry: Entry, words: str, urls: redaction.Urls) -> bool:

@@ -11,6 +11,8 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from ..redaction import Urls
+from ..redaction import peer_text
 from ..vocabulary import KNOWN
 from ..vocabulary import TIMED_OUT
 from ..vocabulary import Why
@@ -19,6 +21,9 @@ COMPLETE = "complete"
 """Stands in the file where nothing failed: the answer is there."""
 # Chromium's and Firefox's names, which others wrap into a sentence of their own.
 _NAME = r"(?:.{0,200}: )?(?:net::)?((?:ERR|NS_ERROR|NS_BINDING)_[A-Z0-9_]+)\b.*"
+
+# A name that stands by itself; what is glued to it is none of the client's own words.
+_SHOWN = r"(|.{0,200}: )((?:net::)?[A-Z]{2,10}_[A-Z0-9_]+)((?:[\s)].*)?)"
 
 
 class Meaning(NamedTuple):
@@ -43,10 +48,16 @@ def why_of(words: str, has_head: bool) -> Why | None:
     return why
 
 
-def is_name(words: str) -> bool:
-    """Whether words are a client's name of an error, and nothing else."""
-    exact, _ = _rows()
-    return words.strip().removeprefix("net::") in exact
+def shown(words: str, urls: Urls) -> str:
+    """The words as a record may hold them. Those that are known tell nothing of the peers; what
+    else there is may be anything, such as a URL or a header that was to be sent."""
+    if words in _rows()[0]:
+        return words
+    found = re.fullmatch(_SHOWN, words, re.DOTALL)
+    if found is None or _meaning(found.group(2)) is None:
+        return peer_text(words, urls)
+    before, known, after = found.groups()
+    return peer_text(before, urls) + known + peer_text(after, urls)
 
 
 def _meaning(words: str) -> Meaning | None:
