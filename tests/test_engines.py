@@ -589,10 +589,28 @@ def test_the_command_line_starts_without_duckdb() -> None:
 
 
 def test_a_script_for_spark_names_the_logs(log: Path) -> None:
-    done = run("sql", "--spark", log.parent, "s3a://bucket/it's/*.jsonl")
+    done = run("sql", "--spark", log.parent)
     assert done.returncode == 0
-    assert f"'{log.parent},s3a://bucket/it\\'s/*.jsonl'" in done.stdout
+    assert " VIEW lines (`" in done.stdout
+    assert f"(path '{log.parent}')" in done.stdout
     assert all(f" {view} AS\n" in done.stdout for view in VIEWS)
+
+
+def test_a_script_for_spark_has_a_view_for_each_of_several_logs(log: Path) -> None:
+    said = run("sql", "--spark", log.parent, "s3a://bucket/it's/*.jsonl").stdout
+    assert re.findall(r" VIEW (lines\d*)\b", said) == ["lines0", "lines1", "lines"]
+    assert re.findall(r"\(path (.*)\)", said) == [
+        f"'{log.parent}'",
+        r"'s3a://bucket/it\'s/*.jsonl'",
+    ]
+    assert "SELECT * FROM lines0\nUNION ALL\nSELECT * FROM lines1;\n" in said
+
+
+def test_a_script_for_spark_takes_no_query_and_no_standard_input(log: Path) -> None:
+    for name, said in (("FROM causes", "takes no query"), ("-", "no standard input")):
+        done = run("sql", "--spark", log, name)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert said in done.stderr
 
 
 def test_the_times_of_the_laboratory_are_of_one_day() -> None:

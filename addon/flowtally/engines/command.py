@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -107,6 +108,11 @@ def _show_spark(inputs: Sequence[str]) -> None:
 
     if not inputs:
         stop("--spark: name the logs, as Spark is to find them")
+    for name in inputs:
+        if name == "-":
+            stop("--spark: Spark reads no standard input; name the logs, as Spark is to find them")
+        if re.match(r"\s*(FROM|SELECT|WITH)\s", name, re.IGNORECASE):
+            stop(f"--spark takes no query, only the names of logs: {name}")
     show(spark_script(inputs), end="")
 
 

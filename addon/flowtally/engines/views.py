@@ -41,9 +41,18 @@ def columns_of(engine: Engine) -> str:
 def spark_script(logs: Sequence[str]) -> str:
     """All that `spark-sql`, or a session of Spark's, needs to ask logs: paths, folders or
     patterns."""
-    paths = ",".join(log.replace("\\", "\\\\").replace("'", "\\'") for log in logs)
-    lines = (
-        f"CREATE OR REPLACE TEMPORARY VIEW lines ({columns_of('spark')})\n"
-        f"USING json OPTIONS (path '{paths}')"
+    # Spark takes one path in an option: a list of them is to it one path with commas in it.
+    names = ["lines"] if len(logs) == 1 else [f"lines{number}" for number in range(len(logs))]
+    found = [_spark_view(name, log) for name, log in zip(names, logs, strict=True)]
+    if len(logs) > 1:
+        all_lines = "\nUNION ALL\n".join(f"SELECT * FROM {name}" for name in names)
+        found.append(f"CREATE OR REPLACE TEMPORARY VIEW lines AS\n{all_lines}")
+    return "".join(f"{statement};\n\n" for statement in (*found, *statements("spark")))
+
+
+def _spark_view(name: str, log: str) -> str:
+    path = log.replace("\\", "\\\\").replace("'", "\\'")
+    return (
+        f"CREATE OR REPLACE TEMPORARY VIEW {name} ({columns_of('spark')})\n"
+        f"USING json OPTIONS (path '{path}')"
     )
-    return "".join(f"{statement};\n\n" for statement in (lines, *statements("spark")))
