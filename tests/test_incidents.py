@@ -106,7 +106,7 @@ def test_what_is_no_problem_is_none() -> None:
     cancelled.pop("error_code", None)
     collateral = failed(reason="collateral")
     login = missing() | STATUS_TAGS[401]
-    answer = flow(1, answers="1", challenge=401)
+    answer = flow(1, answers=login["flow"], challenge=401)
     assert not found(flow(), cancelled, collateral, login, answer)
     assert incident_of(flow()) == incident_of(cancelled) == ""
 
@@ -165,11 +165,9 @@ def test_where_the_record_names_no_side_it_is_the_usual_one() -> None:
 
 def test_an_endpoint_whose_challenges_were_all_answered_is_none() -> None:
     login = {"outcome": "status", **STATUS_TAGS[401]}
-    (incident,) = found(
-        flow(0, path="/a", **login),
-        flow(1, path="/b", **login),
-        flow(2, path="/b", answers="1", challenge=401),
-    )
+    asked = flow(1, path="/b", **login)
+    answer = flow(2, path="/b", answers=asked["flow"], challenge=401)
+    (incident,) = found(flow(0, path="/a", **login), asked, answer)
     assert incident.count == 1
     assert incident.endpoints == [("GET http://shop/a", 1)]
     assert not incident.more_endpoints

@@ -90,6 +90,7 @@ def export(inputs: tuple[str, ...], parquet: Path) -> None:
     The folder is there whole, or not at all. LOG is as in flowtally sql.
     """
     from ..output import OutputError
+    from ..report.layout import s
     from .export import check
     from .export import export as write
 
@@ -99,7 +100,9 @@ def export(inputs: tuple[str, ...], parquet: Path) -> None:
             counts = write(connection, parquet)
     except OutputError as error:
         stop(str(error))
-    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    said = ", ".join(
+        f"{count} {name.removesuffix('s')}{s(count)}" for name, count in counts.items()
+    )
     tell(f"{parquet}: {said}")
 
 
