@@ -701,8 +701,8 @@ def test_html(tmp_path: Path) -> None:
         "Gone, but not called again 404 Not found -3 1 (1.2 %) → 0 (0.0 %) may be chance",
         "GET http://shop.example/pay 12 of 20 1 of 31",
         "All flows p95 26 ms 36 ms",
-        "Hosts only after Name Flows pinned.example 6 may be chance new.example 2 may be chance",
-        "Hosts only before Name Flows old.example 1 may be chance",
+        "Hosts only after Name Flows pinned.example may be chance 6 new.example may be chance 2",
+        "Hosts only before Name Flows old.example may be chance 1",
     ):
         assert expected in said
     order = [said.index(title) for title in ("Fixed connection", "New client_tls", "Gone, but")]
