@@ -257,7 +257,7 @@ const flowList = (() => {
   const said = make("p", { class: "figures", role: "status" });
   const shown = make("input", { type: "checkbox" }); // background traffic, which no figure counts
   const counted = make("span");
-  const beside = make("label", { class: "figures" }, shown, " ", counted);
+  const beside = make("label", {}, shown, " ", counted);
   const room = make("div", { class: "room" });
   const box = make("div", { class: "rows", role: "group", "aria-label": "Flows, newest first" }, room);
   const turns = make("p", { class: "turns" });
