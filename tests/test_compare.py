@@ -70,8 +70,9 @@ SLOWER = "Slower: GET http://shop.example/list (p50 23 ms → 33 ms), and 3 more
 
 COMPARED = """\
 Slower: GET http://shop.example/list (p50 23 ms → 33 ms), and 3 more. Fixed: 1 problem gone. New: 2
-problems, all too rare to be sure. Gone: 1 problem, but what had it was not called again, too rare
-to be sure. Failed 14.3 % → 0.0 % of flows. Unsuccessful 4.8 % → 3.2 % of flows.
+problems, all too rare, or too close together in time, to be sure. Gone: 1 problem, but what had it
+was not called again, too rare to be sure. Failed 14.3 % → 0.0 % of flows. Unsuccessful
+4.8 % → 3.2 % of flows.
 
 Before: 84 flows, 12 failed (14.3 %), 4 unsuccessful, over 59.0 s
 After:  126 flows, 4 unsuccessful, 6 failures without a flow, over 1 min 29 s
@@ -117,7 +118,7 @@ Host only before  flows
 
 
 def flipped(comparison: Comparison) -> Comparison:
-    """The same, seen from the other side; `called` and `latest` are of one side only."""
+    """The same, seen from the other side; `end` and `latest` are of one side only."""
     ways: dict[str, Any] = {
         "appeared": "vanished",
         "vanished": "appeared",
@@ -166,7 +167,7 @@ def two_sided(comparison: Comparison) -> Comparison:
     """Without what is said of one side only, and in an order that does not mind what is worse."""
 
     def changes(found: tuple[Change, ...]) -> tuple[Change, ...]:
-        plain = (replace(c, called=True, latest="", description="") for c in found)
+        plain = (replace(c, end="fixed", latest="", description="") for c in found)
         return tuple(sorted(plain, key=lambda c: (c.name, c.reason, c.error_code or 0)))
 
     def shifts(found: tuple[Shift, ...]) -> tuple[Shift, ...]:
@@ -464,14 +465,49 @@ def test_what_was_not_called_again_is_not_fixed() -> None:
         answered(url="http://d.example:8443/", host="d.example", port=8443),
         answered(url="http://e.example/", host="e.example"),
     )
-    called = {change.name: change.called for change in compare(before, after).problems}
-    assert called == {
-        "connection_refused": True,
-        "dns_error": False,
-        "client_tls_rejected": False,
-        "tls_protocol_error": True,
-        "tls_alert_received": False,  # another port is another host
+    ends = {change.name: change.end for change in compare(before, after).problems}
+    assert ends == {
+        "connection_refused": "fixed",
+        "dns_error": "not called again",
+        "client_tls_rejected": "not called again",
+        "tls_protocol_error": "fixed",
+        "tls_alert_received": "not called again",  # another port is another host
     }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "end"),
+    [
+        ([failed()], [failed("dns_error")], "fails otherwise"),
+        ([failed(), answered()], [failed("dns_error"), answered()], "fails otherwise"),
+        ([failed(), failed("dns_error"), answered()], [failed("dns_error"), answered()], "fixed"),
+        ([failed()], [answered(), failed("dns_error")], "fixed"),
+        ([failed()], [answered(), failed("dns_error", url=LIST)], "fixed"),
+        ([event(), event()], [event("tls_alert_received")], "fails otherwise"),
+    ],
+    ids=["all", "as often", "less", "seldom", "elsewhere", "host"],
+)
+def test_what_fails_as_often_with_another_cause_is_not_fixed(
+    before: list[Record], after: list[Record], end: str
+) -> None:
+    comparison = compare(tally(*before), tally(*after))
+    gone = {change.end for change in comparison.problems if change.direction == "vanished"}
+    assert gone == {end}
+    said = text(comparison)
+    assert ("Fixed:" in said[0]) is (end == "fixed")
+    assert any("Gone, but fails otherwise now" in line for line in said) is (end != "fixed")
+
+
+@pytest.mark.parametrize(
+    ("failures", "why"),
+    [(1, "too rare to be sure"), (20, "too rare, or too close together in time, to be sure")],
+)
+def test_why_something_may_be_chance(failures: int, why: str) -> None:
+    calm = [answered(second=second) for second in range(0, 600, 5)]
+    burst = [failed(second=300 + number / 10) for number in range(failures)]
+    comparison = compare(tally(*calm), tally(*calm, *burst))
+    assert [new.clear for new in comparison.problems] == [False]
+    assert f"New: 1 problem, {why}." in " ".join(text(comparison))
 
 
 def test_reasons_are_compared_one_by_one() -> None:
@@ -578,6 +614,7 @@ def test_compare_as_json(tmp_path: Path) -> None:
         "design_effect": 1.325,
         "incidents": ["a1ec4aca"],
         "called_again": True,
+        "fails_otherwise": False,
         "advice": CAUSES["connection_refused"].advice,
     }
     assert data["traffic"]["hosts"]["vanished"] == [
@@ -692,7 +729,8 @@ def test_html(tmp_path: Path) -> None:
     assert f"<title>flowtally: {SLOWER}</title>" in content
     said = text_of(content)
     for expected in (
-        "Fixed: 1 problem gone. New: 2 problems, all too rare to be sure. Gone: 1 problem",
+        "Fixed: 1 problem gone. New: 2 problems, all too rare, or too close together in time, to be"
+        " sure. Gone: 1 problem",
         f"Before: {before} 84 12 4 0 0 0 2026-01-02T03:04:05.000Z",
         f"After: {after} 126 0 4 6 0 0 2026-01-02T03:04:05.000Z",
         "New client_tls_rejected -2 0 (0.0 %) → 6 (4.5 %) may be chance Install mitmproxy's CA",

@@ -32,6 +32,7 @@ from .dependence import of_times
 from .differences import Change
 from .differences import Comparison
 from .differences import Direction
+from .differences import End
 from .differences import Seen
 from .differences import Shift
 from .differences import Traffic
@@ -257,11 +258,7 @@ def _explained(changes: Iterable[Change], before: Tally, after: Tally) -> tuple[
             replace(
                 change,
                 description=_description(change.name, before, after),
-                called=(
-                    was is None
-                    or change.direction != "vanished"
-                    or _is_called(change, was, before, after)
-                ),
+                end="fixed" if was is None else _end(change, was, before, after),
                 latest=describe(now.examples[-1]) if now and now.examples else "",
                 incidents=tuple(ids.get(key, ())),
             )
@@ -290,16 +287,27 @@ def _causes(tally: Tally) -> dict[_Name, Row]:
     }
 
 
-def _is_called(change: Change, old: Row, before: Tally, after: Tally) -> bool:
-    """Whether what had a problem has traffic after: one of the endpoints that are known, or, where
-    none is, one of the hosts."""
-    endpoints = {(endpoint(example),) for example in old.examples if "url" in example}
-    if endpoints:
-        return (OTHER,) in after["endpoints"] or not endpoints.isdisjoint(after["endpoints"])
-    cause = str(change.error_code), change.name, change.reason
-    hosts = {key[-1:] for key in before["incidents"] if key[:3] == cause}
-    hosts = hosts or {(OTHER,)}  # the table was full
-    return not hosts.isdisjoint({(OTHER,), *after["hosts"]})
+def _end(change: Change, old: Row, before: Tally, after: Tally) -> End:
+    """What became of what had a problem: of the endpoints that are known, or, where none is, of the
+    hosts."""
+    table = "endpoints"
+    places: set[Key] = {(endpoint(each),) for each in old.examples if "url" in each}
+    if not places:
+        cause = str(change.error_code), change.name, change.reason
+        table, places = "hosts", {key[-1:] for key in before["incidents"] if key[:3] == cause}
+    now = _share(places, after[table])
+    if now is None:
+        # What is not named there may be under (other); without places, nobody knows what had it.
+        known = places and (OTHER,) not in after[table].keys() | places
+        return "not called again" if known else "fixed"
+    return "fails otherwise" if now and now >= (_share(places, before[table]) or 0) else "fixed"
+
+
+def _share(places: Iterable[Key], rows: Rows) -> float | None:
+    """How much of what came there went wrong; None where nothing came."""
+    found = [rows[place] for place in places if place in rows]
+    count = sum(row.count for row in found)
+    return sum(row.problems for row in found) / count if count else None
 
 
 def _description(code: str, before: Tally, after: Tally) -> str:

@@ -16,6 +16,7 @@ SCHEMA = 1
 """Version of `Comparison.to_data`."""
 
 Direction = Literal["appeared", "vanished", "more", "fewer"]
+End = Literal["fixed", "fails otherwise", "not called again"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,9 @@ class Change:
     """Of a cause."""
     description: str = ""
     """Of a status code and an error code."""
-    called: bool = True
-    """Of a problem that vanished: its endpoints, or hosts, had traffic after. If not, nobody
+    end: End = "fixed"
+    """Of a problem that vanished, what became of its endpoints, or hosts: they go wrong less often
+    than before; or not less often, with other problems; or had no traffic after, so that nobody
     tried whether it is fixed."""
     latest: str = ""
     """Of a problem that is there after: its latest example, as the log has it."""
@@ -60,6 +62,7 @@ class Change:
 
     def to_data(self) -> dict[str, Any]:
         """For JSON; what has no value is left out."""
+        gone = self.direction == "vanished"
         data = {
             "name": self.name,
             "reason": self.reason,
@@ -72,7 +75,8 @@ class Change:
             "clear": self.clear,
             "design_effect": round(self.design_effect, 3),
             "incidents": list(self.incidents) or None,
-            "called_again": self.called if self.direction == "vanished" else None,
+            "called_again": self.end != "not called again" if gone else None,
+            "fails_otherwise": self.end == "fails otherwise" if gone else None,
             "advice": self.advice,
             "latest": self.latest,
         }

@@ -5,11 +5,13 @@ from __future__ import annotations
 from ..differences import Change
 from ..differences import Comparison
 from ..vocabulary import band_of
+from .comparison_text import ENDS
 from .comparison_text import PROBLEMS
-from .comparison_text import incident_ids
+from .comparison_text import ended
 from .comparison_text import verdict
 from .html import COLOURS
 from .html import fill
+from .incidents_text import incident_ids
 
 ROWS = 200
 """How many rows a table has at most."""
@@ -56,8 +58,7 @@ def _problems(comparison: Comparison, clear: bool) -> list[tuple[str, str, list[
     sections = [
         ("new", "New", moved("appeared")),
         ("worse", "Worse", moved("more")),
-        ("fixed", "Fixed", [change for change in gone if change.called]),
-        ("gone", "Gone, but not called again", [c for c in gone if not c.called]),
+        *((end.replace(" ", "-"), title, ended(gone, end)) for end, title in ENDS.items()),
         ("better", "Better", moved("fewer")),
     ]
     suffix = "" if clear else "-or-chance"

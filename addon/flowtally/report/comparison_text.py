@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from operator import itemgetter
 from textwrap import wrap
@@ -11,6 +12,7 @@ from ..chance import Proportion
 from ..differences import Change
 from ..differences import Comparison
 from ..differences import Direction
+from ..differences import End
 from ..differences import Seen
 from ..differences import Shift
 from ..differences import Traffic
@@ -19,6 +21,7 @@ from ..tally import place
 from ..totals import Totals
 from ..vocabulary import ERROR_BANDS
 from ..vocabulary import band_of
+from .incidents_text import incident_ids
 from .layout import WIDTH
 from .layout import Cells
 from .layout import columns
@@ -35,11 +38,15 @@ from .layout import table
 ROWS = 10
 """How many rows a section has at most."""
 
-IDS = 3
-"""How many incidents of a problem are named at most."""
-
 NAME = 120
 """How much of a name a sentence has at most, in characters."""
+
+ENDS: Mapping[End, str] = {
+    "fixed": "Fixed",
+    "fails otherwise": "Gone, but fails otherwise now",
+    "not called again": "Gone, but not called again",
+}
+"""What became of what had a problem that is gone → the title of such problems."""
 
 PROBLEMS = "problems"
 """What is counted of hosts and endpoints, `Row.problems`: failures with and without a flow."""
@@ -60,7 +67,6 @@ def text(comparison: Comparison, width: int = WIDTH) -> list[str]:
 def _certain(comparison: Comparison, width: int) -> list[str]:
     """What is beyond chance: what is worse first, and where before what."""
     problems = _clear(comparison.problems)
-    gone = _of(problems, "vanished")
     statuses = [
         change
         for change in _clear(comparison.status_codes)
@@ -73,8 +79,7 @@ def _certain(comparison: Comparison, width: int) -> list[str]:
         *_problems("New", _of(problems, "appeared"), width, explain=True),
         *_problems("Worse", _of(problems, "more"), width, explain=True),
         *_durations(comparison.durations, width),
-        *_problems("Fixed", [change for change in gone if change.called], width),
-        *_problems("Gone, but not called again", [c for c in gone if not c.called], width),
+        *_gone(_of(problems, "vanished"), width),
         *_problems("Better", _of(problems, "fewer"), width),
         *_changes("Error code", _clear(comparison.error_codes), width),
         *_changes("Other status", statuses, width),
@@ -85,7 +90,6 @@ def _certain(comparison: Comparison, width: int) -> list[str]:
 def _of_chance(comparison: Comparison, width: int) -> list[str]:
     """What is listed though it may be chance."""
     problems = [change for change in comparison.problems if not change.clear]
-    gone = _of(problems, "vanished")
     hosts, endpoints = comparison.traffic_hosts, comparison.traffic_endpoints
     failing = [
         [change for change in changes if not change.clear]
@@ -95,8 +99,7 @@ def _of_chance(comparison: Comparison, width: int) -> list[str]:
         *_failing(f"Endpoint: {PROBLEMS}", failing[0], width),
         *_failing(f"Host: {PROBLEMS}", failing[1], width),
         *_problems("New", _of(problems, "appeared"), width, explain=True),
-        *_problems("Fixed", [change for change in gone if change.called], width),
-        *_problems("Gone, but not called again", [c for c in gone if not c.called], width),
+        *_gone(_of(problems, "vanished"), width),
         *_traffic(hosts, endpoints, width, clear=False),
         *_incomplete("hosts", hosts, width),
         *_incomplete("endpoints", endpoints, width),
@@ -134,30 +137,38 @@ def _differences(comparison: Comparison) -> list[str]:
     """What is worse, then what is better; but first what is certain."""
     problems, durations = comparison.problems, comparison.durations
     gone, new = _of(problems, "vanished"), _of(problems, "appeared")
-    fixed = [change for change in gone if change.called]
-    untried = [change for change in gone if not change.called]
+    fixed = ended(gone, "fixed")
+    otherwise, untried = ended(gone, "fails otherwise"), ended(gone, "not called again")
     more, fewer = _of(problems, "more"), _of(problems, "fewer")
     slower = [shift for shift in durations if shift.slower]
     faster = [shift for shift in durations if not shift.slower]
-    it = "it" if len(untried) == 1 else "them"
     said: list[tuple[Sequence[Change] | Sequence[Shift], str]] = [
-        (new, f"New: {_number(len(new), 'problem')}{_rare(new)}."),
+        (new, f"New: {_number(len(new), 'problem')}{_unsure(new)}."),
         (more, f"Worse: {_number(len(more), 'problem')}."),
         (slower, f"Slower: {_first(slower)}."),
-        (fixed, f"Fixed: {_number(len(fixed), 'problem')} gone{_rare(fixed)}."),
+        (fixed, f"Fixed: {_number(len(fixed), 'problem')} gone{_unsure(fixed)}."),
+        (
+            otherwise,
+            f"Gone: {_number(len(otherwise), 'problem')}, but what had {_it(otherwise)} fails"
+            f" otherwise now{_unsure(otherwise)}.",
+        ),
         (
             untried,
-            f"Gone: {_number(len(untried), 'problem')}, but what had {it} was not called"
-            f" again{_rare(untried)}.",
+            f"Gone: {_number(len(untried), 'problem')}, but what had {_it(untried)} was not called"
+            f" again{_unsure(untried)}.",
         ),
         (fewer, f"Better: {_number(len(fewer), 'problem')}."),
         (faster, f"Faster: {_first(faster)}."),
     ]
-    found = [(_is_rare(what), sentence) for what, sentence in said if what]
+    found = [(_is_unsure(what), sentence) for what, sentence in said if what]
     return [sentence for _, sentence in sorted(found, key=itemgetter(0))]
 
 
-def _is_rare(what: Sequence[Change] | Sequence[Shift]) -> bool:
+def _it(changes: Sequence[Change]) -> str:
+    return "it" if len(changes) == 1 else "them"
+
+
+def _is_unsure(what: Sequence[Change] | Sequence[Shift]) -> bool:
     return not any(isinstance(each, Shift) or each.clear for each in what)
 
 
@@ -176,13 +187,16 @@ def _name_of(shift: Shift) -> str:
     return "all flows" if shift.table == "all" else shift.name or "(none)"
 
 
-def _rare(changes: Sequence[Change]) -> str:
-    rare = sum(not change.clear for change in changes)
-    if not rare:
+def _unsure(changes: Sequence[Change]) -> str:
+    """How many may be chance, and why: they are rare, or count as fewer as they came together."""
+    unsure = [change for change in changes if not change.clear]
+    if not unsure:
         return ""
-    if rare == len(changes):
-        return ", too rare to be sure" if rare == 1 else ", all too rare to be sure"
-    return f", {rare} of them too rare to be sure"
+    together = any(change.design_effect > 1 for change in unsure)
+    why = f"too rare{', or too close together in time,' if together else ''} to be sure"
+    if len(unsure) == len(changes):
+        return f", {why}" if len(unsure) == 1 else f", all {why}"
+    return f", {len(unsure)} of them {why}"
 
 
 def _side(name: str, side: Totals, width: int) -> list[str]:
@@ -219,15 +233,13 @@ def _problems(
             if change.latest:
                 lines.append(printable(f"       last: {change.latest}", width))
         if change.incidents:
-            lines.append(f"       {incident_ids(change)}")
+            lines.append(f"       {incident_ids(change.incidents)}")
     return [*lines, *_more(len(changes), "problem")]
 
 
-def incident_ids(change: Change) -> str:
-    """The incidents of a problem, in a few words."""
-    shown = " ".join(f"[{id}]" for id in change.incidents[:IDS])
-    left = len(change.incidents) - IDS
-    return f"incident{s(len(change.incidents))} {shown}" + (f" and {left} more" if left > 0 else "")
+def _gone(changes: Sequence[Change], width: int) -> list[str]:
+    found = (_problems(title, ended(changes, end), width) for end, title in ENDS.items())
+    return [line for lines in found for line in lines]
 
 
 def _changes(title: str, changes: Sequence[Change], width: int) -> list[str]:
@@ -340,6 +352,11 @@ def _host(endpoint: str) -> str:
 
 
 # --- rows and sentences ---
+
+
+def ended(gone: Iterable[Change], end: End) -> list[Change]:
+    """Of problems that are gone, those with that end."""
+    return [change for change in gone if change.end == end]
 
 
 def _of(changes: Iterable[Change], direction: Direction) -> list[Change]:

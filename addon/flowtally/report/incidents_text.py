@@ -12,6 +12,9 @@ from .layout import cell
 from .layout import indented
 from .layout import s
 
+IDS = 3
+"""How many incidents of a problem are named at most."""
+
 
 def lines(
     incidents: Sequence[Incident], most: int, width: int = WIDTH, said: set[str] | None = None
@@ -44,6 +47,13 @@ def title(incident: Incident, width: int = WIDTH) -> str:
     id = f"  [{incident.id}]" if incident.id else ""
     said = f"  {count:>2}  " + "  ".join(part for part in parts if part)
     return printable(said, max(1, width - len(id))) + id
+
+
+def incident_ids(ids: Sequence[str]) -> str:
+    """The incidents of a problem, by what `--incident` takes, in a few words."""
+    shown = " ".join(f"[{id}]" for id in ids[:IDS])
+    left = len(ids) - IDS
+    return f"incident{s(len(ids))} {shown}" + (f" and {left} more" if left > 0 else "")
 
 
 def more(count: int, what: str) -> list[str]:
