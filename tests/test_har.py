@@ -472,7 +472,7 @@ def test_what_asks_no_server_is_left_out_and_said() -> None:
     urls = ("data:text/plain,hello", "blob:https://a.example/1", "chrome-extension://x/y.js")
     records, lacking = told(har_of(*(entry(url=url) for url in urls), entry()))
     assert [record["flow"] for record in records] == ["entry-4"]
-    assert lacking.notes == ["har: 3 of data: and other URLs that ask no server left out"]
+    assert lacking.notes == ["har: 3 URLs left out for which no server is asked, such as data:"]
 
 
 def test_a_tunnel_that_was_opened_is_left_out() -> None:

@@ -34,6 +34,7 @@ from ..classify import with_reason
 from ..record import Record
 from ..record import flow_record
 from ..redirects import normalize
+from ..report.layout import s
 from ..situation import NO_WAIT
 from ..situation import Situation
 from ..tagger import Tagger
@@ -125,7 +126,8 @@ class Har:
             raise ForeignError(f"{self._name}: seems to be {NO_HAR}; {ACCEPTED}")
         if self._local:
             self._lacking.notes.append(
-                f"{self._name}: {self._local} of data: and other URLs that ask no server left out"
+                f"{self._name}: {self._local} URL{s(self._local)} left out for which no server is"
+                " asked, such as data:"
             )
 
     def _read(self, begin: int, end: int) -> Any:

@@ -49,7 +49,7 @@ class Watch:
 
     @property
     def incidents(self) -> list[Incident]:
-        """What went wrong, what to look at first first."""
+        """What went wrong, the most important first."""
         return incidents(self.tally)
 
     @property
