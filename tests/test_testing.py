@@ -247,7 +247,7 @@ def test_incidents_are_told_by_test(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
     mine: list[Record] = [
         answered(200, 1, test="fine"),
-        answered(401, 2, test="login"),
+        answered(401, 2, test="login", flow="asked"),
         answer(3, test="login"),
         failed(second=4, test="refused"),
         failed(second=5, test="refused"),
