@@ -1008,7 +1008,7 @@ def test_a_bar_and_a_span_of_time_narrow_the_list(browser: Browser, many: str) -
         first = int(points.first.get_attribute("data-key") or "")
         seconds = 500 / points.count()
         over.click(position={"x": box["width"] * 10.5 / points.count(), "y": 50})
-        page.wait_for_function("location.hash")
+        page.wait_for_url(lambda url: "#" in url, wait_until="commit")
         before = page.url
         hash, bar = narrowed(page)
         begin, end = map(int, hash.removeprefix("#time=").split("-"))
