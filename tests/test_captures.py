@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -18,7 +19,9 @@ from flowtally.captures.kinds import ACCEPTED
 from flowtally.captures.kinds import ForeignError
 from flowtally.captures.kinds import Kind
 from flowtally.captures.kinds import kind_of
+from flowtally.captures.kinds import seems
 from flowtally.captures.packed import unpack
+from flowtally.vocabulary import KNOWN
 from hypothesis import given
 from hypothesis import strategies as st
 from lab.cli import answered
@@ -348,3 +351,9 @@ def test_a_flow_that_is_odd_is_named_and_the_others_are_read(tmp_path: Path) -> 
     assert flows_in(done.stdout) == 1
     assert "flow 1: " in done.stderr
     assert "flow 2: " in done.stderr
+
+
+@pytest.mark.parametrize("row", csv.DictReader((KNOWN / "file_kinds.csv").open()), ids=str)
+def test_each_kind_of_file_that_is_known_is_told(row: dict[str, str]) -> None:
+    begin = b"\1" * int(row["at"]) + bytes.fromhex(row["bytes"])
+    assert seems(begin + b"\1" * 30) == row["what"]

@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from flowtally import answered
+from flowtally import counted_challenges
 from flowtally import rows as rows_module
 from flowtally import tally as module
 from flowtally.rows import COUNTS
@@ -500,7 +500,7 @@ def test_an_answer_comes_once() -> None:
 
 
 def test_as_many_challenges_are_remembered_as_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answered, "MOST", 2)
+    monkeypatch.setattr(counted_challenges, "MOST", 2)
     logins = [{"url": "http://host/login", "answers": str(n), "challenge": 401} for n in (1, 2, 3)]
     answers = [flow(number, **login) for number, login in enumerate(logins, 4)]
     tally = fold([asked(1), asked(2), asked(3), *answers])

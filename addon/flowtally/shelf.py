@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-from .answered import Challenges
+from .counted_challenges import CountedChallenges
 from .tally import Tally
 
 MOST_ROWS = 80_000
@@ -109,5 +109,5 @@ def _unpacked(packed: bytes) -> Tally:
     for row in data["rows"]:
         tally.take(row)
     tally.dropped, tally.first, tally.last = data["dropped"], data["first"], data["last"]
-    tally.challenges = Challenges(**data["challenges"])
+    tally.challenges = CountedChallenges(**data["challenges"])
     return tally

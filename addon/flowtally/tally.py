@@ -19,13 +19,13 @@ from functools import lru_cache
 from typing import Any
 from typing import NamedTuple
 
-from .answered import Challenges
 from .blocks import BUCKETS
 from .blocks import COUNT
 from .blocks import PROBLEMS
 from .blocks import UNTIMED
 from .blocks import WIDTHS
 from .blocks import Blocks
+from .counted_challenges import CountedChallenges
 from .equal_waits import wait_of
 from .histogram import Histogram
 from .histogram import count_time
@@ -359,7 +359,7 @@ class Tally:
         """Values of COMMON → what they say, so that a flow need not look its rows up by keys."""
         self._sites: dict[tuple[Any, ...], Places] = {}
         """Values of SITE → where they count."""
-        self.challenges = Challenges()
+        self.challenges = CountedChallenges()
 
     def __getitem__(self, name: str) -> Rows:
         """A table by its name."""

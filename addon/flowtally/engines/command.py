@@ -125,8 +125,7 @@ def _opened(inputs: Sequence[str]) -> Iterator[DuckDBPyConnection]:
     the program if there is no session."""
     from ..folders import expanded
     from ..logs import Logs
-    from ..report.layout import s
-    from ..report.sessions_text import notes
+    from ..report import sessions_text
     from .asking import one_line
     from .loading import loaded
     from .loading import missing
@@ -139,12 +138,10 @@ def _opened(inputs: Sequence[str]) -> Iterator[DuckDBPyConnection]:
     noted = Logs()
     try:
         with named(sources) as (opened, _), loaded(opened, noted) as connection:
-            for note in notes(noted):
+            for note in sessions_text.notes(noted):
                 tell(note)
             for session, count in missing(connection):
-                verb = "is" if count == 1 else "are"
-                of = f"session {session:.40}"
-                tell(f"{count} record{s(count)} of {of} {verb} missing in the logs")
+                tell(sessions_text.missing(session, count))
             if not connection.execute("SELECT 1 FROM records LIMIT 1").fetchall():
                 stop(f"no flowtally session in {', '.join(inputs) or sources[0]}")
             yield connection

@@ -94,7 +94,7 @@ FROM (
 ) AS found;
 
 -- The challenges (401, 407) that a later request answered, at the time of the answer; see
--- answered.py.
+-- counted_challenges.py.
 CREATE OR REPLACE TEMPORARY VIEW challenges AS
 SELECT
     flows.session, answer.time, substr(answer.time, 1, 10) AS day, status, place, client, kind,
@@ -331,15 +331,8 @@ WITH moments AS (
             substr(time, 1, 19) AS moment,
             CAST(substr(min(time), 1, 4) AS BIGINT) AS year,
             CAST(extract(DOY FROM CAST(substr(min(time), 1, 10) AS DATE)) AS BIGINT) AS day_of_year,
-            count(n_flow) AS flows,
-            count(n_failure) AS failures,
-            count(n_unsuccessful) AS unsuccessful,
-            count(n_cancelled) AS cancelled,
-            count(n_event) AS events,
-            count(n_challenge) AS challenges,
-            count(n_collateral) AS collateral,
-            CAST(sum(request_bytes) AS BIGINT) AS request_bytes,
-            CAST(sum(response_bytes) AS BIGINT) AS response_bytes
+            {counts},
+            {bytes}
         FROM counted
         GROUP BY series, substr(time, 1, 19)
     ) AS by_second

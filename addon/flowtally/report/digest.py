@@ -58,8 +58,10 @@ def digest(tally: Tally, broken: Sequence[Result] = (), logs: Sequence[str] = ()
     lines += ["", "## Look at this first", ""] if found else ["", "No problems"]
     said: set[str] = set()
     brief = False
-    titles = [_incident(number, incident, ())[0] for number, incident in enumerate(found, 1)]
-    for number, incident in enumerate(found, 1):
+    # Of more there is no room, whatever they are.
+    first = list(enumerate(found[:MAX_LINES], 1))
+    titles = [_incident(number, incident, ())[0] for number, incident in first]
+    for number, incident in first:
         block = _incident(number, incident, said)
         # What follows is named, too, before more is said of this one; but something of the first.
         rest = titles[number:] if number > 1 else []

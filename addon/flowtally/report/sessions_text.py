@@ -44,10 +44,14 @@ def notes(found: Logs) -> list[str]:
         notes += found.lacking.told()
     for session in found.sessions.values():
         if count := session.missing:
-            verb = "is" if count == 1 else "are"
-            of = f"session {session.id:.40}"
-            notes.append(f"{count} record{s(count)} of {of} {verb} missing in the logs")
+            notes.append(missing(session.id, count))
     return notes
+
+
+def missing(session: str, count: int) -> str:
+    """That so many records of a session are in no log."""
+    verb = "is" if count == 1 else "are"
+    return f"{count} record{s(count)} of session {session:.40} {verb} missing in the logs"
 
 
 @dataclass(frozen=True, slots=True)

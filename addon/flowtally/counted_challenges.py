@@ -16,8 +16,8 @@ MOST = 4096
 _ASKED = frozenset(("kind", "time", "client", "method", "url", "host", "port"))
 
 
-class Challenges:
-    """Those of a session that were counted one by one, and may still be answered.
+class CountedChallenges:
+    """The challenges of a session that were counted one by one, and may still be answered.
 
     An answer to another one, which a filter left out or no log has, takes nothing off what is
     counted: it would hide a problem that has nothing to do with it.
