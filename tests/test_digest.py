@@ -88,7 +88,7 @@ def test_it_is_short_for_everything_and_many_budgets() -> None:
     assert "## Broken budgets" in lines
     assert len(lines) <= MAX_LINES
     assert tokens(lines) <= MAX_TOKENS
-    assert any(re.fullmatch(r"- and \d+ more incidents", line) for line in lines)
+    assert any(re.fullmatch(r"- and \d+ more incidents: .*", line) for line in lines)
 
 
 def numbered(lines: list[str]) -> list[str]:
@@ -101,7 +101,10 @@ MANY = [failed(host=f"h{n}", url=f"http://h{n}/a", second=n) for n in range(80)]
 def test_incidents_for_which_there_is_no_room_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = of(*MANY)
     (more,) = (line for line in lines if line.startswith("- and "))
-    assert more == f"- and {80 - len(numbered(lines))} more incidents"
+    left_out = 80 - len(numbered(lines))
+    assert more == f"- and {left_out} more incidents: `flowtally report --json`"
+    (more,) = (line for line in digest(tally(*MANY), logs=["a b"]) if line.startswith("- and "))
+    assert more.endswith(" more incidents: `flowtally report 'a b' --json`")
     monkeypatch.setattr("flowtally.report.digest.MAX_TOKENS", 100_000)
     assert len(of(*MANY)) == MAX_LINES
 
@@ -124,8 +127,13 @@ def test_whoever_leaves_after_equal_waits_is_named() -> None:
 def test_of_several_days_the_days_are_said() -> None:
     (line,) = numbered(of(answered(500), answered(500, 30), answered(500, 25 * 86400)))
     assert re.search("2026-01-0[123] ..:..:.. to 2026-01-2[678] ..:..:..", line)
-    (line,) = numbered(of(answered(500), answered(500, 30)))
-    assert "2026" not in line
+    assert "2026" not in "".join(of(answered(500), answered(500, 30)))
+
+
+def test_of_several_days_a_moment_has_its_day_too() -> None:
+    text = "\n".join(of(answered(500), answered(200, 25 * 86400)))
+    assert re.search(r": 1 of 2 \(50.0 %\), 2026-01-0[123] ..:..:.. \[", text)
+    assert re.search(r"- 2026-01-0[123] ..:..:.. `GET ", text)
 
 
 def test_an_incident_of_one_moment_that_is_not_new_has_one_time() -> None:

@@ -63,6 +63,16 @@ def test_a_line_for_each_flow_and_event(log: Path) -> None:
     assert listed[3].endswith("POST http://shop.example/items/7?page=")
 
 
+def test_where_the_lines_are_of_several_days_each_has_its_date(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines(start(), answered(), answered(404, 30), answered(200, 86_400 * 3)))
+    dated = [line[:11] for line in run("flows", log, TZ="UTC").stdout.splitlines()]
+    assert dated == ["2026-01-02 ", "2026-01-02 ", "2026-01-05 "]
+    # What is not listed does not count.
+    (line,) = run("flows", log, "--status", "404", TZ="UTC").stdout.splitlines()
+    assert line.startswith("03:04:35  404")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

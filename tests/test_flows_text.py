@@ -76,6 +76,16 @@ def test_a_line_says_when_what_how_long_and_which() -> None:
     )
 
 
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_a_line_with_its_date_leaves_the_url_as_much(width: int) -> None:
+    long = record(**REFUSED, reason="reset", url=f"http://shop.example/{'x' * 200}")
+    dated, plain = line(long, width, dated=True), line(long, width)
+    assert re.match(r"2026-01-3[01]|2026-02-01 \d\d:\d\d:\d\d  connection_re", dated)
+    assert len(dated) == len(plain) == width
+    url, whole = (len(said) - said.index("GET ") for said in (dated, plain))
+    assert url == (whole if width < 100 else whole - 11)
+
+
 @pytest.mark.parametrize(
     ("fields", "words", "missing"),
     [

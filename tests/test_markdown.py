@@ -91,7 +91,8 @@ def test_what_it_says() -> None:
     )
     assert found[6].startswith("  - Nothing listens on that port")
     assert found[7].startswith("  - Without the proxy: ")
-    assert "GET http://shop.example/cart/17" in found[8]
+    assert re.fullmatch(r"  - incidents \\\[\w{8}\\\] \\\[\w{8}\\\]", found[8])
+    assert "GET http://shop.example/cart/17" in found[9]
     headings = [line for line in found if line.startswith("## ")]
     assert headings[1:3] == ["## Status", "## Hosts"]
     assert "## Slowest endpoints" in headings
@@ -101,6 +102,12 @@ def test_what_it_says() -> None:
 def test_hosts_stand_behind_what_is_no_problem() -> None:
     found = markdown.report(tally(cancelled(host="a.example")))
     assert "- `1 cancelled by the client at a.example`" in found
+
+
+def test_of_several_days_the_days_are_said() -> None:
+    for days, said in ((0, 0), (2, 2)):
+        found = markdown.report(tally(failed(), failed(url="http://b/", second=86_400 * days)))
+        assert sum(line.startswith("  - `2026-01-0") for line in found) == said
 
 
 def test_no_problems() -> None:

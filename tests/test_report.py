@@ -104,6 +104,7 @@ Problems
      Nothing listens on that port: check that the server is running, and the port number.
      Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED ·
      requests ConnectionError (NewConnectionError)
+     incidents [a72328ae] [c1039ff1]
      03:04:13  GET https://api.example:8443/v1
      03:04:12  GET http://127.0.0.1:9/b
      03:04:12  GET http://127.0.0.1:9/a
@@ -112,10 +113,13 @@ Problems
      certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
      The client says: net::ERR_CERT_AUTHORITY_INVALID · curl 60 · UNABLE_TO_VERIFY_LEAF_SIGNATURE ·
      requests SSLError
+     incident [125a36ca]
      03:04:35  pinned.example
   1  -3 HTTPError: 404 Not found  shop.example
+     incident [abdd6919]
      03:04:09  GET http://shop.example/logo.png
   1  -3 HTTPError: 503 Service unavailable  shop.example
+     incident [e611d7b3]
      03:04:10  POST http://shop.example/pay
 
 Not among the problems
@@ -191,9 +195,11 @@ Problems
      curl 7 · ECONNREFUSED · requests
      ConnectionError
      (NewConnectionError)
+     incident [c1039ff1]
      03:04:13  GET https://api.example:…
   1  -3 HTTPError: 503 Service
      unavailable  shop.example
+     incident [e611d7b3]
      03:04:10  POST http://shop.example…
   1  -2 ConnectionErr:
      client_tls_rejected  pinned.example
@@ -207,6 +213,7 @@ Problems
      curl 60 ·
      UNABLE_TO_VERIFY_LEAF_SIGNATURE ·
      requests SSLError
+     incident [125a36ca]
      03:04:13  pinned.example
 
 Status                     flows   share
@@ -272,6 +279,12 @@ def test_a_timeline_of_several_days_names_them() -> None:
         "2026-01-02 12:00:00      0       0             0",
         "2026-01-03 00:00:00      0       0             0",
     ]
+
+
+def test_examples_of_several_days_have_their_day() -> None:
+    report = text.report(tally(failed(), failed(url="http://b.example/", second=86_400 * 3)))
+    assert "     2026-01-05 03:04:05  GET http://b.example/" in report
+    assert "     2026-01-02 03:04:05  GET http://shop.example/cart/17" in report
 
 
 def test_failures_without_a_flow_have_a_bar_of_their_own() -> None:
@@ -373,7 +386,7 @@ def test_what_a_client_says_is_not_torn_apart(width: int) -> None:
     why = Why("http_response_incomplete")
     report = text.report(tally(failed(why.cause)), width)
     at = next(number for number, line in enumerate(report) if "Without the proxy:" in line)
-    end = next(number for number, line in enumerate(report) if line.startswith("     03:04:05"))
+    end = next(number for number, line in enumerate(report) if line.startswith("     incident "))
     said = [line.strip() for line in report[at:end]]
     assert " ".join(said) == client_words(why)
     assert not any(line.startswith("·") for line in said)
@@ -1166,6 +1179,24 @@ def test_html(tmp_path: Path) -> None:
     assert "<title>flowtally: 0 flows, 0 failed</title>" in page.read_text("utf-8")
     assert page.stat().st_ino != before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "page.html"]
+
+
+@pytest.mark.parametrize("days", [0, 3])
+def test_incidents_of_several_days_have_their_day_on_a_page(days: int) -> None:
+    from flowtally.report import html
+
+    page = html.page(tally(failed(), failed(second=10 + 86_400 * days)), html.About())
+    (incident,) = re.findall(r'<span class="span">(.*?)</span>', page)
+    (picture,) = re.findall(r'aria-label="connection_refused over time: most at (.*?), 1"', page)
+    times = re.findall(r"<li><time>(.*?)</time> <span class=.what.>GET", page)
+    if days:
+        assert incident == "2026-01-02 03:04:05 to 2026-01-05 03:04:15"
+        assert picture == "2026-01-02 03:04:05"
+        assert times == ["2026-01-05 03:04:15"]
+    else:
+        assert incident == "03:04:05 to 03:04:15"
+        assert picture == "03:04:05"
+        assert times == ["03:04:15"]
 
 
 def test_html_overwrites_a_foreign_file_only_by_force(tmp_path: Path) -> None:

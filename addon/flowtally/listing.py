@@ -16,6 +16,7 @@ from .growing import Growing
 from .inputs import NOTHING_MATCHES
 from .inputs import Inputs
 from .report import flows_text
+from .report.layout import several_days
 from .report.layout import terminal_width
 from .report.paint import paint_for
 from .selection import Selection
@@ -44,9 +45,9 @@ def show_logs(
 
     Raises: OSError, with the name of the log as its `filename`.
     """
-    write = _writer(lines)
     nothing = True
     with Selection(logs, inputs.matches) as selection:
+        write = _writer(lines, selection.first, selection.last)
         for record in selection:
             # The record alone cannot know that its challenge was answered later.
             challenge = (record["session"], record.get("flow", "")) in selection.answered
@@ -83,7 +84,8 @@ def _growing(log: Growing, name: str) -> Iterator[bytes]:
         log.close()
 
 
-def _writer(lines: Lines) -> Callable[[Record], None]:
+def _writer(lines: Lines, first: str, last: str) -> Callable[[Record], None]:
+    """`first`, `last`: the time of the earliest record, and of the latest one so far."""
     if lines is Lines.JSON:
         return lambda record: show(encode(record).decode(), end="")
     if lines is Lines.CURL:
@@ -91,4 +93,10 @@ def _writer(lines: Lines) -> Callable[[Record], None]:
     is_seen = sys.stdout is not None and sys.stdout.isatty()
     width = terminal_width() if is_seen else flows_text.WIDE
     paint = paint_for(sys.stdout)
-    return lambda record: show(flows_text.line(record, width, paint))
+    several = several_days(first, last)
+
+    def write(record: Record) -> None:
+        dated = several or several_days(first or record["time"], record["time"])
+        show(flows_text.line(record, width, paint, dated))
+
+    return write

@@ -31,6 +31,8 @@ class Selection:
         """Session and id of each flow that a later one answered with credentials."""
         self.ended = False
         """The session of the last record is known to have ended."""
+        self.first = self.last = ""
+        """The times of the earliest and the latest record that is wanted; "" of none."""
         self._begun: dict[str, str] = {}
         """Session → the time of its earliest record."""
         self._wanted = wanted
@@ -65,6 +67,8 @@ class Selection:
         if "answers" in record:
             self.answered.add((session, record["answers"]))
         if self._wanted(record):
+            time = record["time"]
+            self.first, self.last = min(self.first or time, time), max(self.last, time)
             none: tuple[array[int], array[int], array[int]] = array("q"), array("q"), array("q")
             places = self._places.setdefault(session, none)
             for column, value in zip(places, (record["seq"], number, position), strict=True):

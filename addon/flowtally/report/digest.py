@@ -18,9 +18,9 @@ from ..incidents import Incident
 from ..incidents import incidents
 from ..tally import Tally
 from .layout import cell
+from .layout import clock
 from .layout import percent
 from .layout import period
-from .layout import time_of_day
 from .markdown import MAX_CODE
 from .markdown import and_more
 from .markdown import budget
@@ -39,7 +39,6 @@ MAX_WAITS = 2
 """How many clients that leave after equal waits are named."""
 MAX_OTHERS = 6
 """How many sentences on what is no problem there are."""
-_MORE = ["- and 100 more incidents"]
 
 
 def digest(tally: Tally, broken: Sequence[Result] = (), logs: Sequence[str] = ()) -> list[str]:
@@ -60,15 +59,16 @@ def digest(tally: Tally, broken: Sequence[Result] = (), logs: Sequence[str] = ()
     brief = False
     # Of more there is no room, whatever they are.
     first = list(enumerate(found[:MAX_LINES], 1))
-    titles = [_incident(number, incident, ())[0] for number, incident in first]
+    titles = [_incident(number, incident, (), shown.dated)[0] for number, incident in first]
+    end = [*_left_out(100, logs), *tail]
     for number, incident in first:
-        block = _incident(number, incident, said)
+        block = _incident(number, incident, said, shown.dated)
         # What follows is named, too, before more is said of this one; but something of the first.
         rest = titles[number:] if number > 1 else []
-        brief = brief or not _fits([*lines, *block, *rest, *tail])
+        brief = brief or not _fits([*lines, *block, *rest, *end])
         block = block[:1] if brief else block
-        if not _fits([*lines, *block, *tail]):
-            lines += and_more(len(found) - number + 1, "incident")
+        if not _fits([*lines, *block, *end]):
+            lines += _left_out(len(found) - number + 1, logs)
             break
         lines += block
         said |= {incident.advice, incident.client_words}
@@ -83,12 +83,20 @@ def _tail(
     lines = ["", f"Not among the problems: {'; '.join([*shown, *more])}"] if others else []
     lines += [line for wait in waits for line in ("", wait)]
     if first := next((incident.id for incident in found if incident.id), ""):
-        words = ["flowtally", "flows", *logs, "--incident", first]
-        command = shlex.join(
-            words if len(shlex.join(words)) <= MAX_CODE else words[:2] + words[-2:]
-        )
-        lines += ["", f"The requests of an incident: {code(command)}"]
+        command = _command("flows", logs, "--incident", first)
+        lines += ["", f"The requests of an incident: {command}"]
     return lines
+
+
+def _left_out(count: int, logs: Sequence[str]) -> list[str]:
+    """A line on the incidents for which there is no room, and on what lists them all."""
+    return [f"{line}: {_command('report', logs, '--json')}" for line in and_more(count, "incident")]
+
+
+def _command(name: str, logs: Sequence[str], *options: str) -> str:
+    """A command on these logs; without them where it would get too long."""
+    command = shlex.join(["flowtally", name, *logs, *options])
+    return code(command if len(command) <= MAX_CODE else shlex.join(["flowtally", name, *options]))
 
 
 def tokens(lines: Sequence[str]) -> int:
@@ -98,18 +106,17 @@ def tokens(lines: Sequence[str]) -> int:
 
 
 def _fits(lines: Sequence[str]) -> bool:
-    """With a line on what is left out."""
-    return len(lines) < MAX_LINES and tokens([*lines, *_MORE]) <= MAX_TOKENS
+    return len(lines) <= MAX_LINES and tokens(lines) <= MAX_TOKENS
 
 
-def _incident(number: int, incident: Incident, said: Collection[str]) -> list[str]:
+def _incident(number: int, incident: Incident, said: Collection[str], dated: bool) -> list[str]:
     """The first line says what, where, how often and when; those below it what to do. `said`: what
-    need not be said again."""
+    need not be said again; `dated`: times have their date."""
     count = cell(incident.count, "count", incident.at_least)
     where = f" at {code(incident.host)}" if incident.host else ""
     share = f" of {incident.of} ({percent(incident.share)})" if incident.of else ""
     lines = [
-        f"{number}. {code(_title(incident))}{where}: {count}{share}, {_when(incident)}"
+        f"{number}. {code(_title(incident))}{where}: {count}{share}, {_when(incident, dated)}"
         + (f" [{incident.id}]" if incident.id else "")
     ]
     if incident.endpoints:
@@ -119,7 +126,7 @@ def _incident(number: int, incident: Incident, said: Collection[str]) -> list[st
             lines.append(f"   - {plain(sentence)}")
     for example in incident.examples[:1]:
         if what := describe(example):
-            lines.append(f"   - {time_of_day(example.get('time'))} {code(what)}")
+            lines.append(f"   - {clock(example.get('time'), dated)} {code(what)}")
     return lines
 
 
@@ -128,8 +135,8 @@ def _title(incident: Incident) -> str:
     return f"{incident.name} {incident.code or ''}".rstrip() + side
 
 
-def _when(incident: Incident) -> str:
-    when = period(incident.first, incident.last)
+def _when(incident: Incident, dated: bool) -> str:
+    when = period(incident.first, incident.last, dated)
     return f"{when}, new" if incident.new else when
 
 

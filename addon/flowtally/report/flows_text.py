@@ -21,6 +21,8 @@ Record = Mapping[str, Any]
 
 RESULT = 38
 """Columns of what became of a flow."""
+DATE = 11
+"""Columns of a date before the time of day."""
 TOOK = 8
 """Columns of how long it took."""
 WIDE = 4096
@@ -39,14 +41,16 @@ _BLANKED = re.compile(rf"[?&][^=&]*=(?:&|$)|{re.escape(BLANK)}")
 """How the log writes what it does not keep."""
 
 
-def line(record: Record, width: int, paint: Paint = plain) -> str:
-    """A record in one line of at most `width` columns: when it ended, what became of it, how long
-    it took, which request it was."""
+def line(record: Record, width: int, paint: Paint = plain, dated: bool = False) -> str:
+    """A record in one line of at most `width` columns: when it ended, with the date if `dated`,
+    what became of it, how long it took, which request it was."""
     width = max(width, NARROWEST)
-    time = layout.time_of_day(record["time"])
-    said = shortened(result(record), RESULT)
+    time = layout.clock(record["time"], dated)
+    # A narrow terminal has the columns of the date from here: the URL needs those that it has.
+    room = RESULT - DATE if dated and width < layout.WIDTH else RESULT
+    said = shortened(result(record), room)
     took = cell(record.get("duration_ms"), "ms")
-    start = f"{time:8}  {said:{RESULT}}  {took:>{TOOK}}  "
+    start = f"{time:8}  {said:{room}}  {took:>{TOOK}}  "
     what = subject(record) or str(record.get("detail", ""))
     return paint(f"{start}{shortened(what, width - len(start))}".rstrip(), _style(record))
 
@@ -86,7 +90,7 @@ def curl(record: Record) -> list[str]:
         missing.append(f"the body ({layout.size(sent)})")
     if _BLANKED.search(url):
         missing.append("values in the URL")
-    told = f"{layout.time_of_day(record['time'])}  {result(record)}"
+    told = f"{layout.clock(record['time'])}  {result(record)}"
     said = _pasted(printable(told, layout.WIDTH))
     words = ["curl", "--globoff", "--path-as-is"]
     if method == "HEAD":

@@ -40,14 +40,15 @@ from .incidents_html import MOST
 from .incidents_html import shown_incidents
 from .layout import at_least
 from .layout import cell
+from .layout import clock
 from .layout import local_time
 from .layout import ms
 from .layout import percent
+from .layout import period
 from .layout import s
 from .layout import seconds_between
 from .layout import size
 from .layout import span
-from .layout import time_of_day
 from .tables import CANCELLED
 from .tables import FAILED
 from .tables import UNSUCCESSFUL_ONES
@@ -216,12 +217,9 @@ def _when(shown: View, about: About) -> str:
 def _span(totals: Totals) -> str:
     if not _is_local(totals.first) or not _is_local(totals.last):
         return ""
-    first, last = (
-        datetime.fromisoformat(time).astimezone() for time in (totals.first, totals.last)
-    )
-    seconds = seconds_between(totals.first, totals.last)
-    until = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
-    return f"{first:%Y-%m-%d %H:%M:%S} to {until} ({first:%Z}), {span(seconds)}"
+    zone = datetime.fromisoformat(totals.first).astimezone().tzname()
+    lasted = span(seconds_between(totals.first, totals.last))
+    return f"{period(totals.first, totals.last, dated=True)} ({zone}), {lasted}"
 
 
 def _oldest(in_flight: InFlight) -> str:
@@ -361,12 +359,12 @@ def _environment() -> jinja2.Environment:
         "ms": ms,
         "exact_ms": _exact_ms,
         "span": span,
-        "clock": time_of_day,
+        "clock": clock,
         "examples": _examples,
         "groups": _groups,
         "note": _note,
     }
-    environment.globals |= {"cell": _cell, "colours": COLOURS}
+    environment.globals |= {"cell": _cell, "colours": COLOURS, "period": period}
     return environment
 
 

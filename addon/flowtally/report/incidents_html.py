@@ -59,20 +59,20 @@ class Shown:
 def shown_incidents(view: View, most: int = MOST) -> list[Shown]:
     """The first incidents of a report."""
     return [
-        _shown(incident, view.timeline, number < OPEN)
+        _shown(incident, view, number < OPEN)
         for number, incident in enumerate(view.incidents[:most])
     ]
 
 
-def _shown(incident: Incident, timeline: OverTime, is_open: bool) -> Shown:
+def _shown(incident: Incident, view: View, is_open: bool) -> Shown:
     parts = (incident.code, incident.cause, incident.reason, incident.side, incident.host)
     return Shown(
         incident=incident,
         key=incident.id or "/".join(map(str, parts)),
         title=f"{incident.cause} {incident.description}".rstrip(),
         colour_of=incident.band or ("error" if incident.code else "unfinished"),
-        bars=_bars(incident, timeline),
-        bars_in_words=_in_words(incident),
+        bars=_bars(incident, view.timeline),
+        bars_in_words=_in_words(incident, view.dated),
         open=is_open,
         endpoints=incident.endpoints[:NAMED],
         more_endpoints=_more(len(incident.endpoints) - NAMED, incident.more_endpoints, "endpoint"),
@@ -105,9 +105,10 @@ def _bars(incident: Incident, timeline: OverTime) -> list[Bar]:
     return bars
 
 
-def _in_words(incident: Incident) -> str:
+def _in_words(incident: Incident, dated: bool) -> str:
     if not incident.points:
         return ""
     start, times = max(incident.points.items(), key=lambda point: point[1])
     name = f"{incident.cause}{in_brackets(incident.reason)}"
-    return f"{name} over time: most at {local_time(start)[11:]}, {times}"
+    when = local_time(start) if dated else local_time(start)[11:]
+    return f"{name} over time: most at {when}, {times}"

@@ -140,7 +140,7 @@ def cell(value: str | float | None, unit: str, more: bool = False) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return time_of_day(value) if unit == "time" else value
+        return clock(value) if unit == "time" else value
     if unit in _NUMBERS:
         return _NUMBERS[unit](value)
     return at_least(str(value)) if more else str(value)
@@ -182,27 +182,28 @@ def seconds_between(first: str, last: str) -> float:
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
 
 
-def time_of_day(time: Any) -> str:
-    """Of an RFC 3339 time, the time of day on this machine; "?" of what is none."""
+def clock(time: Any, dated: bool = False) -> str:
+    """Of an RFC 3339 time, the time of day on this machine, with its date if `dated`; "?" of what
+    is none."""
     try:
-        return datetime.fromisoformat(time).astimezone().strftime("%H:%M:%S")
+        local = datetime.fromisoformat(time).astimezone()
+        return local.strftime("%Y-%m-%d %H:%M:%S" if dated else "%H:%M:%S")
     except (TypeError, ValueError, OverflowError, OSError):
         return "?"
 
 
-def period(first: str, last: str) -> str:
-    """From one RFC 3339 time to another on this machine, with the days where there are two."""
-    begin, end = time_of_day(first), time_of_day(last)
-    if _day(first) != _day(last):
-        return f"{_day(first)} {begin} to {_day(last)} {end}".strip()
-    return begin if begin == end else f"{begin} to {end}"
+def several_days(first: str, last: str) -> bool:
+    """Whether two RFC 3339 times are of different days on this machine. Where what is told goes
+    from one to the other, a time of day alone does not say when."""
+    return clock(first, dated=True)[:10] != clock(last, dated=True)[:10]
 
 
-def _day(time: Any) -> str:
-    try:
-        return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d")
-    except (TypeError, ValueError, OverflowError, OSError):
-        return ""
+def period(first: str, last: str, dated: bool) -> str:
+    """From one RFC 3339 time to another on this machine."""
+    begin = clock(first, dated)
+    if clock(first, dated=True) == clock(last, dated=True):
+        return begin
+    return f"{begin} to {clock(last, several_days(first, last))}"
 
 
 def local_time(second: int) -> str:

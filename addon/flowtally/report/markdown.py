@@ -15,9 +15,10 @@ from ..redaction import printable
 from ..tally import Tally
 from .budgets_text import BOUNDS
 from .budgets_text import actual
+from .incidents_text import incident_ids
 from .layout import cell
+from .layout import clock
 from .layout import s
-from .layout import time_of_day
 from .tables import Column
 from .view import Line
 from .view import Lines
@@ -52,7 +53,7 @@ def report(tally: Tally, sessions: Sequence[str] = ()) -> list[str]:
     shown = view(tally, terminal=True)
     lines = [MARK, *heading(shown), "", *_problems_heading(shown)]
     for problem in shown.problems[:MAX_PROBLEMS]:
-        lines += _problem(problem, EXAMPLES)
+        lines += _problem(problem, EXAMPLES, shown.dated)
     lines += and_more(len(shown.problems) - MAX_PROBLEMS, "kind")
     waits = [f"- {code(in_words(wait))}" for wait in shown.waits[:MAX_WAITS]]
     lines += ["", "## Equal waits", "", *waits] if waits else []
@@ -108,14 +109,16 @@ def _problems_heading(shown: View) -> list[str]:
     return ["## Problems", ""] if shown.problems else ["No problems"]
 
 
-def _problem(problem: Problem, examples: int) -> list[str]:
+def _problem(problem: Problem, examples: int, dated: bool) -> list[str]:
     where = _where(problem)
     count = cell(problem.count, "count", problem.at_least)
     lines = [f"- **{count} ×** {code(title(problem))}" + (f" at {code(where)}" if where else "")]
     lines += [f"  - {plain(said)}" for said in (problem.advice, problem.client_words) if said]
+    if problem.incidents:
+        lines.append(f"  - {plain(incident_ids(problem.incidents))}")
     for example in problem.examples[:examples]:
         if what := describe(example):
-            lines.append(f"  - {code(time_of_day(example.get('time')) + ' ' + what)}")
+            lines.append(f"  - {code(clock(example.get('time'), dated) + ' ' + what)}")
     return lines
 
 

@@ -14,14 +14,15 @@ from ..redaction import printable
 from ..rows import EVENT
 from ..tally import Tally
 from . import layout
+from .incidents_text import incident_ids
 from .layout import WIDTH
 from .layout import Cells
 from .layout import cell
+from .layout import clock
 from .layout import indented
 from .layout import local_time
 from .layout import s
 from .layout import span
-from .layout import time_of_day
 from .paint import Paint
 from .paint import plain
 from .tables import FAILED
@@ -161,8 +162,10 @@ def _problems(shown: View, examples: int, width: int, paint: Paint) -> list[str]
         if problem.client_words:
             said = _client_words(problem.client_words, width, indent)
             lines += [paint(line, "dim") for line in said]
+        if problem.incidents:
+            lines += indented(incident_ids(problem.incidents), width, indent)
         for example in problem.examples[:examples]:
-            if line := _example(example, indent, width):
+            if line := _example(example, shown.dated, indent, width):
                 lines.append(paint(line, "dim"))
     return lines
 
@@ -221,9 +224,10 @@ def _host(host: HostCount, room: int, several: bool) -> str:
     return f"{name} ({cell(host.times, 'count', host.at_least)})" if several else name
 
 
-def _example(example: Mapping[str, Any], indent: str, width: int) -> str:
+def _example(example: Mapping[str, Any], dated: bool, indent: str, width: int) -> str:
     what = describe(example)
-    return printable(f"{indent}{time_of_day(example.get('time'))}  {what}", width) if what else ""
+    time = clock(example.get("time"), dated)
+    return printable(f"{indent}{time}  {what}", width) if what else ""
 
 
 # --- tables ---

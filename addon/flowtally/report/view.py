@@ -48,6 +48,7 @@ from .layout import counted
 from .layout import in_brackets
 from .layout import s
 from .layout import seconds_between
+from .layout import several_days
 from .layout import span
 from .tables import TABLES
 from .tables import Entry
@@ -102,6 +103,8 @@ class Problem:
     """How many other hosts there are."""
     examples: Sequence[Mapping[str, Any]]
     """The latest, newest first: fields of records."""
+    incidents: Sequence[str]
+    """The ids of its incidents, the most important first."""
     apart: bool
     """It is no problem."""
 
@@ -174,7 +177,7 @@ class View:
     apart: Sequence[Problem]
     """What is no problem: what clients cancelled, and what is unfinished."""
     incidents: Sequence[Incident]
-    """What to look at first first. None for a terminal."""
+    """The most important first. None for a terminal."""
     waits: Sequence[EqualWait]
     """Clients that leave an endpoint again and again after the same wait."""
     in_flight: InFlight
@@ -191,6 +194,11 @@ class View:
         if self.totals.attempts or self.totals.background or self.in_flight.flows:
             return ""
         return NOTHING_MATCHES if self.only else NOTHING_CAME
+
+    @property
+    def dated(self) -> bool:
+        """Times are told with their date."""
+        return several_days(self.totals.first, self.totals.last)
 
     def lines(self, id: str) -> Lines:
         """A table, by the id of its declaration."""
@@ -231,14 +239,21 @@ def view(
 _STILL_OPEN = "Still open when the session ended: the answer, or its end, had not come yet."
 
 
+_ByCause = dict[tuple[int, str, str], list[Incident]]
+"""Error code, cause and reason → their incidents."""
+
+
 def _problems(tally: Tally) -> list[Problem]:
-    """What to look at first first, as its incidents weigh together; then what is no problem."""
+    """The most important first, as its incidents weigh together; then what is no problem."""
     hosts = _hosts_of_causes(tally)
-    weights: dict[tuple[int, str, str], float] = {}
+    by_cause: _ByCause = {}
     for incident in incidents(tally):
-        key = incident.code, incident.cause, incident.reason
-        weights[key] = weights.get(key, 0.0) + weight(incident)
-    found = [_problem(key, row, hosts.get(key, ()), tally) for key, row in tally["causes"].items()]
+        by_cause.setdefault((incident.code, incident.cause, incident.reason), []).append(incident)
+    weights = {key: sum(map(weight, of)) for key, of in by_cause.items()}
+    found = [
+        _problem(key, row, hosts.get(key, ()), by_cause, tally)
+        for key, row in tally["causes"].items()
+    ]
 
     def order(problem: Problem) -> tuple[bool, float, int, str, str]:
         key = problem.code, problem.cause, problem.reason
@@ -266,14 +281,17 @@ def _hosts_of_causes(tally: Tally) -> dict[Key, list[HostCount]]:
     }
 
 
-def _problem(key: Key, row: Row, hosts: Sequence[HostCount], tally: Tally) -> Problem:
+def _problem(
+    key: Key, row: Row, hosts: Sequence[HostCount], by_cause: _ByCause, tally: Tally
+) -> Problem:
     code, cause, reason = key
     error = ERRORS.get(int(code)) if code not in ("", OTHER) else None
+    number = error.code if error else 0
     why = Why(cause, reason)
     band = band_of(cause)
     named = [of for of in hosts[:HOSTS_OF_A_PROBLEM] if of.host not in ("", OTHER)]
     return Problem(
-        code=error.code if error else 0,
+        code=number,
         name=error.name if error else "",
         cause=cause,
         reason=reason,
@@ -287,6 +305,7 @@ def _problem(key: Key, row: Row, hosts: Sequence[HostCount], tally: Tally) -> Pr
         hosts=named,
         more_hosts=sum(of.host != "" for of in hosts) - len(named),
         examples=distinct(row.examples[::-1]),
+        incidents=[each.id for each in by_cause.get((number, cause, reason), ()) if each.id],
         apart=not code,
     )
 
