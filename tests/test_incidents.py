@@ -257,13 +257,16 @@ def order(*records: Record) -> list[str]:
     [
         # The more flows, the sooner, whatever the kind of failure.
         (
-            [failed(1), missing(1, host="api"), missing(2, host="api")],
+            [failed(1), *(missing(n, host="api") for n in range(5))],
             ["404 api", "connection_refused shop"],
         ),
         # A host of which nothing was right before one that fails now and then.
         (
-            [failed(1, host="down"), failed(2, host="down"), *(missing(n) for n in range(3))],
-            ["connection_refused down", "404 shop"],
+            [
+                *(failed(n, host="down") for n in (1, 2)),
+                *(failed(n, cause="dns_error") for n in range(3)),
+            ],
+            ["connection_refused down", "dns_error shop"],
         ),
         # What began when all had been well before what was always so.
         (
@@ -278,13 +281,27 @@ def order(*records: Record) -> list[str]:
             ],
             ["tls_protocol_error shop", "connection_refused api"],
         ),
+        # Also where HTTP says so, in a trickle that never ends: what is down, then what is broken.
+        (
+            [
+                *(missing(n / 2) for n in range(150)),
+                *(failed(n, host="down") for n in range(40)),
+                *(flow(n, host="api", **STATUS_TAGS[500]) for n in range(1, 61)),
+            ],
+            ["connection_refused down", "500 api", "404 shop"],
+        ),
+        # Even if the client's is new.
+        (
+            [flow(1, **STATUS_TAGS[500]), missing(90, host="api")],
+            ["500 shop", "404 api"],
+        ),
         # Equals by when they began.
         (
             [failed(2), failed(1, host="api")],
             ["connection_refused api", "connection_refused shop"],
         ),
     ],
-    ids=["count", "stopped", "new", "side", "first"],
+    ids=["count", "stopped", "new", "side", "trickle", "new client", "first"],
 )
 def test_the_order(records: list[Record], expected: list[str]) -> None:
     assert order(*records) == expected
@@ -306,7 +323,8 @@ def test_how_much_each_thing_weighs() -> None:
     assert (weight(plain), weight(stopped)) == (1, 2)
     assert weight(found(flow(), failed(), failed(70), flow(90))[0]) == 2
     assert weight(found(flow(), failed(70), flow(90))[0]) == 2
-    assert weight(found(flow(), failed(side="client"))[0]) == 0.5
+    assert weight(found(flow(), failed(side="client"))[0]) == 0.25
+    assert weight(found(flow(), missing())[0]) == 0.25
     assert weight(found(flow(), failed(side="network"))[0]) == 1
     cancelled = failed(cause="client_cancelled") | {"outcome": "cancelled"}
     cancelled.pop("error_code", None)

@@ -108,6 +108,9 @@ Problems
      03:04:13  GET https://api.example:8443/v1
      03:04:12  GET http://127.0.0.1:9/b
      03:04:12  GET http://127.0.0.1:9/a
+  1  -3 HTTPError: 503 Service unavailable  shop.example
+     incident [e611d7b3]
+     03:04:10  POST http://shop.example/pay
   1  -2 ConnectionErr: client_tls_rejected  pinned.example
      Install mitmproxy's CA certificate on the client (http://mitm.it); an app that pins its
      certificate must be rebuilt without pinning, or its host excluded with ignore_hosts.
@@ -118,9 +121,6 @@ Problems
   1  -3 HTTPError: 404 Not found  shop.example
      incident [abdd6919]
      03:04:09  GET http://shop.example/logo.png
-  1  -3 HTTPError: 503 Service unavailable  shop.example
-     incident [e611d7b3]
-     03:04:10  POST http://shop.example/pay
 
 Not among the problems
   1 unfinished  slow.example

@@ -33,10 +33,12 @@ LONG = 60.0
 """Seconds that a session lasts before anything in it can be new."""
 BEGINNING = 1 / 3
 """What part of a session is its beginning: what is new began later."""
-OF_THE_CLIENT = 0.5
-"""By how much an incident's weight is multiplied that the client is to blame for."""
 STOPPED = NEW = 2.0
-"""And one of a host of which nothing was right, or one that is new."""
+"""By how much an incident's weight is multiplied of a host of which nothing was right, and one that
+is new."""
+OF_THE_CLIENT = 0.25
+"""And one that the client is to blame for: even one that is new, or all of a host, weighs less than
+a server's of as many flows that is neither."""
 
 
 class Counted(NamedTuple):
@@ -131,15 +133,15 @@ def weight(incident: Incident) -> float:
     Each flow that failed is one that the page or the app had to do without, so the count is what
     everything else is measured in. It counts twice where nothing of the host was right, for what
     depends on that host is not hampered but stopped; and twice where it is new, for what was right
-    before was changed by somebody. It counts half where the client is to blame: a server, a proxy
-    or a network fails everybody.
+    before was changed by somebody. It counts a quarter where the client is to blame, which HTTP
+    says of 4xx: a server, a proxy or a network fails everybody.
     """
     weighs = float(incident.count)
     if incident.stopped:
         weighs *= STOPPED
     if incident.new:
         weighs *= NEW
-    if incident.side == "client":
+    if incident.side == "client" or incident.band == "Client error":
         weighs *= OF_THE_CLIENT
     return weighs
 
@@ -150,7 +152,7 @@ def problems(key: Key, row: Row) -> int:
 
 
 def incidents(tally: Tally, counted: Callable[[Key, Row], int] = problems) -> list[Incident]:
-    """The incidents of a session or several, what to look at first first.
+    """The incidents of a session or several, the most important first.
 
     `counted`: how much of a row counts. What clients cancelled and what is unfinished can be had
     too; it has no id.
