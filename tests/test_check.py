@@ -347,7 +347,7 @@ EXCEEDED  -2                  at most 0    is 2
    1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [20c1f4a3]
       GET http://shop.example/cart/17 (no one there)
       Nothing listens on that port: check that the server is running, and the port number.
-      Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests
+      Without a proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests
       ConnectionError (NewConnectionError)
    1  -2 ConnectionErr: client_tls_rejected  client  pinned.example  [125a36ca]
       pinned.example
@@ -366,8 +366,7 @@ EXCEEDED  failures            at most 1    is 2
       GET http://shop.example/cart/17
       The server took the request and did not answer in time: look at what it was doing, or let the
       client wait longer.
-      Without the proxy: net::ERR_TIMED_OUT · curl 28 · UND_ERR_HEADERS_TIMEOUT · requests
-      ReadTimeout
+      Without a proxy: net::ERR_TIMED_OUT · curl 28 · UND_ERR_HEADERS_TIMEOUT · requests ReadTimeout
 EXCEEDED  unfinished          at most 0    is 1
    1  unfinished  shop.example
       GET http://shop.example/open
@@ -504,7 +503,7 @@ JUNIT = """\
    1  -2 ConnectionErr: connection_refused  server  shop.example:8000  [20c1f4a3]
       GET http://shop.example/cart/17 (no one there)
       Nothing listens on that port: check that the server is running, and the port number.
-      Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests
+      Without a proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests
       ConnectionError (NewConnectionError)</failure>
     </testcase>
     <testcase classname="flowtally.check" name="404 at most 1" time="0" />

@@ -46,7 +46,7 @@ def test_all_of_an_incident_is_there() -> None:
     assert re.search(r"\d\d:\d\d:15 to \d\d:\d\d:30", text)
     assert "`GET http://api:8443/` (1) and 1 more" in text
     assert "Nothing listens on that port" in text
-    assert "Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED" in text
+    assert "Without a proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED" in text
     assert re.search(r"- \d\d:\d\d:30 `GET http://api:8443/", text)
     assert f"`flowtally flows --incident {incident_of(BROKEN)}`" in text
 

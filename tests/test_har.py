@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import re
 import time
 from typing import Any
 from unittest import mock
@@ -24,6 +25,7 @@ from flowtally.vocabulary import KNOWN
 from flowtally.vocabulary import REASONS
 from flowtally.vocabulary import TIMED_OUT
 from flowtally.vocabulary import Why
+from flowtally.vocabulary import advice
 from hypothesis import HealthCheck
 from hypothesis import given
 from hypothesis import settings
@@ -684,6 +686,17 @@ def test_every_word_leads_to_a_cause_that_there_is() -> None:
             known = Why(cause, reason) in REASONS or reason in registered.get(cause, ())
             assert not reason or known, row
         assert row["before_head"] != COMPLETE, row
+
+
+def test_what_is_advised_to_whoever_has_a_har_needs_no_mitmproxy() -> None:
+    """What of mitmproxy's may be set stands in brackets."""
+    whys = {Why("unknown", "no_status"), Why("redirect_loop"), Why("cors_blocked")}
+    for row in rows():
+        for cell in (row["before_head"], row["after_head"]):
+            cause, _, reason = cell.partition(":")
+            whys |= {Why(cause, reason)} if cause in CAUSES else set()
+    for why in whys - {Why("unknown")}:
+        assert "mitmproxy" not in re.sub(r"\([^)]*\)", "", advice(why)), why
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_what_it_says() -> None:
         "- **2 ×** `-2 ConnectionErr: connection_refused` at `other.example (1), shop.example (1)`"
     )
     assert found[6].startswith("  - Nothing listens on that port")
-    assert found[7].startswith("  - Without the proxy: ")
+    assert found[7].startswith("  - Without a proxy: ")
     assert re.fullmatch(r"  - incidents \\\[\w{8}\\\] \\\[\w{8}\\\]", found[8])
     assert "GET http://shop.example/cart/17" in found[9]
     headings = [line for line in found if line.startswith("## ")]

@@ -102,7 +102,7 @@ flowtally: 12 flows, 4 failed (33.3 %), 2 unsuccessful, 1 failure without a flow
 Problems
   4  -2 ConnectionErr: connection_refused  127.0.0.1:9 (3), api.example:8443 (1)
      Nothing listens on that port: check that the server is running, and the port number.
-     Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED ·
+     Without a proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED ·
      requests ConnectionError (NewConnectionError)
      incidents [a72328ae] [c1039ff1]
      03:04:13  GET https://api.example:8443/v1
@@ -190,7 +190,7 @@ Problems
      Nothing listens on that port: check
      that the server is running, and the
      port number.
-     Without the proxy:
+     Without a proxy:
      net::ERR_CONNECTION_REFUSED ·
      curl 7 · ECONNREFUSED · requests
      ConnectionError
@@ -385,7 +385,7 @@ def test_the_unsuccessful_over_time_are_those_of_the_totals() -> None:
 def test_what_a_client_says_is_not_torn_apart(width: int) -> None:
     why = Why("http_response_incomplete")
     report = text.report(tally(failed(why.cause)), width)
-    at = next(number for number, line in enumerate(report) if "Without the proxy:" in line)
+    at = next(number for number, line in enumerate(report) if "Without a proxy:" in line)
     end = next(number for number, line in enumerate(report) if line.startswith("     incident "))
     said = [line.strip() for line in report[at:end]]
     assert " ".join(said) == client_words(why)
@@ -401,7 +401,7 @@ ESSENTIAL = (
     "1 -2 ConnectionErr: client_tls_rejected pinned.example",
     "1 -3 HTTPError: 404 Not found shop.example",
     "1 -3 HTTPError: 503 Service unavailable shop.example",
-    "Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests Conn",
+    "Without a proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · requests Conn",
     "Not among the problems 1 unfinished slow.example",
     "101 Swit",
     "503 Serv",

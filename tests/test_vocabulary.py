@@ -155,13 +155,13 @@ def test_clients_have_words_for_known_causes() -> None:
     [
         (
             Why("connection_refused"),
-            "Without the proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · "
+            "Without a proxy: net::ERR_CONNECTION_REFUSED · curl 7 · ECONNREFUSED · "
             "requests ConnectionError (NewConnectionError)",
         ),
         # A reason has words of its own, and else the cause's.
         (
             Why("tls_certificate_error", "wrong_host"),
-            "Without the proxy: net::ERR_CERT_COMMON_NAME_INVALID · curl 60 · "
+            "Without a proxy: net::ERR_CERT_COMMON_NAME_INVALID · curl 60 · "
             "ERR_TLS_CERT_ALTNAME_INVALID · requests SSLError (SSLCertVerificationError)",
         ),
         # Without the proxy, there would be nothing to reject.

@@ -362,9 +362,9 @@ def words_of(client: str, why: Why) -> str:
 
 
 def client_words(why: Why) -> str:
-    """What the clients that people know would have said without the proxy, in a sentence: behind it
+    """What the clients that people know would have said without a proxy, in a sentence: behind one
     they only say 502. Of what the proxy itself causes, what they say to it."""
-    lead = "The client says" if why.cause in OF_THE_PROXY else "Without the proxy"
+    lead = "The client says" if why.cause in OF_THE_PROXY else "Without a proxy"
     words = " · ".join(filter(None, (words_of(client, why) for client in SHOWN_CLIENTS)))
     return f"{lead}: {words}" if words else ""
 
