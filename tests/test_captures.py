@@ -353,7 +353,7 @@ def test_a_flow_that_is_odd_is_named_and_the_others_are_read(tmp_path: Path) -> 
     assert "flow 2: " in done.stderr
 
 
-@pytest.mark.parametrize("row", csv.DictReader((KNOWN / "file_kinds.csv").open()), ids=str)
+@pytest.mark.parametrize("row", [*csv.DictReader((KNOWN / "file_kinds.csv").open())], ids=str)
 def test_each_kind_of_file_that_is_known_is_told(row: dict[str, str]) -> None:
     begin = b"\1" * int(row["at"]) + bytes.fromhex(row["bytes"])
     assert seems(begin + b"\1" * 30) == row["what"]

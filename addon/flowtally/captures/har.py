@@ -55,6 +55,7 @@ from .kinds import ACCEPTED
 from .kinds import NO_HAR
 from .kinds import ForeignError
 from .lacking import Lacking
+from .order import in_order
 from .scan import Scan
 from .words import COMPLETE
 from .words import shown
@@ -101,12 +102,11 @@ class Har:
         self._local = 0
 
     def entries(self, told: Callable[[int], None]) -> Iterator[tuple[int, Entry]]:
-        """The entries that can be used, each with its number, in the order of the file. `told` of
-        bytes that were taken in. Raises: ForeignError, where it is no HAR."""
-        scan, before = Scan(self._file), 0
-        for place in scan.places():
-            told(place.end - before)
-            before = place.end
+        """The entries that can be used, each with its number, in the order in which they began.
+        `told` of bytes that were taken in. Raises: ForeignError, where it is no HAR."""
+        scan = Scan(self._file)
+        for place in in_order(self._file, scan.places()):
+            told(place.end - place.begin)
             try:
                 entry = entry_of(self._read(place.begin, place.end))
             except BadEntryError as error:
