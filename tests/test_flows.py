@@ -121,10 +121,12 @@ def test_hostile_names_do_no_harm(tmp_path: Path) -> None:
         event(host=HOSTILE),
     ]
     path.write_bytes(lines(*numbered(*records)))
-    for arguments in ([], ["--curl"]):
+    for arguments in ([], ["--curl"], ["--json"]):
         done = run("flows", path, *arguments)
         assert done.returncode == 0
         assert all(line.isprintable() for line in done.stdout.splitlines())
+    hosts = [json.loads(line)["host"] for line in done.stdout.splitlines()]
+    assert hosts[0] == HOSTILE.replace("\ud800", "?")  # half of a pair stands for nothing
     digest = run("why", path).stdout
     assert all(line.isprintable() for line in digest.splitlines())
     assert "<x>" not in digest.replace("`", "\n`").split("`")[0]

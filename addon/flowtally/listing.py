@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -84,10 +85,17 @@ def _growing(log: Growing, name: str) -> Iterator[bytes]:
         log.close()
 
 
+def _escaped(line: str) -> str:
+    """A line of JSON that means the same, with what a terminal would obey as `\\u009b`."""
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+
+
 def _writer(lines: Lines, first: str, last: str) -> Callable[[Record], None]:
     """`first`, `last`: the time of the earliest record, and of the latest one so far."""
     if lines is Lines.JSON:
-        return lambda record: show(encode(record).decode(), end="")
+        return lambda record: show(_escaped(encode(record).decode().rstrip("\n")))
     if lines is Lines.CURL:
         return lambda record: show("\n".join(flows_text.curl(record)))
     is_seen = sys.stdout is not None and sys.stdout.isatty()
