@@ -1816,3 +1816,31 @@ def test_live_page_says_when_the_proxy_is_gone(
                 for name in ("traffic", "durations"):
                     assert page.locator(f"#{name} canvas").evaluate(lab.INK)
                 assert page.locator("#bands tbody tr").filter(visible=True).count() == 2
+
+
+def test_of_the_session_before_the_live_page_keeps_nothing(
+    browser: Browser, laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each counts its records from 1, so that those of two would be taken for each other."""
+    with laboratory.mitmdump("browser, before", Setup()) as first:
+        port = first.port
+        for _ in range(4):
+            clients.get(first, laboratory.beacon)
+        first.wait_for(lambda _: len(first.flows()) == 4)
+        with lab.opened(browser, **lab.through(port)) as page:
+            page.clock.install()
+            page.goto(LIVE + "#series=Success")
+            page.locator("#totals [data-total=flows][data-value='4']").wait_for()
+            assert page.locator(".flow").count() == 4
+            first.kill()
+            page.clock.fast_forward(EVERY)
+            page.locator("#live.gone").wait_for()
+            monkeypatch.setattr(proxy_module, "free_port", lambda: port)
+            with laboratory.mitmdump("browser, after", Setup()) as second:
+                clients.get(second, laboratory.beacon)
+                second.wait_for(lambda _: second.flows())
+                page.clock.fast_forward(EVERY)
+                page.locator("#live:not(.gone)").wait_for()
+                page.clock.run_for(EVERY)
+                page.locator("#totals [data-total=flows][data-value='1']").wait_for()
+                assert page.locator(".flow").count() == 1

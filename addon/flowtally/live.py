@@ -263,7 +263,8 @@ class Page:
 
         def start() -> Callable[[], bytes]:
             shown = self._source.view()
-            about = html.About(self._source.about(), mitmweb=self._source.mitmweb())
+            source = self._source
+            about = html.About(source.about(), mitmweb=source.mitmweb(), session=source.session())
             return lambda: html.render(shown, about, live=True).encode("utf-8", "replace")
 
         body, version = await self._html.get(start)

@@ -100,6 +100,8 @@ class About:
     """The single flows; None: the page has no list of them, or asks the proxy for it."""
     mitmweb: str = ""
     """The URL of the mitmweb that has the flows; empty: none has."""
+    session: str = ""
+    """The id of the session that the live page is of; empty: it is a file."""
 
 
 def is_ours(head: bytes) -> bool:
@@ -157,6 +159,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
     }
     data |= {
         "offset": data["traffic"]["offset"],
+        "session": about.session,
         "background": shown.totals.background,
         "names": {name: [_NAMES.get(name, name), colour] for name, colour in COLOURS.items()},
     }

@@ -616,6 +616,7 @@ const figures = (() => {
       held = new Packed(packed, record);
       part = which ? `; the page holds ${which}` : "";
     },
+    forget() { [held, part] = [null, ""]; },
     add(records, isAll) {
       held ??= new Held(declared.keys);
       const { length } = held, said = part;

@@ -232,6 +232,12 @@ const flowList = (() => {
       return this.narrow(state);
     }
 
+    // Another session counts from 1 again: what is held of the one before would be mixed with it.
+    forget() {
+      [this.state, this.whole] = [null, null];
+      figures.forget();
+    }
+
     // A little of what is older, so that the figures get to know it; the proxy has other work.
     async fill() {
       const end = performance.now() + A_LITTLE;
@@ -427,6 +433,11 @@ const flowList = (() => {
     say();
   }
 
+  function begin() {
+    source.forget();
+    narrowed(filter.state);
+  }
+
   const fill = async () => { await source?.fill?.(); };
 
   async function start() {
@@ -463,5 +474,5 @@ const flowList = (() => {
     narrowed(filter.state);
   }
 
-  return { start, curl, refresh, fill, words: { make, attempts, clock, count, took, size, fixed, subject, shortened } };
+  return { start, curl, begin, refresh, fill, words: { make, attempts, clock, count, took, size, fixed, subject, shortened } };
 })();

@@ -361,6 +361,7 @@
       if (answer.status === 200) {
         etag = answer.headers.get("ETag") ?? "";
         const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        if (JSON.parse(fresh.getElementById("data").textContent).session !== read().session) flowList.begin();
         said = fresh.getElementById("report");
         document.querySelector(".when").textContent = fresh.querySelector(".when").textContent;
         document.title = fresh.title;
