@@ -30,6 +30,7 @@ def flow(
     method: str = "GET",
     client: str = "10.0.0.1",
     time: float = NOW,
+    begun: float | None = None,
     metadata: dict[str, Any] | None = None,
     mode: str = "regular",
     **headers: Any,
@@ -40,7 +41,8 @@ def flow(
     made.client_conn.proxy_mode = mode_specs.ProxyMode.parse(mode)
     made.client_conn.id = name
     assert made.response
-    made.request.timestamp_start = made.response.timestamp_end = time
+    made.request.timestamp_start = time if begun is None else begun
+    made.response.timestamp_start = made.response.timestamp_end = time
     for header, value in headers.items():
         made.request.headers[header] = value
     made.metadata.update(metadata or {})
@@ -84,6 +86,7 @@ CASES: dict[str, tuple[list[http.HTTPFlow], dict[str, str]]] = {
         [flow("a", 401), flow("b", 401), flow("c", 200, **BASIC), flow("d", 200, **BASIC)],
         {"c": "b", "d": "a"},
     ),
+    "at once": ([flow("a", 401), flow("b", 200, begun=NOW, time=NOW + 5, **BASIC)], {"b": "a"}),
     "to the proxy": ([flow("a", 407), flow("b", 200, **PROXY)], {"b": "a"}),
     "to both": (
         [flow("a", 407), flow("b", 401, **PROXY), flow("c", 200, **PROXY, **BASIC)],
@@ -110,6 +113,7 @@ CASES: dict[str, tuple[list[http.HTTPFlow], dict[str, str]]] = {
     "another path": ([flow("a", 401), flow("b", 200, "/b", **BASIC)], {}),
     "another method": ([flow("a", 401), flow("b", 200, method="POST", **BASIC)], {}),
     "another client": ([flow("a", 401), flow("b", 200, client="10.0.0.2", **BASIC)], {}),
+    "asked before": ([flow("a", 401), flow("b", 200, begun=NOW - 0.1, time=NOW + 5, **BASIC)], {}),
     "no challenge": ([flow("a", 403), flow("b", 200, **BASIC)], {}),
 }
 
@@ -236,8 +240,9 @@ def test_old_challenges_are_forgotten_when_new_ones_come() -> None:
     take(challenges, flow("a", 401, "/old"))
     take(challenges, flow("b", 401, "/new", time=NOW + MAX_AGE + 1))
     assert len(challenges._waiting) == 1
-    assert take(challenges, flow("c", 200, "/old", **BASIC)) == ""
-    assert take(challenges, flow("d", 200, "/new", **BASIC)) == "b"
+    later: dict[str, Any] = {"time": NOW + MAX_AGE + 2, **BASIC}
+    assert take(challenges, flow("c", 200, "/old", **later)) == ""
+    assert take(challenges, flow("d", 200, "/new", **later)) == "b"
     assert not challenges
     assert not challenges._clients
 

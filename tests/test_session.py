@@ -17,6 +17,7 @@ from flowtally.session import Session
 from flowtally.vocabulary import KNOWN
 from flowtally.vocabulary import OUTCOMES
 from jsonschema import Draft202012Validator
+from lab.cli import answer
 from lab.cli import answered
 from lab.cli import event
 from lab.cli import failed
@@ -124,6 +125,36 @@ def test_no_line_is_too_long(tmp_path: Path) -> None:
         add(session, failed(second=number, **hosts), answered(404, number, **hosts))
     session.close()
     assert max(map(len, session.path.read_bytes().splitlines(keepends=True))) <= MAX_LINE
+
+
+def test_what_answers_a_login_that_is_not_in_the_log_takes_nothing_off(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for a reader who goes on from a checkpoint, which does not have logins one by one."""
+    monkeypatch.setattr(module, "LEAST_GROWTH", 0)
+    monkeypatch.setattr(module, "SHARE", 1e6)
+    session.add({**answered(401, flow="another", session=session.id), "seq": 0})
+    session.add({**answered(401, flow="asked", session=session.id), "seq": 0})
+    while session.step():
+        pass
+    session.add({**answer(2, answers="left out", session=session.id), "seq": 0})
+    session.add({**answer(3, session=session.id), "seq": 0})
+    session.add({**answer(4, session=session.id), "seq": 0})  # only once
+    assert len(checkpoints(session)) == 1
+    assert [record.get("answers") for record in records(session)[-3:]] == [None, "asked", None]
+    for tally in (session.tally, read([("log", session.path)]).merged()):
+        assert (tally.totals().problems, tally.totals().challenges) == (1, 1)
+
+
+def test_challenges_that_are_remembered_are_bounded(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_CHALLENGES", 2)
+    for flow in "abc":
+        session.add({**answered(401, flow=flow, session=session.id), "seq": 0})
+    for flow in "abc":
+        session.add({**answer(3, answers=flow, session=session.id), "seq": 0})
+    assert [record.get("answers") for record in records(session)[-3:]] == [None, "b", "c"]
 
 
 def test_a_record_that_cannot_be_counted_costs_no_other(

@@ -38,7 +38,7 @@ class Challenge(NamedTuple):
     """The flow's id."""
     status: int
     time: float
-    """When it arrived, Unix time."""
+    """When its head arrived, Unix time: a client may answer before the body is there."""
 
 
 Key = tuple[str, int]
@@ -77,14 +77,14 @@ class Challenges:
             return None
         answered = None
         client = client_of(flow)
-        ended = response.timestamp_end or response.timestamp_start or 0.0
         # Of all but a few flows, the client waits for nothing. Credentials are accepted when the
         # head of the answer says so, also of a download that its client cancels then.
         if client in self._clients and (status < 400 or status in CHALLENGE_CODES):
-            answered = self._answered(_key(client, flow), flow, ended)
+            answered = self._answered(_key(client, flow), flow)
         # With a cause it is another problem as well, which no credentials would mend.
         if status in CHALLENGE_CODES and tag["outcome"] == "status" and "cause" not in tag:
-            challenge = Challenge(redaction.printable(flow.id, MAX_ID), status, ended)
+            arrived = response.timestamp_start or response.timestamp_end or 0.0
+            challenge = Challenge(redaction.printable(flow.id, MAX_ID), status, arrived)
             self._keep(_key(client, flow), challenge)
         return answered
 
@@ -94,20 +94,22 @@ class Challenges:
         client = client_of(flow)
         if client not in self._clients:
             return
-        challenge = self._answered(_key(client, flow), flow, flow.request.timestamp_start)
+        challenge = self._answered(_key(client, flow), flow)
         if challenge:
             self._tunnels[flow.client_conn.id] = challenge
             if len(self._tunnels) > MAX_CHALLENGES:
                 self._tunnels.popitem(last=False)
 
-    def _answered(self, key: Key, flow: http.HTTPFlow, time: float) -> Challenge | None:
-        """The latest challenge that a request's credentials answer, which waits no more then."""
+    def _answered(self, key: Key, flow: http.HTTPFlow) -> Challenge | None:
+        """The latest challenge that a request's credentials answer, which waits no more then. What
+        had been asked before the challenge came knows nothing of it."""
         waiting = self._waiting.get(key)
         if not waiting:
             return None
         for number in range(len(waiting) - 1, -1, -1):
             challenge = waiting[number]
-            if time - challenge.time <= MAX_AGE and _has_credentials(flow, challenge.status):
+            age = flow.request.timestamp_start - challenge.time
+            if 0 <= age <= MAX_AGE and _has_credentials(flow, challenge.status):
                 del waiting[number]
                 if not waiting:
                     del self._waiting[key]

@@ -15,11 +15,13 @@ from mitmproxy import version as mitmproxy_version
 
 from . import __version__
 from . import journal
+from .counted_challenges import MOST as MOST_CHALLENGES
 from .defects import Defects
 from .encoding import encode
 from .redaction import printable
 from .tally import Tally
 from .times import timestamp
+from .vocabulary import CHALLENGE_CODES
 from .vocabulary import SCHEMA
 
 FOLD_AT_ONCE = 200
@@ -70,6 +72,8 @@ class Session:
         self._tally = Tally()
         self._unfolded: list[dict[str, Any]] = []
         """Records that are in the log and not in the tally yet."""
+        self._challenges: dict[str, bool] = {}
+        """The flows of this session that were challenged (401, 407), and not answered yet."""
         self._folded = 0
         """How many records are in the tally."""
         self._stated = 0
@@ -107,10 +111,23 @@ class Session:
         The tally can wait: what it takes is spent on many records at once, and seldom while a
         client waits.
         """
+        if "answers" in record or record.get("status") in CHALLENGE_CODES:
+            self._note_challenge(record)
         self._journal.write(record)
         self._unfolded.append(record)
         if len(self._unfolded) >= FOLD_AT_ONCE and self._checkpoint is None:
             self._fold(FOLD_AT_ONCE)
+
+    def _note_challenge(self, record: dict[str, Any]) -> None:
+        """Take from a record that it answers what this session does not have: it was left out by a
+        filter, or came before the session. Whoever reads on from a checkpoint cannot know that, and
+        would take one off for it."""
+        if "answers" in record and not self._challenges.pop(record["answers"], False):
+            del record["answers"], record["challenge"]
+        if record.get("status") in CHALLENGE_CODES and "flow" in record:
+            if len(self._challenges) >= MOST_CHALLENGES:
+                del self._challenges[next(iter(self._challenges))]
+            self._challenges[record["flow"]] = True
 
     def _fold(self, most: int | None = None) -> None:
         """Tally what has been written: all of it, or at most so many records."""
