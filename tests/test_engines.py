@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -586,6 +588,23 @@ def test_an_export_that_fails_leaves_nothing(
 def test_the_command_line_starts_without_duckdb() -> None:
     code = "import sys, flowtally.cli; sys.exit('duckdb' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a program without asking it")
+def test_a_query_that_takes_for_ever_is_ended_in_order(log: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    endless = "SELECT sum(sqrt(a.range)) FROM range(1000000000000) AS a"
+    with subprocess.Popen(
+        [sys.executable, "-m", "flowtally", "sql", log, endless],
+        env={**os.environ, "TMPDIR": os.fspath(folder)},
+    ) as process:
+        while not list(folder.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not list(folder.iterdir())
 
 
 def test_a_script_for_spark_names_the_logs(log: Path) -> None:

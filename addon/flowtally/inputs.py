@@ -24,6 +24,7 @@ from typing import BinaryIO
 import click
 
 from .folders import expanded
+from .terminal import ends_in_order
 from .terminal import stop
 from .terminal import tell
 
@@ -159,8 +160,8 @@ def named(
     sources: Sequence[str], lacking: Lacking | None = None
 ) -> Iterator[tuple[list[tuple[str, Path | BinaryIO]], Progress]]:
     """The logs and captures of that name, all of them as logs, for whoever reads them, and what is
-    to be told of progress. Ends the program if one cannot be read. What captures lack is told to
-    `lacking`; without one, it is said."""
+    to be told of progress. Ends the program if one cannot be read, and at a signal, when what is
+    temporary was removed. What captures lack is told to `lacking`; without one, it is said."""
     from .captures.convert import as_logs
     from .captures.kinds import ForeignError
     from .captures.lacking import Lacking
@@ -171,7 +172,7 @@ def named(
         for source in _once(sources)
     ]
     try:
-        with _progress(sources) as told, ExitStack() as stack:
+        with ends_in_order(), _progress(sources) as told, ExitStack() as stack:
             logs = as_logs(opened, stack, found, told)
             for note in found.told() if lacking is None else ():
                 tell(note)

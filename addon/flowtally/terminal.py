@@ -5,10 +5,13 @@ Nothing is imported here that takes a while: what a command needs is loaded when
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +29,9 @@ CANNOT_BE_TOLD = 2
 
 EXIT_STATUS = {True: 0, False: 1, None: CANNOT_BE_TOLD}
 """Whether budgets hold (`budgets.hold`) → the exit status."""
+
+BY_SIGNAL = 128
+"""Added to a signal's number: the exit status of what ended by it."""
 
 IsOurs = Callable[[bytes], bool]
 """Whether a file that begins like this was written by flowtally."""
@@ -49,6 +55,26 @@ def stop(message: str) -> NoReturn:
     """Say what is wrong, and end the program."""
     complain(message)
     sys.exit(CANNOT_BE_TOLD)
+
+
+@contextmanager
+def ends_in_order() -> Iterator[None]:
+    """Within this, what else ends a program at once ends it as Ctrl+C does: files that were made
+    for a while are removed."""
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.getsignal(getattr(signal, name)) for name in names}
+    for name, known in before.items():
+        if known is signal.SIG_DFL:  # one that is ignored, as by nohup, stays so
+            signal.signal(getattr(signal, name), _end)
+    try:
+        yield
+    finally:
+        for name, known in before.items():
+            signal.signal(getattr(signal, name), known)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    sys.exit(BY_SIGNAL + number)
 
 
 def show(text: str, end: str = "\n") -> None:

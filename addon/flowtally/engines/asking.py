@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 from typing import TYPE_CHECKING
 from typing import Any
@@ -39,7 +40,7 @@ class Answer:
             asked = connection.extract_statements(query)
             if len(asked) != 1 or asked[0].type != duckdb.StatementType.SELECT:
                 raise QueryError("one SELECT is asked at a time, which changes nothing")
-            self._found = connection.execute(asked[0])
+            self._found = _executed(connection, asked[0])
         except duckdb.Error as error:
             raise QueryError(one_line(error)) from None
         self.columns = [column[0] for column in self._found.description or ()]
@@ -53,6 +54,17 @@ class Answer:
                 yield rows
         except duckdb.Error as error:
             raise QueryError(one_line(error)) from None
+
+
+def _executed(connection: DuckDBPyConnection, query: Any) -> DuckDBPyConnection:
+    """Ask in another thread: while DuckDB works in this one, no signal would end the program."""
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(connection.execute, query)
+        try:
+            return found.result()
+        except BaseException:
+            connection.interrupt()
+            raise
 
 
 def one_line(error: Exception) -> str:

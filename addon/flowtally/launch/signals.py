@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Any
 from typing import Self
 
-BY_SIGNAL = 128
-"""Added to a signal's number: the exit status of what ended by it."""
+from ..terminal import BY_SIGNAL
+
 INTERRUPTED = BY_SIGNAL + signal.SIGINT
 
 _NOTED = [
