@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -407,10 +408,12 @@ def test_check_of_a_log(tmp_path: Path) -> None:
 
 
 def test_all_budgets_hold(tmp_path: Path) -> None:
-    done = run("check", write_log(tmp_path, *RECORDS), "--max", "-2=2", "--max=-6=1", "--min=-3=1")
+    limits = ["--max", "-2=2", "--max=-6=1", "--max=dropped=6", "--min=-3=1"]
+    done = run("check", write_log(tmp_path, *RECORDS), *limits)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "ok  -2  at most 2   is 2\nok  -6  at most 1   is 1\nok  -3  at least 1  is 2\n"
+        "ok  -2       at most 2   is 2\nok  -6       at most 1   is 1\n"
+        "ok  dropped  at most 6   is 6\nok  -3       at least 1  is 2\n"
     )
 
 
@@ -420,13 +423,57 @@ def test_a_name_may_begin_with_a_hyphen(tmp_path: Path, option: list[str]) -> No
     assert (done.returncode, done.stdout) == (0, "ok  -2  at most 0  is 0\n")
 
 
+WHOLE = [start(), answered(200), answered(200)]
+
+
+@pytest.mark.parametrize(
+    ("log", "name", "said"),
+    [
+        (lines(*WHOLE)[:-9], "unreadable", "1 line is unreadable (--max unreadable=1 allows that)"),
+        (
+            b"nothing\n\xff\n" + lines(*WHOLE),
+            "unreadable",
+            "2 lines are unreadable (--max unreadable=2 allows that)",
+        ),
+        (
+            lines(start(), {"seq": 3, **answered(200)}),
+            "dropped",
+            "1 record is missing (--max dropped=1 allows that)",
+        ),
+        (
+            lines(*WHOLE, {**RECORDS[-1], "seq": 10}),
+            "dropped",
+            "6 records are missing (--max dropped=6 allows that)",
+        ),
+    ],
+    ids=["torn", "foreign", "hole", "gap"],
+)
+def test_what_is_missing_may_break_a_budget(
+    tmp_path: Path, log: bytes, name: str, said: str
+) -> None:
+    """But not one that is broken anyway, and not where a budget allows it."""
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(log)
+    done = run("check", path, "--max=problems=0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"flowtally: {said}: what is missing may break a budget"
+    assert run("check", path, "--max=problems=0", "--max=flows=0").returncode == 1
+    count = re.findall("=([0-9]+) ", said)[0]
+    assert run("check", path, "--max=problems=0", f"--max={name}={count}").returncode == 0
+    assert run("check", path, "--max=problems=0", f"--max={name}={int(count) - 1}").returncode == 1
+
+
 def test_standard_input_several_logs_and_a_session_that_did_not_end(tmp_path: Path) -> None:
     log = write_log(tmp_path, *RECORDS)
     other = [record | {"session": "00000002"} for record in (start(), *RECORDS)]
     stdin = lines(*other) + b'{"type":"fl'
-    done = run("check", log, "-", "--min", "flows=18", "--max=unreadable=1", stdin=stdin)
+    limits = ["--min", "flows=18", "--max=unreadable=1", "--max=dropped=12"]
+    done = run("check", log, "-", *limits, stdin=stdin)
     assert done.returncode == 0
-    assert done.stdout == "ok  unreadable  at most 1    is 1\nok  flows       at least 18  is 18\n"
+    assert done.stdout == (
+        "ok  unreadable  at most 1    is 1\nok  dropped     at most 12   is 12\n"
+        "ok  flows       at least 18  is 18\n"
+    )
     assert done.stderr.splitlines() == [
         "standard input, line 13: torn line; skipped",
         "1 unreadable line skipped",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -184,16 +185,34 @@ def status_codes(tally: Tally) -> set[str]:
     return {code for _, code in tally["codes"]}
 
 
-def evaluate(budgets: Sequence[Budget], tally: Tally, unreadable: int = 0) -> tuple[Result, ...]:
-    """Whether a tally keeps to each budget. `unreadable`: lines of its logs that were skipped."""
+def evaluate(
+    budgets: Sequence[Budget], tally: Tally, unreadable: int = 0, missing: int = 0
+) -> tuple[Result, ...]:
+    """Whether a tally keeps to each budget. `unreadable`: lines of its logs that were skipped;
+    `missing`: records that are in none of them, beside those that the tally knows were dropped."""
     timed = any(budget.name in TIMES for budget in budgets)
     total = tally.total() if timed else None
+    logs = {UNREADABLE: unreadable, "dropped": tally.dropped + missing}
     return tuple(
         _timed(budget, tally, total)
         if total is not None and budget.name in TIMES
-        else _counted(budget, tally, unreadable)
+        else _counted(budget, tally, logs)
         for budget in budgets
     )
+
+
+def not_told(results: Iterable[Result], unreadable: int, missing: int) -> str:
+    """What of logs may break a budget and is not known, in words; "" of nothing, and of what a
+    budget says how much of it there may be. `missing`: with what was dropped."""
+    allowed = {each.budget.name for each in results if each.holds and each.budget.bound == "max"}
+    lines = "1 line is" if unreadable == 1 else f"{unreadable} lines are"
+    records = "1 record is" if missing == 1 else f"{missing} records are"
+    told = {
+        UNREADABLE: f"{lines} unreadable (--max unreadable={unreadable} allows that)",
+        "dropped": f"{records} missing (--max dropped={missing} allows that)",
+    }
+    counts = {UNREADABLE: unreadable, "dropped": missing}
+    return ", ".join(told[name] for name, count in counts.items() if count and name not in allowed)
 
 
 def read_in_part(tally: Tally) -> bool:
@@ -241,9 +260,10 @@ def _slowest(tally: Tally, field: str, limit: float) -> tuple[str, ...]:
     return tuple(f"{number(time)} ms: {describe(example)}" for time, example in found[:EXAMPLES])
 
 
-def _counted(budget: Budget, tally: Tally, unreadable: int) -> Result:
+def _counted(budget: Budget, tally: Tally, logs: Mapping[str, int]) -> Result:
+    """`logs`: what logs tell of themselves, by name."""
     name = budget.name
-    actual, hidden = _count(name, tally, unreadable)
+    actual, hidden = (logs[name], 0) if name in logs else _count(name, tally)
     note = f"up to {hidden} more may be among those counted under {OTHER}" if hidden else ""
     # What may be there counts against a limit: a gate that cannot tell does not open.
     if budget.bound == "min" or actual + hidden <= budget.limit:
@@ -252,10 +272,10 @@ def _counted(budget: Budget, tally: Tally, unreadable: int) -> Result:
     return Result(budget, actual, False, incidents(tally, _counter(name)), note=note)
 
 
-def _count(name: str, tally: Tally, unreadable: int) -> tuple[int, int]:
+def _count(name: str, tally: Tally) -> tuple[int, int]:
     """How many there are, and how many more there may be among those under `(other)`."""
     if name in TOTALS:
-        return unreadable if name == UNREADABLE else getattr(tally.totals(), name), 0
+        return getattr(tally.totals(), name), 0
     if name in BANDS:
         return tally.sum("flows", name), 0
     causes = tally["causes"]

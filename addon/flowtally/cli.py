@@ -168,6 +168,7 @@ def check(
     from .budgets import IN_PART
     from .budgets import evaluate
     from .budgets import hold
+    from .budgets import not_told
     from .budgets import read_in_part
     from .budgets import status_codes
     from .report import budgets_text
@@ -184,7 +185,8 @@ def check(
     tally = found.merged()
     if _note_nothing(tally):
         sys.exit(CANNOT_BE_TOLD)
-    results = evaluate(budgets(maxima, minima, status_codes(tally)), tally, found.skipped)
+    given = budgets(maxima, minima, status_codes(tally))
+    results = evaluate(given, tally, found.skipped, found.missing)
     _note_unclean(found)
     show("\n".join(budgets_text.text(results, terminal_width())))
     if junit is not None:
@@ -193,9 +195,11 @@ def check(
         _write(junit, xml.junit(results, sources, found.sessions), xml.is_ours, force)
     # A filter may have left out the event that tells so.
     lacking = found.lacking.in_part if found.lacking else ""
-    held = hold(results, whole=not (lacking or read_in_part(tally)))
+    lacking = lacking or (IN_PART if read_in_part(tally) else "")
+    lacking = lacking or not_told(results, found.unreadable, found.missing + tally.dropped)
+    held = hold(results, whole=not lacking)
     if held is None:
-        stop(f"{lacking or IN_PART}: what is missing may break a budget")
+        stop(f"{lacking}: what is missing may break a budget")
     sys.exit(EXIT_STATUS[held])
 
 

@@ -16,6 +16,7 @@ from ..budgets import IN_PART
 from ..budgets import Result
 from ..budgets import evaluate
 from ..budgets import hold
+from ..budgets import not_told
 from ..budgets import read_in_part
 from ..logs import Logs
 from ..logs import Session
@@ -90,7 +91,7 @@ def tell(
     found.sessions[session.id] = session
     for note in sessions_text.notes(found):
         terminal.tell(note)
-    results = evaluate(outputs.budgets, tally)
+    results = evaluate(outputs.budgets, tally, missing=session.missing)
     if results:
         _say(["", *budgets_text.text(results, width)])
     _append_digest(tally, results, ready.log, environment)
@@ -100,7 +101,7 @@ def tell(
         terminal.write_file(file.path, file.content(), file.is_ours, outputs.force)
         for file in files
     ]
-    return status(results, whole=_is_whole(session, died), written=all(written))
+    return status(results, whole=_is_whole(session, results, died), written=all(written))
 
 
 def hints_on(tally: Tally, failed: bool) -> list[str]:
@@ -155,14 +156,16 @@ def _read(ready: Ready) -> Session | None:
     return sessions.get(ready.session)
 
 
-def _is_whole(session: Session, died: bool) -> bool:
+def _is_whole(session: Session, results: Sequence[Result], died: bool) -> bool:
     """Whether all is known; says why not."""
     if read_in_part(session.tally):
         terminal.complain(IN_PART)
         return False
     if not session.final and not died:
         terminal.complain(f"session {session.id} did not end cleanly")
-    return session.final and not session.missing and not died
+    if lacking := not_told(results, 0, session.missing + session.tally.dropped):
+        terminal.complain(lacking)
+    return session.final and not lacking and not died
 
 
 def _files(

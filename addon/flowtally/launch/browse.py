@@ -15,6 +15,7 @@ from typing import NamedTuple
 import click
 
 from .. import terminal
+from ..terminal import BY_SIGNAL
 from ..terminal import CANNOT_BE_TOLD
 from . import through
 from .address import AddressError
@@ -31,7 +32,6 @@ from .profile import prepare
 from .proxy import LaunchError
 from .proxy import Proxy
 from .proxy import apart
-from .signals import BY_SIGNAL
 from .signals import EndedError
 from .signals import Signals
 from .through import Wanted

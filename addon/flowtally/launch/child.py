@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .signals import BY_SIGNAL
+from ..terminal import BY_SIGNAL
 from .signals import Signals
 
 NOT_FOUND = 127
