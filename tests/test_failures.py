@@ -317,6 +317,13 @@ def test_a_client_that_distrusts_the_proxy_is_told_at_once(
     assert not bench.failures
 
 
+def test_a_browser_that_distrusts_the_proxy_is_told_when_it_did_not_come_back(bench: Bench) -> None:
+    client = client_at()
+    bench.failures.handshakes.hello(client.peername, [0x0A0A])
+    assert bench.failures.client_handshake_failed(client, server_at(), DISTRUST) == []
+    assert told(bench.failures.at_end()) == [("client_tls_rejected", "host", 443)]
+
+
 def test_a_client_that_left_because_of_the_server_did_not_fail(bench: Bench) -> None:
     def early(client: connection.Client) -> int:
         server = server_at()

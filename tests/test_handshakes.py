@@ -223,3 +223,36 @@ def test_a_coincidence_does_not_come_again_and_again() -> None:
         leave(handshakes)
         found.append(len(handshakes.due(NOW + PATIENCE)))
     assert found == [0] * EXCUSES + [1, 1]
+
+
+# --- who says why it leaves ---
+
+GREASE = 0x0A0A
+
+
+def reject(handshakes: Handshakes, client: tuple[str, int] = CLIENT, suite: int = GREASE) -> bool:
+    """A client's alert, NOW: whether it has to wait."""
+    handshakes.hello(client, [suite, 0x1301])
+    return handshakes.rejects(Silent(NOW, client, "host", 443, "alert"), NOW)
+
+
+def test_a_browser_that_takes_any_certificate_rejects_each_once() -> None:
+    handshakes = Handshakes()
+    for again in range(2 * EXCUSES):
+        assert reject(handshakes, ("10.0.0.1", 100 + again))
+        use(handshakes)
+        assert handshakes.at_end() == []
+
+
+def test_one_that_does_not_come_back_is_told() -> None:
+    handshakes = Handshakes()
+    use(handshakes)  # another app of the same machine trusts the proxy
+    assert reject(handshakes)
+    use(handshakes, host="other")
+    handshakes.closed(SAME, NOW)
+    assert handshakes.due(NOW + PATIENCE - 0.1) == []
+    assert [silent.message for silent in handshakes.due(NOW + PATIENCE)] == ["alert"]
+
+
+def test_whoever_is_no_browser_need_not_wait() -> None:
+    assert not reject(Handshakes(), suite=0x1302)

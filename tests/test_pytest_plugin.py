@@ -736,3 +736,5 @@ def browser_context_args(browser_context_args):
     pages = [pair for pair in project.tested() if pair[1] in ("/page", "/other")]
     other = [("test_shop.py::test_other[chromium]", "/other")] * option
     assert pages == [*other, *[("test_shop.py::test_page[chromium]", "/page")] * 3]
+    # It rejects each certificate once, before it asks whether any will do.
+    assert "client_tls_rejected" not in (project.folder / "session.jsonl").read_text("utf-8")

@@ -249,6 +249,10 @@ class Failures:
             self.handshakes.suspect(left, now)
             return []
         tag = handshake_failure(message, handshake_situation(client, now), self.rules)
+        if tag["cause"] == "client_tls_rejected" and client.peername:
+            left = Silent(now, client.peername, client.sni or host, port, message)
+            if self.handshakes.rejects(left, now):
+                return []
         return [Failure(message, now, tag, client.peername, client.sni or host, port)]
 
     def log_line(

@@ -7,7 +7,7 @@ handshake, without an alert, shows hardly more.
 A browser that closes a connection which it did not need looks alike. But it keeps such a connection
 for a while, or it uses another one to the same name, or it closes all that it has, because a window
 or the browser itself is closed, and cancels what it had begun; or it takes back a request before it
-was sent. Times are Unix times.
+was sent. Even one that says why it leaves may be back. Times are Unix times.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Silent(NamedTuple):
     port: int | None
     message: str = ""
     """mitmproxy's text if the client left in the handshake; else it left after that."""
+    alert: bool = False
+    """The client said that it will not have the proxy's certificate."""
 
     @property
     def pair(self) -> Pair:
@@ -127,7 +129,10 @@ class Handshakes:
         self._left = [
             (left, silent)
             for left, silent in self._left
-            if silent.pair[0] != address or now - left > TOGETHER or not self._excuse(silent.pair)
+            if silent.alert
+            or silent.pair[0] != address
+            or now - left > TOGETHER
+            or not self._excuse(silent.pair)
         ]
 
     def suspect(self, silent: Silent, now: float) -> None:
@@ -140,6 +145,16 @@ class Handshakes:
         # A browser takes back what it had not sent yet; it does not do so again and again.
         if not (is_browser or together) or not self._excuse(silent.pair, is_browser):
             self._left.append((now, silent))
+
+    def rejects(self, silent: Silent, now: float) -> bool:
+        """Whether a client's alert has to wait for what it does next: a browser that was told to
+        take any certificate (Playwright's `ignore_https_errors`) rejects each once, asks whoever
+        told it, and is back at once with another connection, which it uses."""
+        if silent.client not in self._browsers:
+            return False
+        del self._browsers[silent.client]
+        self._left.append((now, silent._replace(alert=True)))
+        return True
 
     def _excuse(self, pair: Pair, is_browser: bool = False) -> bool:
         """Whether a client may leave for another reason: it is a browser, or closes something else
