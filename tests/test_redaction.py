@@ -32,6 +32,34 @@ from mitmproxy.test import tflow
         ),
         ("http://h/go/%252f%252fsecret%2540i", "http://h/go/%252f%252fi", "http://h"),
         ("http://h/http://i/@user/x@y", "http://h/http://i/@user/x@y", "http://h"),
+        # the slashes of one in a path, merged
+        ("http://h/https:/u:secret@i/p", "http://h/https:/i/p", "http://h"),
+        ("http://h/https%253A%252Fu:secret%2540i/p", "http://h/https%253A%252Fi/p", "http://h"),
+        ("http://h/https:/i/@user", "http://h/https:/i/@user", "http://h"),
+        ("http://h/https:/@user", "http://h/https:/@user", "http://h"),
+        ("http://h/a:b/u@i", "http://h/a:b/u@i", "http://h"),
+        # an authority that two read in two ways
+        ("http://h:1\\@secret/", "http://*/", "http://*"),
+        ("http://u\\:secret@h/", "http://*/", "http://*"),
+        ("http://h/a\\b", "http://h/a\\b", "http://h"),
+        # an equals sign that names nothing: it pads base64
+        ("http://h/?dXNlcjpwYXNzd29yZA==", "http://h/?", "http://h"),
+        ("http://h/?dXNlcjpwYXNzd29yZDE=", "http://h/?", "http://h"),
+        ("http://h/?a=1&dXNlcjpwYXNzd29yZA==&b=2", "http://h/?a=&b=", "http://h"),
+        ("http://h/?dXNlcjpwYXNzd29yZA%3D%3D", "http://h/?", "http://h"),
+        ("http://h/?BAh7B0kiD3Nlc3Npb25faWQ=--secret", "http://h/?", "http://h"),
+        ("http://h/?BAh7B0kiD3Nlc3Npb25faWQ==secret", "http://h/?", "http://h"),
+        ("http://h/?page==&=", "http://h/?=", "http://h"),
+        ("http://h/?aVeryLongWordThatNobodyWouldTakeForTheNameOfAny=", "http://h/?", "http://h"),
+        # and names, of which each may be empty
+        ("http://h/?page=&q=&a[]=&a%5B0%5D=", "http://h/?page=&q=&a[]=&a%5B0%5D=", "http://h"),
+        ("http://h/?page=-1&q==1&x=.5", "http://h/?page=&q=&x=", "http://h"),
+        (
+            "http://h/?utm_source=&sortBy=&userID=&X-Amz-Date=&$top=&sha256=&_=&=",
+            "http://h/?utm_source=&sortBy=&userID=&X-Amz-Date=&$top=&sha256=&_=&=",
+            "http://h",
+        ),
+        ("http://h/?dXNlcjpwYXNzd29yZA=1", "http://h/?dXNlcjpwYXNzd29yZA=", "http://h"),
         # values of matrix parameters (RFC 3986 §3.3)
         ("http://h/a;sid=secret/b;v=1;w=2", "http://h/a;sid=/b;v=;w=", "http://h"),
         ("http://h/a;sid=se=cret?x=1", "http://h/a;sid=?x=", "http://h"),
@@ -42,6 +70,14 @@ from mitmproxy.test import tflow
         ("http://h/a%253Fb%5B%5D%253Dsecret", "http://h/a%253Fb%5B%5D%253D", "http://h"),
         ("http://h/a%23token=secret", "http://h/a%23token=", "http://h"),
         ("http://h/a&token=secret&b", "http://h/a&token=&b", "http://h"),
+        ("http://h/a%3Fsecret", "http://h/a%3F", "http://h"),
+        ("http://h/a%2523secret/b", "http://h/a%2523/b", "http://h"),
+        ("http://h/a%3Fsecret%26a=1&secret", "http://h/a%3F%26a=&", "http://h"),
+        ("http://h/a%3FdXNlcjpwYXNzd29yZA%3D%3D", "http://h/a%3F", "http://h"),
+        ("http://h/a%253FdXNlcjpwYXNzd29yZA==", "http://h/a%253F", "http://h"),
+        ("http://h/a%3Fpage=%26b%3D=", "http://h/a%3Fpage=%26", "http://h"),
+        ("http://h/what%3F/C%23", "http://h/what%3F/C%23", "http://h"),
+        ("http://h/rock%26roll;live", "http://h/rock%26roll;live", "http://h"),
         # what stands in a port's place
         ("http://h:secret/", "http://h:*/", "http://h:*"),
         ("http://h:443:secret/", "http://h:*/", "http://h:*"),
@@ -55,6 +91,11 @@ from mitmproxy.test import tflow
         ("http://h/v/eyJhbGciOi%2EeyJzdWIi%2ec2ln", "http://h/v/*", "http://h"),
         ("http://h/v/t=eyJhbGciOi.eyJzdWIi.c2ln", "http://h/v/t=*", "http://h"),
         ("http://h/v%2feyJhbGciOi.eyJzdWIi.c2ln", "http://h/v%2f*", "http://h"),
+        (
+            "http://h/v%252FeyJhbGciOi%252EeyJzdWIi%252ec2ln%252Fx",
+            "http://h/v%252F*%252Fx",
+            "http://h",
+        ),
         ("http://h/v/eyJust.words", "http://h/v/eyJust.words", "http://h"),
         ("http://h/v/eyJhbGciOi", "http://h/v/eyJhbGciOi", "http://h"),
         # a scheme that nobody knows may be a secret in the wrong place
@@ -83,6 +124,7 @@ def test_urls(url: str, redacted: str, origin: str) -> None:
         ("/p?a=http://user:secret@host/secret", "host"),
         ("host;sid=secret", "host"),
         ("user:secret@host;sid=secret/x", "host"),
+        ("host:1\\@secret", "*"),
     ],
 )
 def test_what_stands_for_a_url_in_a_malformed_request(target: str, redacted: str) -> None:
@@ -164,7 +206,7 @@ VALUES = st.text(st.characters(exclude_characters="&#", exclude_categories=["Cs"
 @given(st.lists(st.tuples(st.sampled_from(["a", "token", ""]), VALUES)), VALUES)
 def test_query_values_and_userinfo_never_survive(pairs: list[tuple[str, str]], user: str) -> None:
     query = "&".join(f"{name}=SECRET{value}SECRET" for name, value in pairs)
-    userinfo = "".join(char for char in user if char not in "/?")
+    userinfo = "".join(char for char in user if char not in "/?\\")
     url = f"https://SECRET{userinfo}:SECRET@host/path?{query}&SECRET#SECRET"
     assert redaction.redact(url, "redacted").startswith("https://host/path?")
     assert "SECRET" not in redaction.redact(url, "redacted")

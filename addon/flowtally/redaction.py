@@ -54,15 +54,24 @@ _CERTIFICATE_NAMES = r"(hostname '[^']*' doesn't match ).*"
 _URL = r"[a-zA-Z][a-zA-Z0-9+.-]{0,31}://[^\s<>]+"
 # Of a matrix parameter, and of a query or fragment that stands in the path because it was encoded,
 # as often as that happened.
-_BEGINS, _EQUALS = r"[;&]|%(?:25)*(?:3B|3F|26|23)", r"=|%(?:25)*3D"
+_QUERY = r"%(?:25)*(?:3F|23)"
+_BEGINS, _EQUALS = rf"[;&]|%(?:25)*(?:3B|26)|{_QUERY}", r"=|%(?:25)*3D"
 _SCHEME_NAME = r"[a-zA-Z][a-zA-Z0-9+.-]*"  # RFC 3986 §3.1
 _MATRIX_VALUE = rf"({_BEGINS})((?:(?!{_BEGINS}|{_EQUALS})[^/])*)({_EQUALS})(?:(?!{_BEGINS})[^/])*"
-# Of a URL in a path, as gateways and archives have them.
-_USERINFO = r"(//|%(?:25)*2F%(?:25)*2F)(?:(?!@|%(?:25)*40|%(?:25)*2F)[^/]){1,500}(?:@|%(?:25)*40)"
+_ENCODED_QUERY = rf"{_QUERY}[^/]*"
+# What a name is made of that nothing follows, as `utmSource`, `filter[a][]` and `page2` are.
+_BETWEEN_WORDS = r"[\[\]._:$~-]|%5B|%5D"
+_WORD_OF_NAME = r"(?:[A-Z]?[a-z]+(?:[A-Z][a-z]+)*[A-Z]{0,3}|[A-Z]{1,10})?[0-9]{0,3}"
+_MAX_NAME = 40
+# Of a URL in a path, as gateways and archives have them; some merge its slashes.
+_SLASH, _AT = r"(?:/|%(?:25)*2F)", r"(?:@|%(?:25)*40)"
+_USERINFO = (
+    rf"({_SLASH}{_SLASH}|(?::|%(?:25)*3A){_SLASH})(?:(?!{_AT}|%(?:25)*2F)[^/]){{1,500}}{_AT}"
+)
 _AUTHORITY = r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]{0,5})?"
 # Each begins where a word does: else a long word without an end would be read again and again.
 _JSON_WEB_TOKEN = (  # RFC 7519 §3, RFC 7516 §3.1
-    r"(?:(?<![\w-])|(?<=%[0-9A-F]{2}))eyJ[\w-]{4,}(?:(?:\.|%2E)[\w-]*){1,4}"
+    r"(?:(?<![\w-])|(%(?:25)*[0-9A-F]{2}))eyJ[\w-]{4,}(?:(?:\.|%(?:25)*2E)[\w-]*){1,4}"
 )
 # What may be in a close reason or a grpc-message besides words.
 _NAMED_VALUE = r"(?<![\w.-])([\w.-]+[=:])(?=\S)[^\s,;)\]}]+"
@@ -189,8 +198,12 @@ def redact(address: str, urls: Urls) -> str:
 
 
 def _without_userinfo(authority: str) -> str:
-    """What stands behind the last @, which may be percent-encoded."""
-    return re.split("@|%40", authority)[-1]
+    """What stands behind the last @, which may be percent-encoded.
+
+    Where a backslash stands it ends there for a browser, and does not for RFC 3986: what is the
+    host to one is the userinfo to the other.
+    """
+    return BLANK if "\\" in authority else re.split("@|%40", authority)[-1]
 
 
 def _authority(text: str) -> str:
@@ -219,19 +232,47 @@ def redact_target(target: str) -> str:
     userinfo of a URL in the path, JSON Web Tokens and the fragment:
     `/p;v=1?a=1&b=2` → `/p;v=?a=&b=`.
 
-    What stands in a query without a name (`/p?secret`) is a value too.
+    What stands in a query without a name (`/p?secret`) is a value too, also of one that is encoded
+    (`/p%3Fsecret`), and also if it ends in what pads base64 (`/p?c2VjcmV0cw==`).
     """
     target, _, _ = target.partition("#")
     path, question, query = target.partition("?")
     if ";" in path or "%2" in path or "%3" in path or "&" in path:
+        path = re.sub(_ENCODED_QUERY, _names_of_encoded, path, flags=re.IGNORECASE)
         path = re.sub(_MATRIX_VALUE, r"\1\2\3", path, flags=re.IGNORECASE)
     if "@" in path or "40" in path:
         path = re.sub(_USERINFO, r"\1", path, flags=re.IGNORECASE)
     if "eyJ" in path:
-        path = re.sub(_JSON_WEB_TOKEN, BLANK, path, flags=re.IGNORECASE)
+        path = re.sub(_JSON_WEB_TOKEN, rf"\1{BLANK}", path, flags=re.IGNORECASE)
     if not question:
         return path
     names = [
-        name + "=" for name, equals, _ in (p.partition("=") for p in query.split("&")) if equals
+        name + "="
+        for name, equals, value in (part.partition("=") for part in query.split("&"))
+        if equals and _is_name(name, value)
     ]
     return f"{path}?{'&'.join(names)}"
+
+
+def _names_of_encoded(query: re.Match[str]) -> str:
+    """The names in a query or fragment that stands in the path, and what separates them."""
+    kept = ""
+    for piece in re.split(f"({_BEGINS})", query.group(), flags=re.IGNORECASE):
+        if re.fullmatch(_BEGINS, piece, re.IGNORECASE):
+            kept += piece
+        elif equals := re.search(_EQUALS, piece, re.IGNORECASE):
+            name = piece[: equals.start()]
+            value = re.sub(_EQUALS, "=", piece[equals.end() :], flags=re.IGNORECASE)
+            kept += name + equals.group() if _is_name(name, value) else ""
+    return kept
+
+
+def _is_name(text: str, value: str) -> bool:
+    """Whether what stands before an equals sign is a name, `value` being what follows. Where that
+    is nothing, another equals sign, or what a signature begins with, the sign may pad base64."""
+    if value[:1] not in ("", "=", "-", "."):
+        return True
+    if value and not value.strip("="):
+        return not text
+    words = re.split(_BETWEEN_WORDS, text)
+    return len(text) <= _MAX_NAME and all(re.fullmatch(_WORD_OF_NAME, word) for word in words)
