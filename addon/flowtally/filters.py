@@ -134,21 +134,35 @@ def _host(text: str) -> Filter:
     wanted = text.lower().rstrip(".")
     if not wanted or "/" in wanted:
         raise FilterError(f"--host {text!r:.60}: allowed is a host, such as shop.example")
+    wanted = _unbracketed(wanted)
     if "*" in wanted:
-        matches = re.compile(translate(wanted)).match
+        matches = _pattern(wanted)
         return lambda record: any(map(matches, _names(record)))
     below = f".{wanted}"
     return lambda record: any(n == wanted or n.endswith(below) for n in _names(record))
 
 
 def _names(record: Record) -> tuple[str, str]:
-    return record.get("host", "").lower(), place(record).lower()
+    host, at = record.get("host", "").lower(), place(record).lower()
+    return (_unbracketed(host), _unbracketed(at)) if host[:1] == "[" else (host, at)
+
+
+def _unbracketed(name: str) -> str:
+    """An IPv6 address without the brackets that URLs have around it; its port stays."""
+    return re.sub(r"^\[([^\[\]]*:[^\[\]]*)\](?=$|:)", r"\1", name)
+
+
+def _pattern(text: str) -> Callable[[str], re.Match[str] | None]:
+    """Matches a whole text; nothing but `*` stands for anything else than itself."""
+    return re.compile(translate(re.sub(r"[?\[]", r"[\g<0>]", text))).match
 
 
 def _path(text: str) -> Filter:
     if text[:1] not in ("/", "*"):
         raise FilterError(f"--path {text!r:.60}: a path begins with /, such as /api/*")
-    matches = re.compile(translate(text)).match
+    if "?" in text:
+        raise FilterError(f"--path {text!r:.60}: a path has no query; leave out ? and what follows")
+    matches = _pattern(text)
     as_endpoint = "{id}" in text  # copied from the name of one
 
     def holds(record: Record) -> bool:
