@@ -176,8 +176,14 @@ def test_a_log_of_an_older_schema_is_said_to_be_one(tmp_path: Path) -> None:
             None,
             "breaks off where the compressed data breaks off; what came before is read",
         ),
+        (
+            gzip.compress(HAR, mtime=0) + HAR,
+            3,
+            "breaks off where the compressed data is followed by other data; what came before is"
+            " read",
+        ),
     ],
-    ids=["within an entry", "behind the entries", "before them", "gzip"],
+    ids=["within an entry", "behind the entries", "before them", "gzip", "behind gzip"],
 )
 def test_a_capture_that_breaks_off_is_read_and_does_not_pass(
     tmp_path: Path, content: bytes, flows: int | None, says: str
@@ -192,6 +198,14 @@ def test_a_capture_that_breaks_off_is_read_and_does_not_pass(
     if flows is not None:
         assert flows_in(said.stdout) == flows
     assert '"capture_incomplete"' in said.stdout
+
+
+def test_a_packed_log_with_more_behind_it_does_not_pass(tmp_path: Path) -> None:
+    first, rest = LOG.split(b"\n", 2)[:2], lines(answered(404))
+    file = written(tmp_path, gzip.compress(b"\n".join([*first, b""])) + rest)
+    done = run("check", file, "--max", "problems=0")
+    assert done.returncode == 2
+    assert "is followed by other data" in done.stderr
 
 
 def test_bad_entries_are_counted_and_do_not_pass(tmp_path: Path) -> None:
@@ -281,6 +295,29 @@ def test_damage_to_what_was_packed_is_told(content: bytes, data: st.DataObject) 
     assert damage == "the compressed data breaks off"
 
 
+OTHER_DATA = "the compressed data is followed by other data"
+FOLLOWING = [
+    (b"", ""),
+    (b"\0", ""),
+    (b"x", OTHER_DATA),
+    (b"\0\0x\0", OTHER_DATA),
+    (b"\n", OTHER_DATA),
+    (b"garbage" + gzip.compress(b"two", mtime=0), OTHER_DATA),
+    (b'{"type":"flow"}\n', OTHER_DATA),
+    (zlib.compress(b"two"), OTHER_DATA),
+    (b"\x1f", "the compressed data breaks off"),
+    (b"\x1f\x8b", "the compressed data breaks off"),
+    (b"\x1fx", OTHER_DATA),
+]
+"""What may stand behind a member, and what is said of it."""
+
+
+@pytest.mark.parametrize(("rest", "why"), FOLLOWING)
+def test_what_follows_a_stream_of_zlib(rest: bytes, why: str) -> None:
+    if not rest.startswith(b"\x1f\x8b"):
+        assert unpacked(zlib.compress(b"one") + rest) == (b"one", why)
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 17, 40, 1000])
 @pytest.mark.parametrize("padding", [0, 1, 100])
 def test_members_are_found_wherever_a_read_ends(
@@ -289,7 +326,8 @@ def test_members_are_found_wherever_a_read_ends(
     monkeypatch.setattr("flowtally.captures.packed.BLOCK", block)
     members = [gzip.compress(text) for text in (b"one", b"two", b"three")]
     assert unpacked((b"\0" * padding).join(members)) == (b"onetwothree", "")
-    assert unpacked(members[0] + b"\0" * padding + b"x") == (b"one", "")
+    for rest, why in FOLLOWING:
+        assert unpacked(members[0] + b"\0" * padding + rest) == (b"one", why)
 
 
 def test_no_room_for_a_capture_is_no_answer(tmp_path: Path) -> None:

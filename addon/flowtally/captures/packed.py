@@ -9,6 +9,9 @@ BLOCK = 256 * 1024
 _ANY = 32 + zlib.MAX_WBITS
 """zlib's word for both formats, told by their first bytes."""
 
+_MEMBER = b"\x1f\x8b"
+"""What every member of a gzip file begins with; zlib has one stream only."""
+
 
 def unpack(file: BinaryIO, out: BinaryIO) -> str:
     """Write what a file holds, one member after the other, and say why there is no more, "" where
@@ -31,7 +34,10 @@ def unpack(file: BinaryIO, out: BinaryIO) -> str:
             rest = member.unused_data.lstrip(b"\0")  # padding
             while len(rest) < 2 and (more := file.read(BLOCK)):
                 rest = (rest + more).lstrip(b"\0")
-            if rest[:2] != b"\x1f\x8b":
-                return ""  # as gzip does: what follows is none of it
+            if not rest:
+                return ""
+            if not rest.startswith(_MEMBER):
+                cut = _MEMBER.startswith(rest)
+                return f"the compressed data {'breaks off' if cut else 'is followed by other data'}"
             member = zlib.decompressobj(_ANY)
     return "" if member.eof else "the compressed data breaks off"
