@@ -7,7 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+from flowtally.folders import CAPTURES
 from flowtally.folders import NONE
+from flowtally.folders import logs_in
 from lab.cli import answered
 from lab.cli import lines
 from lab.cli import run
@@ -64,6 +66,55 @@ def test_a_folder_stands_for_its_packed_logs_too(folder: Path) -> None:
     found = json.loads(run("sessions", folder, "--json").stdout)
     assert [each | {"log": ""} for each in found] == [each | {"log": ""} for each in listed]
     assert {each["log"] for each in found} == {str(folder / "00000001.jsonl"), str(packed)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("s.jsonl", "s.jsonl.gz", "s.jsonl.1", "s.jsonl.2.gz", "s.jsonl-20261126", "s.1.jsonl"),
+        *("s.jsonl-20261126.gz", "s.jsonl-20261126-1795682400", "s.jsonl.2026-11-26.gz"),
+        *("s-20261126.jsonl.gz", "s\n.jsonl.1", ".jsonl"),
+    ],
+)
+def test_a_folder_stands_for_what_rotation_left(name: str, tmp_path: Path) -> None:
+    content = lines(start(), answered(404))
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert logs_in(tmp_path) == [tmp_path / name]
+
+
+@pytest.mark.parametrize(
+    "name", ["s.json", "s.jsonl~", "s.jsonl.bak", "s.jsonl.1a", "s.jsonl.", "jsonl.1", "s.jsonl.xz"]
+)
+def test_a_folder_does_not_stand_for_other_files(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(lines(start(), answered(404)))
+    assert logs_in(tmp_path) == []
+
+
+def test_every_command_takes_what_rotation_left(tmp_path: Path) -> None:
+    for name, session in (("s.jsonl", "00000002"), ("s.jsonl.1", "00000001")):
+        content = lines(start(session), answered(404, session=session))
+        (tmp_path / name).write_bytes(content)
+    assert run("check", tmp_path, "--max", "problems=1").returncode == 1
+    listed = json.loads(run("sessions", tmp_path, "--json").stdout)
+    assert {each["log"] for each in listed} == {f"{tmp_path}/s.jsonl", f"{tmp_path}/s.jsonl.1"}
+    pytest.importorskip("duckdb", reason="DuckDB is not installed")
+    asked = run("sql", tmp_path, "SELECT problems FROM totals", "--csv")
+    assert asked.stdout.split() == ["problems", "2"]
+
+
+@pytest.mark.parametrize("command", ["report", "sessions"])
+def test_what_a_folder_does_not_stand_for_is_said(command: str, folder: Path) -> None:
+    whole = run(command, folder)
+    assert whole.stderr == ""
+    (folder / "b.har").write_bytes(b"whatever")
+    done = run(command, folder)
+    assert (done.returncode, done.stdout) == (whole.returncode, whole.stdout)
+    said = f"{folder}: left out: b.har%s; {CAPTURES}\n"
+    assert done.stderr == said % ""
+    for name in ("c.flow", "d.mitm", "e.flows", "f.HAR.gz"):
+        (folder / name).write_bytes(b"whatever")
+    (folder / "folder.har").mkdir()
+    assert run(command, folder).stderr == said % ", and 4 more"
 
 
 def test_a_link_that_leads_to_itself_is_passed_over(folder: Path) -> None:

@@ -84,10 +84,11 @@ def report(
 ) -> None:
     """Say what session logs hold: as text, or as --html, --json, --csv or --markdown.
 
-    LOG is a session log, a folder of logs, a HAR file, or a flow file of mitmproxy's (mitmdump -w),
-    as it is or compressed with gzip, whatever its name; or - for standard input. Several are
-    merged. Without one: the newest log in the default folder. FILTER is an expression of
-    mitmproxy's, such as '~d shop.example & ~c 404'; it narrows the report as the options do.
+    LOG is a session log, a folder of logs (*.jsonl, rotated ones too), a HAR file, or a flow file
+    of mitmproxy's (mitmdump -w), as it is or compressed with gzip, whatever its name; or - for
+    standard input. Several are merged. Without one: the newest log in the default folder. FILTER is
+    an expression of mitmproxy's, such as '~d shop.example & ~c 404'; it narrows the report as the
+    options do.
     """
     if (html is not None) + as_json + as_csv + as_markdown > 1:
         stop("--html, --json, --csv and --markdown: one of them at a time")
@@ -303,7 +304,7 @@ def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
 def sessions(locations: tuple[str, ...], as_json: bool) -> None:
     """List the sessions in session logs, the newest first; a capture is a session, too.
 
-    A folder stands for the logs in it. Without one: the default folder.
+    A folder stands for the logs in it, rotated ones too. Without one: the default folder.
     """
     from . import logs
     from .captures.convert import as_logs

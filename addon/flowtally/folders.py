@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from glob import glob
 from pathlib import Path
 
 from .terminal import stop
+from .terminal import tell
 
 NONE = (
-    "no session log (*.jsonl, *.jsonl.gz) in it; folders in it, and files of other kinds, have to"
-    " be named, also by patterns such as '*/*.har'"
+    "no session log (*.jsonl, *.jsonl.gz, rotated ones) in it; folders in it, and files of other"
+    " kinds, have to be named, also by patterns such as '*/*.har'"
 )
 """What is said of a folder without logs."""
+CAPTURES = "captures have to be named, also by patterns such as '*.har'"
+"""What is said of a folder that has some."""
+
+_ROTATED = r"(?:[.-][0-9]+)*(?:\.gz)?"
+"""What rotation leaves behind a log's name: `.1`, `.2.gz`, `-20261126`, `.2026-11-26.gz`."""
+_CAPTURE = r".*\.(?:z?har|mitm|flows?)(?:\.gz)?"
+"""As captures are often named. They may be large, and not of what the logs beside them are of."""
 
 
 def logs_in(location: Path) -> list[Path]:
-    """The logs in a folder, by name; of what is no folder, itself. Raises: OSError."""
+    """The logs in a folder, by name; of what is no folder, itself. Says what is left out. Raises:
+    OSError."""
     from .journal import SUFFIX
 
     if not location.is_dir():
         return [location]
-    suffixes = SUFFIX, f"{SUFFIX}.gz"  # as rotation leaves them
+    log = re.compile(f".*{re.escape(SUFFIX)}{_ROTATED}", re.DOTALL)
+    capture = re.compile(_CAPTURE, re.DOTALL | re.IGNORECASE)
     with os.scandir(location) as entries:
-        names = [each.name for each in entries if each.name.endswith(suffixes) and _is_file(each)]
-    return [location / name for name in sorted(names)]
+        files = [each.name for each in entries if _is_file(each)]
+    if captures := sorted(filter(capture.fullmatch, files)):
+        more = f", and {len(captures) - 1} more" if captures[1:] else ""
+        tell(f"{location}: left out: {captures[0]}{more}; {CAPTURES}")
+    return [location / name for name in sorted(filter(log.fullmatch, files))]
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -41,10 +41,10 @@ def sql(inputs: tuple[str, ...], as_json: bool, as_csv: bool, spark: bool) -> No
     flows, events, sessions: a row each; otel: HTTP exchanges in OpenTelemetry's names; records: the
     log as it is. They count what is in the log, and each record once.
 
-    A folder stands for the logs in it, a pattern ('logs/2026-11-*.jsonl') for what it matches, -
-    for standard input. Without one: the newest log in the default folder. The query reads nothing
-    else, and changes nothing. With --spark there is no QUERY: what is printed makes the views of
-    these logs in Spark 4.
+    A folder stands for the logs in it, rotated ones too, a pattern ('logs/2026-11-*.jsonl') for
+    what it matches, - for standard input. Without one: the newest log in the default folder. The
+    query reads nothing else, and changes nothing. With --spark there is no QUERY: what is printed
+    makes the views of these logs in Spark 4.
     """
     from .asking import Answer
     from .asking import QueryError
