@@ -685,6 +685,61 @@ def test_a_line_without_end_is_passed_over(monkeypatch: pytest.MonkeyPatch, size
     assert found.merged().flows == 1
 
 
+@pytest.mark.parametrize("more", [b"", b" " * 2000, b" " * 5000])
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_record_behind_a_long_blank_is_in_a_line_that_is_too_long(
+    monkeypatch: pytest.MonkeyPatch, more: bytes, end: bytes
+) -> None:
+    monkeypatch.setattr(source_module, "MAX_LINE", 2000)
+    hidden = b" " * 2000 + more + lines(answered(404, seq=2))
+    for before in (lines(start()), lines(start()) + b"\n"):
+        number = before.count(b"\n") + 1
+        found = read_text(before + hidden.rstrip(b"\n") + end)
+        assert [p[1:] for p in found.problems] == [(number, "longer than 2000 bytes")]
+        found = read_text(before + hidden + lines(answered(200, seq=3)))
+        assert [p[1:] for p in found.problems] == [(number, "longer than 2000 bytes")]
+        assert (found.merged().flows, found.missing) == (1, 1)
+
+
+def test_a_record_behind_a_blank_that_fits_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "MAX_LINE", 2000)
+    record = lines(answered(404, seq=2))
+    for long in (b"", b" " * 5000 + b"\n", b" " * 2000 + b"\n"):
+        found = read_text(lines(start()) + long + b" " * (2000 - len(record)) + record)
+        assert (found.unreadable, found.merged().flows) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("time", "is_one"),
+    [
+        (TIME, True),
+        ("2024-02-29T23:59:59.999Z", True),
+        ("2026-02-29T00:00:00.000Z", False),
+        ("2026-01-02T20:00:00.000Z", True),
+        ("2026-01-02T14:00:00.000Z", True),
+        ("2026-01-02T24:00:00.000Z", False),
+        ("2026-W48-3T10:00:00.000Z", False),
+        ("2026W483-T10:00:00.0000Z", False),
+        ("2026-01-02T10:00:00,000Z", False),
+        ("2026-01-02T100000.00000Z", False),
+        ("2026-01-02 10:00:00.000Z", False),
+        ("2026-01-02t10:00:00.000z", False),
+        ("2026-01-02T10:00Z\x000.000Z", False),
+        ("2026-01-02T10:00+00.000Z", False),
+        ("2026-01-02T10:00:00.00éZ", False),
+        ("2026-01-0٢T10:00:00.000Z", False),
+        ("2026-01-02T10:00:00.0000", False),
+        ("2026-01-02T10:00:00Z", False),
+        (20260102, False),
+    ],
+)
+def test_a_time_is_one_of_rfc_3339(time: Any, is_one: bool) -> None:
+    said = check({**numbered(answered(200))[0], "time": time})
+    assert said == (
+        "" if is_one else f"time is {time!r:.40}, not RFC 3339 in UTC with milliseconds"
+    )
+
+
 def test_too_many_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_SESSIONS", 2)
     found = read_text(lines(*(start(f"{number:08x}") for number in range(4))))

@@ -133,6 +133,7 @@ class Source:
         """The lines of a range."""
         position = begin
         inside = False
+        waiting: tuple[int, bytes] | None = None  # the blank beginning of a long line
         self._moved = True
         while position < end:
             if self._moved:  # to look elsewhere
@@ -141,11 +142,18 @@ class Source:
             line = self._file.readline(min(MAX_LINE, end - position))
             if not line:
                 break
-            if not inside and not line.isspace():
-                yield position, line if position else line.removeprefix(_BOM)
+            blank = line.isspace()
+            if inside:
+                if waiting is not None and not blank:
+                    yield waiting
+                    waiting = None
+            else:
+                waiting = (position, line) if blank else None
+                if not blank:
+                    yield position, line if position else line.removeprefix(_BOM)
             position += len(line)
             inside = not line.endswith(b"\n")
-            if not inside and line.isspace():
+            if not inside and blank:
                 position += self._blank(position, end)
 
     def _blank(self, begin: int, end: int) -> int:

@@ -148,13 +148,19 @@ def _check_checkpoint(record: dict[str, Any]) -> str:
 
 
 def _is_time(value: Any) -> bool:
-    if not isinstance(value, str) or len(value) != 24 or value[-1] != "Z":
+    if not isinstance(value, str) or len(value) != 24 or value[23] != "Z":
+        return False
+    # Python takes all that ISO 8601 has: weeks, commas, and from 3.14 on 24:00; and what follows a
+    # NUL. Looked at one by one, because that costs least, and it is done for every record.
+    if value[7] != "-" or value[10] != "T" or value[19] != ".":
+        return False
+    if value[12] == "4" and value[11] == "2":
         return False
     try:
         datetime.fromisoformat(value)
     except ValueError:
         return False
-    return value[10] == "T" and value.isascii()
+    return value.isprintable()
 
 
 def _is_count(value: Any) -> bool:
