@@ -588,6 +588,21 @@ def test_one_cause_has_all_that_is_wrong_with_json() -> None:
     assert len(records) == 2
 
 
+def test_a_har_breaks_off_where_too_many_brackets_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowtally.captures.scan.MAX_DEPTH", 1000)
+    monkeypatch.setattr("flowtally.captures.har.MAX_DEPTH", 1000)
+    deep = b"[" * 2000 + b"]" * 2000
+    text = har_of(entry(), entry(), entry()).replace(b'"cache": {}', b'"cache": ' + deep, 2)
+    text = text.replace(b'"cache": ' + deep, b'"cache": {}', 1)
+    records, lacking = told(text)
+    assert lacking.told() == [
+        "har: breaks off within entry 2, where more than 1000 brackets are open;"
+        " what came before is read"
+    ]
+    assert lacking.breaks == 1
+    assert len(records) == 2  # with the one that says so
+
+
 json_values = st.recursive(
     st.none()
     | st.booleans()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from typing import Any
 from unittest import mock
 
@@ -86,6 +87,29 @@ def test_anything_may_stand_in_the_file(junk: str, block: int) -> None:
     assert found.found
     assert places[0].number == 1
     assert all(p.begin <= p.end <= len(content) for p in places)
+
+
+@pytest.mark.parametrize(("depth", "deep"), [(96, False), (97, False), (98, True), (5000, True)])
+def test_what_has_too_many_brackets_open_is_read_up_to_there(depth: int, deep: bool) -> None:
+    nested = "[" * depth + "]" * depth
+    with mock.patch.object(scan, "MAX_DEPTH", 100):
+        found, places = scanned(f'{{"log": {{"entries": [{{}}, {nested}, {{}}]}}}}'.encode())
+        assert (found.deep, found.broken, found.within) == (deep, deep, 2 if deep else 0)
+        assert len(places) == (1 if deep else 3)
+        found, places = scanned(f'{{"log": {{"a": 1, "x": [{nested}], "entries": []}}}}'.encode())
+        assert (found.deep, found.broken, found.within) == (deep, deep, 0)
+        assert (found.found, places) == (not deep, [])
+
+
+def test_brackets_without_an_end_take_little_memory() -> None:
+    content = b'{"log": {"entries": [' + b"[" * (3 * scan.MAX_DEPTH)
+    tracemalloc.start()
+    try:
+        found, places = scanned(content)
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert (found.deep, found.within, places) == (True, 1, [])
 
 
 def test_a_string_without_an_end_takes_no_memory() -> None:

@@ -56,6 +56,7 @@ from .kinds import NO_HAR
 from .kinds import ForeignError
 from .lacking import Lacking
 from .order import in_order
+from .scan import MAX_DEPTH
 from .scan import Scan
 from .words import COMPLETE
 from .words import shown
@@ -118,7 +119,8 @@ class Har:
                 yield place.number, entry
         if scan.broken:
             within = f"within entry {scan.within}" if scan.within else "before its end"
-            self._lacking.break_off(self._name, f"{within}; what came before is read")
+            deep = f", where more than {MAX_DEPTH} brackets are open" if scan.deep else ""
+            self._lacking.break_off(self._name, f"{within}{deep}; what came before is read")
         elif scan.surplus and scan.found:
             where = "where something else follows; what came before is read"
             self._lacking.break_off(self._name, where)

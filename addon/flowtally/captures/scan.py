@@ -1,7 +1,8 @@
 """Finds the entries of a HAR without reading it as a whole: where each begins and ends.
 
-Only brackets and strings are looked at, so that a file of any size takes a block of memory; what
-stands between the brackets of an entry is read as JSON by whoever wants it. A file may be cut off
+Only brackets and strings are looked at, so that a file of any size takes a block of memory, and a
+few bytes for each bracket that is open; one with too many of these is read up to there. What stands
+between the brackets of an entry is read as JSON by whoever wants it. A file may be cut off
 anywhere, and may hold anything.
 """
 
@@ -20,6 +21,9 @@ LONG = 4096
 """From so many bytes on, the beginning of a string is not kept until its end is there."""
 MAX_BETWEEN = 1024 * 1024
 """How much of what stands between two entries is looked into, in bytes."""
+MAX_DEPTH = 1_000_000
+"""How many brackets may be open at once: what has more is no HAR, and would take a minute and
+hundreds of megabytes. JSON is read no deeper than a few thousand."""
 
 _SPACE = b" \t\r\n"
 # Possessive, all of them: nothing is read twice.
@@ -52,7 +56,9 @@ class Scan:
         self.found = False
         """There is a list `log.entries`."""
         self.broken = False
-        """The file ended before the last bracket was closed."""
+        """The file ended before the last bracket was closed, or the reading, see `deep`."""
+        self.deep = False
+        """More brackets are open than MAX_DEPTH: what follows is not read."""
         self.surplus = False
         """Something follows behind the last bracket, such as another HAR."""
         self.within = 0
@@ -78,6 +84,9 @@ class Scan:
             if inside:
                 yield from self._loose(between, at)
             if bracket in _OPENING:
+                self.deep = len(self._names) == MAX_DEPTH
+                if self.deep:
+                    break
                 if inside:
                     self._number += 1
                     entry = at
