@@ -229,7 +229,7 @@ def may_need_redaction(target: str) -> bool:
 
 def redact_target(target: str) -> str:
     """A path with query, without the values of its query and of matrix parameters (`;name=value`),
-    userinfo of a URL in the path, JSON Web Tokens and the fragment:
+    userinfo of a URL within, JSON Web Tokens and the fragment:
     `/p;v=1?a=1&b=2` → `/p;v=?a=&b=`.
 
     What stands in a query without a name (`/p?secret`) is a value too, also of one that is encoded
@@ -240,10 +240,7 @@ def redact_target(target: str) -> str:
     if ";" in path or "%2" in path or "%3" in path or "&" in path:
         path = re.sub(_ENCODED_QUERY, _names_of_encoded, path, flags=re.IGNORECASE)
         path = re.sub(_MATRIX_VALUE, r"\1\2\3", path, flags=re.IGNORECASE)
-    if "@" in path or "40" in path:
-        path = re.sub(_USERINFO, r"\1", path, flags=re.IGNORECASE)
-    if "eyJ" in path:
-        path = re.sub(_JSON_WEB_TOKEN, rf"\1{BLANK}", path, flags=re.IGNORECASE)
+    path = _plain(path)
     if not question:
         return path
     names = [
@@ -251,7 +248,17 @@ def redact_target(target: str) -> str:
         for name, equals, value in (part.partition("=") for part in query.split("&"))
         if equals and _is_name(name, value)
     ]
-    return f"{path}?{'&'.join(names)}"
+    # Where a URL stands without a name (`?http://u:secret@h/?a=1`), it is taken for one.
+    return f"{path}?{_plain('&'.join(names))}"
+
+
+def _plain(text: str) -> str:
+    """A path, or the names of a query, without userinfo of URLs and without JSON Web Tokens."""
+    if "@" in text or "40" in text:
+        text = re.sub(_USERINFO, r"\1", text, flags=re.IGNORECASE)
+    if "eyJ" in text:
+        text = re.sub(_JSON_WEB_TOKEN, rf"\1{BLANK}", text, flags=re.IGNORECASE)
+    return text
 
 
 def _names_of_encoded(query: re.Match[str]) -> str:
