@@ -49,10 +49,12 @@ from mitmproxy.test import tflow
         ("http://h/?dXNlcjpwYXNzd29yZA%3D%3D", "http://h/?", "http://h"),
         ("http://h/?BAh7B0kiD3Nlc3Npb25faWQ=--secret", "http://h/?", "http://h"),
         ("http://h/?BAh7B0kiD3Nlc3Npb25faWQ==secret", "http://h/?", "http://h"),
+        ("http://h/?x7f3k9q2=", "http://h/?", "http://h"),
         ("http://h/?page==&=", "http://h/?=", "http://h"),
         ("http://h/?aVeryLongWordThatNobodyWouldTakeForTheNameOfAny=", "http://h/?", "http://h"),
         # and names, of which each may be empty
         ("http://h/?page=&q=&a[]=&a%5B0%5D=", "http://h/?page=&q=&a[]=&a%5B0%5D=", "http://h"),
+        ("http://h/?@type=&a,b=&first%20name=", "http://h/?@type=&a,b=&first%20name=", "http://h"),
         ("http://h/?page=-1&q==1&x=.5", "http://h/?page=&q=&x=", "http://h"),
         (
             "http://h/?utm_source=&sortBy=&userID=&X-Amz-Date=&$top=&sha256=&_=&=",

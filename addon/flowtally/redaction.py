@@ -60,7 +60,7 @@ _SCHEME_NAME = r"[a-zA-Z][a-zA-Z0-9+.-]*"  # RFC 3986 §3.1
 _MATRIX_VALUE = rf"({_BEGINS})((?:(?!{_BEGINS}|{_EQUALS})[^/])*)({_EQUALS})(?:(?!{_BEGINS})[^/])*"
 _ENCODED_QUERY = rf"{_QUERY}[^/]*"
 # What a name is made of that nothing follows, as `utmSource`, `filter[a][]` and `page2` are.
-_BETWEEN_WORDS = r"[\[\]._:$~-]|%5B|%5D"
+_BETWEEN_WORDS = r"[\[\]._:$@*,~-]|%5B|%5D|%20"
 _WORD_OF_NAME = r"(?:[A-Z]?[a-z]+(?:[A-Z][a-z]+)*[A-Z]{0,3}|[A-Z]{1,10})?[0-9]{0,3}"
 _MAX_NAME = 40
 # Of a URL in a path, as gateways and archives have them; some merge its slashes.
@@ -276,7 +276,8 @@ def _names_of_encoded(query: re.Match[str]) -> str:
 
 def _is_name(text: str, value: str) -> bool:
     """Whether what stands before an equals sign is a name, `value` being what follows. Where that
-    is nothing, another equals sign, or what a signature begins with, the sign may pad base64."""
+    is nothing, another equals sign, or what a signature begins with, the sign may pad base64; and
+    JavaScript's URLSearchParams writes `?secret` as `?secret=`."""
     if value[:1] not in ("", "=", "-", "."):
         return True
     if value and not value.strip("="):
