@@ -130,3 +130,13 @@ def test_the_last_bucket_can_be_read_back() -> None:
     made = histogram(10**14)
     assert made.to_data()["buckets"] == [SIZE - 1, 1]
     assert Histogram.from_data(made.to_data()).filled() == [(SIZE - 1, 1)]
+
+
+def test_a_percentile_that_is_the_longest_time_is_exact() -> None:
+    """Twenty times: the 95th percentile is the nineteenth of them, the 99th the last."""
+    for times, exact in (([2008.0], {"p50", "p95", "p99"}), ([5.0] * 19 + [2008.0], {"p99"})):
+        histogram = Histogram()
+        for time in times:
+            count_time(time, [histogram])
+        found = histogram.percentiles()
+        assert {point for point, value in found.items() if value == 2008.0} == exact

@@ -134,11 +134,11 @@ Redirection                    1   8.3 %       0 B    5 ms    5 ms    5 ms    5 
   304 Not modified             1   8.3 %       0 B    5 ms    5 ms    5 ms    5 ms
 Client error                   1   8.3 %    1.5 kB   31 ms   31 ms   31 ms   31 ms
   404 Not found                1   8.3 %    1.5 kB   31 ms   31 ms   31 ms   31 ms
-Server error                   1   8.3 %    1.5 kB  12.1 s  12.1 s  12.1 s  12.3 s
-  503 Service unavailable      1   8.3 %    1.5 kB  12.1 s  12.1 s  12.1 s  12.3 s
+Server error                   1   8.3 %    1.5 kB  12.3 s  12.3 s  12.3 s  12.3 s
+  503 Service unavailable      1   8.3 %    1.5 kB  12.3 s  12.3 s  12.3 s  12.3 s
 
 Host              flows  failed  unsuccessful  without a flow  received    p50     p95
-shop.example          7       0             2               0    9.0 kB  25 ms  12.1 s
+shop.example          7       0             2               0    9.0 kB  25 ms  12.3 s
 127.0.0.1:9           3       3             0               0    4.5 kB  25 ms   25 ms
 api.example:8443      1       1             0               0    1.5 kB  25 ms   25 ms
 pinned.example        0       0             0               1       0 B
@@ -150,7 +150,7 @@ GET http://127.0.0.1:9/a              1       1             0   25 ms
 GET http://127.0.0.1:9/b              1       1             0   25 ms
 GET http://shop.example/logo.png      1       0             1   31 ms
 GET https://api.example:8443/v1       1       1             0   25 ms
-POST http://shop.example/pay          1       0             1  12.1 s
+POST http://shop.example/pay          1       0             1  12.3 s
 
 Slowest request                     took   wait              status
 POST http://shop.example/pay      12.3 s  20 ms                 503

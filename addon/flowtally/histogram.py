@@ -122,7 +122,11 @@ class Histogram:
         for number, count in self.filled():
             passed += count
             while passed >= share * of:
-                found[name] = round(min(middle(number), self.maximum), 3)
+                # Of few times, a percentile is the longest one, which is known.
+                is_longest = share * of > of - 1
+                found[name] = round(
+                    self.maximum if is_longest else min(middle(number), self.maximum), 3
+                )
                 following = next(shares, None)
                 if following is None:
                     return found

@@ -221,7 +221,9 @@ const figures = (() => {
         if (row < 0) continue;
         const number = (passed[row] += 1);
         for (let point = 0; point < wanted.length; point += 1) {
-          if (number === wanted[point][0][row]) wanted[point][1][row] = Math.round(1000 * Math.min(middleOf(buckets[index]), max[row])) / 1000;
+          if (number !== wanted[point][0][row]) continue;
+          const time = number === found.number[row] ? max[row] : Math.min(middleOf(buckets[index]), max[row]);
+          wanted[point][1][row] = Math.round(1000 * time) / 1000;
         }
       }
       return (this.points[name] = found);
