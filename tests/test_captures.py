@@ -105,6 +105,31 @@ def test_all_commands_read_captures_and_filters_narrow_them(tmp_path: Path) -> N
     assert page.read_bytes().startswith(b"<!doctype html>")
 
 
+@pytest.mark.parametrize(("creator", "words"), [("Firefox", False), ("mitmproxy", True)])
+def test_what_clients_would_say_is_left_out_where_one_says_it(
+    tmp_path: Path, creator: str, words: bool
+) -> None:
+    entry = {
+        "startedDateTime": "2026-01-02T03:04:05Z",
+        "request": {"method": "GET", "url": "https://shop.example/"},
+        "response": {"status": 0, "_error": "net::ERR_CERT_DATE_INVALID"},
+    }
+    path = written(tmp_path, har_of(entry, creator=creator))
+    for command in ("report", "why"):
+        said = run(command, path).stdout
+        assert "tls_certificate_error" in said
+        assert ("Without a proxy" in said) == words
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(log_of(1))
+    assert "Without a proxy" in run("why", path, log).stdout  # a proxy told some of it
+
+
+def test_a_har_without_entries_says_that_nothing_was_recorded(tmp_path: Path) -> None:
+    said = run("report", written(tmp_path, har_of())).stdout
+    assert "Nothing was recorded." in said
+    assert "proxy" not in said
+
+
 def test_a_copy_of_a_capture_counts_once(tmp_path: Path) -> None:
     one, other = written(tmp_path, HAR), written(tmp_path, gzip.compress(HAR), "copy")
     assert flows_in(run("report", one, other, "--json").stdout) == 3

@@ -499,6 +499,7 @@ def test_a_connection_that_hangs(
     for failure in found:
         protocol = "TLS" if handshake else "TCP"
         assert failure.tag["detail"] == f"{protocol} connection to the server still not up"
+        assert failure.tag.get("reason") == ("tls_handshake" if handshake else None)
         assert (failure.time, failure.client) == (bench.now, client.peername)
 
 

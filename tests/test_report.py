@@ -346,7 +346,7 @@ Not among the problems
   2 unfinished  shop.example
   1 cancelled by the client (left_upload)  id.example
   2 logins asked for, and given
-  4 failed with another stream of their connection
+  4 failed only because another one did
   6 that browsers and systems made on their own, not counted above
 """.splitlines()
 

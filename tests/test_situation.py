@@ -556,9 +556,10 @@ def test_client_handshake() -> None:
 
 
 @pytest.mark.parametrize("connecting", [True, False])
-def test_a_connection_that_hangs(connecting: bool) -> None:
-    expected = Situation(side="client", waited=7.0, connecting=connecting)
-    assert hanging_situation(7.0, connecting) == expected
+@pytest.mark.parametrize("securing", [True, False])
+def test_a_connection_that_hangs(connecting: bool, securing: bool) -> None:
+    how: dict[str, bool] = {"connecting": connecting, "securing": securing}
+    assert hanging_situation(7.0, **how) == Situation(side="client", waited=7.0, **how)
 
 
 @pytest.mark.parametrize(

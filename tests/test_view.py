@@ -332,7 +332,7 @@ def test_what_is_no_problem_is_said_in_a_sentence_each() -> None:
         "1 cancelled by the client at a (25)",
         "1 unfinished at shop.example (12)",
         "1 login asked for, and given",
-        "1 failed with another stream of their connection",
+        "1 failed only because another one did",
         "2 that browsers and systems made on their own, not counted above",
     ]
     assert apart(view(tally(failed(), answered(401))), where) == []

@@ -465,7 +465,7 @@ class Failures:
             if attempt.server.id in self._told:
                 continue  # when an earlier session ended
             connecting = not attempt.handshake and attempt.tunnel is None
-            situation = hanging_situation(waited, connecting)
+            situation = hanging_situation(waited, connecting=connecting, securing=attempt.handshake)
             tag = exchange_failure("Client disconnected.", situation, self.rules)
             if attempt.tunnel is not None:
                 tag["detail"] = "the upstream proxy has still not answered CONNECT"

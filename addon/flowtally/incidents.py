@@ -92,6 +92,9 @@ class Incident:
     more_clients: bool
     examples: Sequence[Mapping[str, Any]]
     """The latest, newest first: fields of records."""
+    client_words: str
+    """What clients would have said without a proxy, as a sentence; "" where nothing, and where
+    they told it themselves."""
 
     @property
     def name(self) -> str:
@@ -106,11 +109,6 @@ class Incident:
     def advice(self) -> str:
         """What to do; "" of nothing that is known."""
         return advice(self.why)
-
-    @property
-    def client_words(self) -> str:
-        """What clients would have said without the proxy, as a sentence; "" where nothing."""
-        return client_words(self.why)
 
     @property
     def share(self) -> float:
@@ -220,6 +218,7 @@ def _incident(key: Key, row: Row, count: int, tally: Tally, within: _Within) -> 
         clients=clients,
         more_clients=more_clients,
         examples=distinct(row.examples[::-1]),
+        client_words="" if tally.direct else client_words(why),
     )
 
 

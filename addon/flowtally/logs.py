@@ -47,6 +47,8 @@ TIDY_EVERY = 10_000
 """Records between two looks how much the statistics of all sessions have grown."""
 MAX_PENDING = 16 * 1024 * 1024
 """How much is kept of a session's checkpoints that are not whole yet, in bytes of their lines."""
+BY_CLIENT = "har"
+"""Stands in a `session_start` in the place of mitmproxy's modes, see `Session.direct`."""
 MAX_PROBLEMS = 20
 """How many unreadable lines are named; all are counted."""
 
@@ -112,6 +114,11 @@ class Session:
     def time(self) -> str:
         """When it began, RFC 3339, or the time of the earliest record that is there."""
         return self.start["time"] if self.start is not None else self._earliest
+
+    @property
+    def direct(self) -> bool:
+        """Whether its client told it, in a HAR: there was no mitmproxy."""
+        return self.start is not None and self.start.get("modes") == [BY_CLIENT]
 
     @property
     def final(self) -> bool:
@@ -229,6 +236,7 @@ class Logs:
                 for session in self.sessions.values():
                     tally.merge(session.kept.look())
         tally.only = self.only
+        tally.direct = bool(self.sessions) and all(each.direct for each in self.sessions.values())
         return tally
 
     def accepted(self, source: Source) -> Iterator[Record]:

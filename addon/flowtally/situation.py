@@ -173,12 +173,13 @@ def handshake_situation(client: connection.Client, now: float) -> Situation:
     return Situation(waited=now - client.timestamp_start, quic=client.transport_protocol == "udp")
 
 
-def hanging_situation(waited: float, connecting: bool) -> Situation:
+def hanging_situation(waited: float, *, connecting: bool, securing: bool) -> Situation:
     """The situation of a connection to a server that is not up after `waited` seconds.
 
-    `connecting`: TCP is not up yet; otherwise, TLS. Nobody but the client can have given up.
+    `connecting`: TCP is not up yet; `securing`: it is, and TLS is not. Nobody but the client can
+    have given up.
     """
-    return Situation(side="client", waited=waited, connecting=connecting)
+    return Situation(side="client", waited=waited, connecting=connecting, securing=securing)
 
 
 def saved_tag(flow: mflow.Flow) -> Tag | None:

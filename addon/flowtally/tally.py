@@ -344,6 +344,8 @@ class Tally:
         """Records that could not be written, as `gap` records say."""
         self.only = ""
         """What its records were narrowed to, in words; "" of all."""
+        self.direct = False
+        """Clients told all of it themselves, in HARs: there was no mitmproxy."""
         self.first = ""
         """Time of the earliest flow or event, RFC 3339."""
         self.last = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import BinaryIO
 
+from ..logs import BY_CLIENT
 from ..source import seekable
 from .kinds import ACCEPTED
 from .kinds import HEAD
@@ -37,6 +39,8 @@ Log = tuple[str, Path | BinaryIO]
 """A name for problems, and the log."""
 
 BLOCK = 1024 * 1024
+_BY_MITMPROXY = re.compile(rb'"creator"\s*:\s*\{\s*"name"\s*:\s*"mitmproxy"')
+"""What mitmproxy's own HARs begin with, addons/savehar.py."""
 BEGINNING = 8192
 """How many bytes a file is judged by first."""
 
@@ -91,7 +95,8 @@ def _as_log(
         return source
     log = _folder(stack) / "capture.jsonl"
     with _opened(source) as file:
-        capture = _Capture(name, file, log, lacking, told)
+        by_client = kind is Kind.HAR and not _BY_MITMPROXY.search(head)
+        capture = _Capture(name, file, log, lacking, told, by_client)
         (_read_har if kind is Kind.HAR else _read_flows)(capture)
         capture.end()
     return log
@@ -168,7 +173,9 @@ class _Capture:
         log: Path,
         lacking: Lacking,
         told: Callable[[int], None],
+        by_client: bool,
     ) -> None:
+        """`by_client`: no mitmproxy recorded it."""
         from ..settings import OPTIONS
         from ..settings import rules
         from ..tagger import Tagger
@@ -181,6 +188,7 @@ class _Capture:
         self.tagger = Tagger(rules(values), values["flowtally_max_redirects"], self.defects)
         self._options = {option.name: option.default for option in OPTIONS}
         self._log = log
+        self._by_client = by_client
         self._session: Session | None = None
 
     def session(self, begun: float) -> Session:
@@ -188,7 +196,7 @@ class _Capture:
         if self._session is None:
             from ..session import Session
 
-            id, modes = self._digest(), ["capture"]
+            id, modes = self._digest(), [BY_CLIENT if self._by_client else "capture"]
             self._session = Session(
                 os.fspath(self._log), modes, self._options, self.defects, id, begun
             )

@@ -93,7 +93,7 @@ class Problem:
     """Where to look."""
     advice: str
     client_words: str
-    """What clients would have said without the proxy, as a sentence; "" where nothing."""
+    """As of an `Incident`."""
     count: int
     at_least: bool
     """There may be more, see `Rows.at_least`."""
@@ -161,6 +161,7 @@ class Bar:
 
 
 NOTHING_CAME = "Nothing came through: is the client pointed at the proxy?"
+NOTHING_RECORDED = "Nothing was recorded."
 NOTHING_MATCHES = "Nothing matches."
 MAX_ONLY = 300
 """Characters that are shown of what a report was narrowed to."""
@@ -171,6 +172,8 @@ class View:
     """A report."""
 
     totals: Totals
+    direct: bool
+    """As of a `Tally`."""
     only: str
     """What the report was narrowed to, as on the command line; "" of all."""
     problems: Sequence[Problem]
@@ -193,7 +196,9 @@ class View:
         """What is to be said where there is nothing to report; "" where there is."""
         if self.totals.attempts or self.totals.background or self.in_flight.flows:
             return ""
-        return NOTHING_MATCHES if self.only else NOTHING_CAME
+        if self.only:
+            return NOTHING_MATCHES
+        return NOTHING_RECORDED if self.direct else NOTHING_CAME
 
     @property
     def dated(self) -> bool:
@@ -219,6 +224,7 @@ def view(
     found = _problems(tally)
     return View(
         totals=tally.totals(),
+        direct=tally.direct,
         only=printable(tally.only, MAX_ONLY),
         problems=[problem for problem in found if not problem.apart],
         apart=[problem for problem in found if problem.apart],
@@ -299,7 +305,7 @@ def _problem(
         band=band,
         side=side_of(why),
         advice=_STILL_OPEN if key == UNFINISHED else advice(why),
-        client_words=client_words(why),
+        client_words="" if tally.direct else client_words(why),
         count=row.problems if code else row.count,
         at_least=key in tally["causes"].at_least,
         hosts=named,
@@ -341,7 +347,7 @@ def apart(shown: View, where: Callable[[Problem, str], str]) -> list[str]:
     totals = shown.totals
     for count, what in (
         (totals.challenges, f"login{s(totals.challenges)} asked for, and given"),
-        (totals.collateral, "failed with another stream of their connection"),
+        (totals.collateral, "failed only because another one did"),
         (
             totals.background,
             "that browsers and systems made on their own, not counted above",
