@@ -63,6 +63,35 @@ def test_a_line_for_each_flow_and_event(log: Path) -> None:
     assert listed[3].endswith("POST http://shop.example/items/7?page=")
 
 
+@pytest.mark.parametrize("command", ["flows", "sessions", "report"])
+def test_what_cannot_be_read_is_named(tmp_path: Path, command: str) -> None:
+    log = tmp_path / "log.jsonl"
+    begun, *others = lines(*RECORDS).splitlines(keepends=True)
+    later = lines({**start("00000003"), "schema": 3})
+    log.write_bytes(b"".join([begun, others[0][:40] + b"\n", later, *others[2:], b'{"type":"f']))
+    done = run(command, log)
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        f"{log}, line 2: not JSON; skipped",
+        f"{log}, line 3: written in schema 3 of the session log; this flowtally reads 2; skipped",
+        f"{log}, line 8: torn line; skipped",
+        "3 unreadable lines skipped",
+        "2 records of session 00000001 are missing in the logs",
+    ]
+
+
+@pytest.mark.parametrize("command", ["flows", "report"])
+def test_why_there_is_no_session_is_said(tmp_path: Path, command: str) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines({**start(), "schema": 3}, {**start(), "schema": 3}))
+    done = run(command, log)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"flowtally: no flowtally session in {log}:"
+        " written in schema 3 of the session log; this flowtally reads 2\n"
+    )
+
+
 def test_where_the_lines_are_of_several_days_each_has_its_date(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(lines(start(), answered(), answered(404, 30), answered(200, 86_400 * 3)))
@@ -174,7 +203,7 @@ def test_what_holds_no_session_is_said(tmp_path: Path) -> None:
     log.write_bytes(b"")
     done = run("flows", log)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"flowtally: no flowtally session in {log}\n"
+    assert done.stderr == f"flowtally: no flowtally session in {log}: it is empty\n"
 
 
 # --- filters elsewhere ---
@@ -279,6 +308,20 @@ def test_it_follows_a_session_to_its_end(tmp_path: Path) -> None:
             file.write(b"".join(all_lines[6:]))
         assert [json.loads(line)["seq"] for line in read(process)] == [7]
         assert process.wait(timeout=20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_what_it_cannot_read_as_it_comes_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "session.jsonl"
+    log.write_bytes(lines(*RECORDS[:2]))
+    with following(log) as process:
+        read(process)
+        with log.open("ab") as file:
+            file.write(b"\nodd\n" + lines(*RECORDS[2:], ENDED[-1]))
+        assert process.wait(timeout=20) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == f"{log}: not JSON; skipped\n"
 
 
 def test_it_follows_a_log_that_is_moved_gone_and_cut(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_sessions_come_as_they_began() -> None:
     late[0]["time"] = late[1]["time"]
     with Selection(opened(lines(*late, *early)), chosen(Given(problems=True))) as found:
         assert [record["session"] for record in found] == ["b", "a"]
-        assert found.sessions == 2
+        assert found.missing == {"b": 0, "a": 0}
 
 
 def test_a_challenge_that_was_answered_is_known() -> None:
@@ -135,6 +135,22 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
         assert len(list(found)) == 2
         path.write_bytes(b"\n" * 5000)  # it is another file by now
         assert list(found) == []
+
+
+def test_what_is_missing_is_what_a_report_says() -> None:
+    records = numbered(start(), *(failed(number=n) for n in range(9)), failed(session="other"))
+    dropped = {**records[7], "type": "gap", "dropped": 2}
+    texts = lines(*records[8:], dropped), lines(*records[1:4], records[2])
+    with Selection(opened(*texts), chosen(Given(problems=True))) as found:
+        assert found.missing == {"00000001": 2, "other": 0}
+        assert found.missing == {s.id: s.missing for s in read(opened(*texts)).sessions.values()}
+
+
+def test_what_has_no_end_yet_is_left_where_a_log_grows() -> None:
+    text = lines(*numbered(failed(), failed()))
+    for growing, unreadable, size in ((True, 0, len(text)), (False, 1, len(text) + 9)):
+        with Selection(opened(text + b'{"type":"'), lambda _: True, growing) as found:
+            assert (len(list(found)), found.noted.unreadable, found.size) == (2, unreadable, size)
 
 
 def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -62,10 +62,15 @@ Begun                       over  flows  problems  events  ended  session
 """
 
 
+def torn(folder: Path) -> str:
+    """What is said of the log whose last line has no end."""
+    return f"{folder}/b.jsonl, line 3: torn line; skipped\n1 unreadable line skipped\n"
+
+
 def test_the_default_folder_newest_first(tmp_path: Path) -> None:
     folder = home(tmp_path)
     done = run("sessions", HOME=str(tmp_path), COLUMNS="300", TZ="UTC")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, torn(folder))
     assert done.stdout == WIDE.replace("FOLDER", str(folder))
 
 
@@ -96,7 +101,7 @@ def test_named_folders_and_logs(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_bytes(lines(start("11111111")))
     done = run("sessions", folder, other, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, torn(folder))
     found = json.loads(done.stdout)
     assert [session["session"] for session in found] == [NEW, KILLED, "11111111", OLD]
     assert found[-1] == {
@@ -121,7 +126,8 @@ def test_foreign_files_are_named_and_skipped(tmp_path: Path) -> None:
     done = run("sessions", HOME=str(tmp_path), COLUMNS="300", TZ="UTC")
     assert done.returncode == 0
     assert done.stdout == WIDE.replace("FOLDER", str(folder))
-    assert done.stderr == (f"{folder}/c.jsonl: seems to be text; {ACCEPTED}; skipped\n")
+    named = f"{folder}/c.jsonl: seems to be text; {ACCEPTED}; skipped\n"
+    assert done.stderr == torn(folder) + named
 
 
 def test_a_named_log_that_cannot_be_read(tmp_path: Path) -> None:
@@ -129,7 +135,8 @@ def test_a_named_log_that_cannot_be_read(tmp_path: Path) -> None:
     done = run("sessions", tmp_path / "none", folder, COLUMNS="300", TZ="UTC")
     assert done.returncode == 2
     assert done.stdout == WIDE.replace("FOLDER", str(folder))
-    assert done.stderr == f"{tmp_path}/none: No such file or directory; skipped\n"
+    missing = f"{tmp_path}/none: No such file or directory; skipped\n"
+    assert done.stderr == missing + torn(folder)
 
 
 def test_no_session_at_all(tmp_path: Path) -> None:

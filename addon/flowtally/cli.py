@@ -290,12 +290,14 @@ def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
     sources = inputs.sources
     if follow and (len(sources) != 1 or sources[0] == "-"):
         stop("--follow needs one log that is a file")
+    from .captures.lacking import Lacking
     from .listing import Lines
     from .listing import show_logs
 
+    lacking = Lacking()
     lines = Lines.JSON if as_json else Lines.CURL if as_curl else Lines.TABLE
-    with named(sources) as (opened, _), suppress(KeyboardInterrupt):
-        show_logs(opened, inputs, lines, follow)
+    with named(sources, lacking) as (opened, _), suppress(KeyboardInterrupt):
+        show_logs(opened, inputs, lines, follow, lacking)
 
 
 @main.command()
@@ -334,6 +336,7 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
                 with ExitStack() as stack:
                     opened = as_logs([(os.fspath(path), path)], stack, lacking, lambda _: None)
                     held = logs.read(opened, tables=Listed.TABLES)
+                    held.lacking = lacking
             except ForeignError as error:
                 tell(f"{error}; skipped")
                 continue
@@ -341,7 +344,7 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
                 _skip(path, error.strerror or str(error))
                 unreadable |= path == location
                 continue
-            for note in lacking.told():
+            for note in sessions_text.notes(held):
                 tell(note)
             if not held.sessions:
                 _skip(path, "no flowtally session")

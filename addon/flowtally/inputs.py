@@ -136,23 +136,30 @@ def reading(
     standard input were made into is there as long."""
     from . import logs
     from .captures.lacking import Lacking
-    from .report import sessions_text
 
     sources = sources or inputs.sources
     lacking = Lacking()
     with named(sources, lacking) as (opened, told):
         found = logs.read(opened, told, inputs.wanted)
         found.only, found.lacking = inputs.only, lacking
-        why = {problem.reason for problem in found.problems}
-        if not found.sessions and len(why) <= 1:  # one line says it all
-            empty = ": it is empty" if len(sources) == len(lacking.empty) == 1 else ""
-            reason = "".join(f": {each}" for each in why) or empty
-            stop(f"no flowtally session in {', '.join(sources)}{reason}")
-        for note in sessions_text.notes(found):
-            tell(note)
-        if not found.sessions:
-            stop(f"no flowtally session in {', '.join(sources)}")
+        say_notes(found, sources, bool(found.sessions))
         yield found, opened
+
+
+def say_notes(found: Logs, sources: Sequence[str], some: bool) -> None:
+    """Say what logs do not tell, and what of them could not be used. Ends the program unless they
+    have `some` session."""
+    from .report import sessions_text
+
+    why = {problem.reason for problem in found.problems}
+    if not some and len(why) <= 1:  # one line says it all
+        is_empty = found.lacking is not None and len(sources) == len(found.lacking.empty) == 1
+        reason = "".join(f": {each}" for each in why) or ": it is empty" * is_empty
+        stop(f"no flowtally session in {', '.join(sources)}{reason}")
+    for note in sessions_text.notes(found):
+        tell(note)
+    if not some:
+        stop(f"no flowtally session in {', '.join(sources)}")
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class Numbers:
 
     def __init__(self) -> None:
         self.count = 0
+        """How many."""
         self._firsts: array[int] = array("q")
         self._ends: array[int] = array("q")
         """Of each run, its first number, and the one behind its last."""
@@ -91,6 +92,11 @@ class Numbers:
         if at + 1 < len(firsts) and ends[at] == firsts[at + 1]:  # all that was between two
             del ends[at], firsts[at + 1]
         return True
+
+    @property
+    def missing(self) -> int:
+        """How many were not there, from 1 to the highest one that was."""
+        return self._ends[-1] - 1 - self.count if self._ends else 0
 
 
 class _Places:

@@ -10,22 +10,27 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import BinaryIO
 
 from .encoding import encode
 from .growing import Growing
 from .inputs import NOTHING_MATCHES
 from .inputs import Inputs
+from .inputs import say_notes
 from .report import flows_text
 from .report.layout import several_days
 from .report.layout import terminal_width
 from .report.paint import paint_for
+from .report.sessions_text import missing as missing_records
 from .selection import Selection
 from .source import Record
-from .source import parsed
+from .source import judged
 from .terminal import show
-from .terminal import stop
 from .terminal import tell
+
+if TYPE_CHECKING:
+    from .captures.lacking import Lacking
 
 POLL = 0.2
 """Seconds between two looks at a log that grows."""
@@ -40,14 +45,26 @@ class Lines(Enum):
 
 
 def show_logs(
-    logs: Sequence[tuple[str, Path | BinaryIO]], inputs: Inputs, lines: Lines, follow: bool
+    logs: Sequence[tuple[str, Path | BinaryIO]],
+    inputs: Inputs,
+    lines: Lines,
+    follow: bool,
+    lacking: Lacking,
 ) -> None:
     """Write what is wanted of logs; with `follow`, go on with what is written to the first one.
+    Says what cannot be read and what is missing; ends the program if there is no session and
+    nothing to follow. `lacking`: of the captures that logs were made of.
 
     Raises: OSError, with the name of the log as its `filename`.
     """
     nothing = True
-    with Selection(logs, inputs.matches) as selection:
+    with Selection(logs, inputs.matches, growing=follow) as selection:
+        missing = selection.missing
+        selection.noted.lacking = lacking
+        say_notes(selection.noted, [name for name, _ in logs], bool(missing) or follow)
+        for session, count in missing.items():
+            if count:
+                tell(missing_records(session, count))
         write = _writer(lines, selection.first, selection.last)
         for record in selection:
             # The record alone cannot know that its challenge was answered later.
@@ -55,19 +72,20 @@ def show_logs(
             if not (challenge and inputs.problems):
                 write(record)
                 nothing = False
-        ended, size, none = selection.ended, selection.size, not selection.sessions
+        ended, size = selection.ended, selection.size
     if follow and not ended:
         path = logs[0][1]
         assert isinstance(path, Path)
         for line in _growing(Growing(path, size), logs[0][0]):
-            if (new := parsed(line)) is None:
+            new, reason = judged(line + b"\n")
+            if reason and line.strip():
+                tell(f"{logs[0][0]}: {reason}; skipped")
+            if reason:
                 continue
             if new["type"] in ("flow", "event") and inputs.matches(new):
                 write(new)
             if new.get("final"):
                 break
-    elif none and not follow:
-        stop(f"no flowtally session in {', '.join(name for name, _ in logs)}")
     elif nothing:
         tell(NOTHING_MATCHES)
 

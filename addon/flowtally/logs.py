@@ -25,19 +25,17 @@ from typing import BinaryIO
 from typing import NamedTuple
 
 from .checkpoint import Checkpoint
-from .encoding import decode
 from .encoding import without_rows
 from .filter_language import Filter
 from .shelf import Kept
 from .shelf import Shelf
 from .source import MAX_SESSIONS
 from .source import Source
+from .source import judged
 from .source import parsed
 from .source import sources
-from .source import too_long
 from .source import uncollected
 from .tally import Tally
-from .valid import check
 from .valid import other_schema
 
 if TYPE_CHECKING:
@@ -239,11 +237,12 @@ class Logs:
         tally.direct = bool(self.sessions) and all(each.direct for each in self.sessions.values())
         return tally
 
-    def accepted(self, source: Source) -> Iterator[Record]:
-        """The records of a log, for others that count; what cannot be used is noted."""
+    def accepted(self, source: Source) -> Iterator[tuple[int, Record]]:
+        """The records of a log, each with its position in bytes, for others that count; what cannot
+        be used is noted."""
         for position, line in source.lines():
             if (record := self._record(source, position, line)) is not None:
-                yield record
+                yield position, record
 
     # --- building ---
 
@@ -334,13 +333,9 @@ class Logs:
 
     def _record(self, source: Source, position: int, line: bytes) -> Record | None:
         """The record in a line; None if there is none."""
-        try:
-            record: Record = decode(line)
-        except ValueError:
-            reason = too_long(line) or ("not JSON" if line.endswith(b"\n") else "torn line")
-            self._problem(source, position, reason)
-            return None
-        if reason := check(record):
+        record: Record | None
+        record, reason = judged(line)
+        if reason:
             self._problem(source, position, reason, for_all=reason == _other_schema(record))
             return None
         return record

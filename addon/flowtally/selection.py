@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,8 +12,9 @@ from typing import BinaryIO
 from typing import Self
 
 from .filter_language import Filter
+from .latest import Numbers
+from .logs import Logs
 from .source import Record
-from .source import parsed
 from .source import records_at
 from .source import sources
 from .source import uncollected
@@ -25,14 +27,28 @@ class Selection:
     manager it lets go of the logs afterwards.
     """
 
-    def __init__(self, logs: Sequence[tuple[str, Path | BinaryIO]], wanted: Filter) -> None:
-        """Look through logs. Raises: OSError, with the name of the log as its `filename`."""
+    def __init__(
+        self,
+        logs: Sequence[tuple[str, Path | BinaryIO]],
+        wanted: Filter,
+        growing: bool = False,
+    ) -> None:
+        """Look through logs. `growing`: what of them has no line end yet is left for later.
+
+        Raises: OSError, with the name of the log as its `filename`.
+        """
         self.answered: set[tuple[str, str]] = set()
         """Session and id of each flow that a later one answered with credentials."""
         self.ended = False
         """The session of the last record is known to have ended."""
         self.first = self.last = ""
         """The times of the earliest and the latest record that is wanted; "" of none."""
+        self.noted = Logs()
+        """What could not be used; it has no sessions."""
+        self._seen: dict[str, Numbers] = {}
+        """Session → the `seq` of its records."""
+        self._told: dict[str, int] = {}
+        """Session → of how many missing records it tells."""
         self._begun: dict[str, str] = {}
         """Session → the time of its earliest record."""
         self._wanted = wanted
@@ -43,24 +59,31 @@ class Selection:
         with uncollected():
             for number, source in enumerate(self._sources):
                 with source:
-                    for position, line in source.lines():
-                        if (record := parsed(line)) is not None:
-                            self._take(record, number, position)
+                    if growing:
+                        source.ranges = [(0, source.unended())]
+                    for position, record in self.noted.accepted(source):
+                        self._take(record, number, position)
 
     @property
     def size(self) -> int:
         """Up to where the first log was read, in bytes."""
-        return self._sources[0].size
+        return self._sources[0].ranges[-1][1]
 
     @property
-    def sessions(self) -> int:
-        """Of how many sessions the logs have records."""
-        return len(self._begun)
+    def missing(self) -> dict[str, int]:
+        """Session → how many of its records are missing, see `logs.Session.missing`; in the order
+        in which they began."""
+        return {
+            session: max(0, self._seen[session].missing - self._told.get(session, 0))
+            for session in self._order(self._begun)
+        }
 
     def _take(self, record: Record, number: int, position: int) -> None:
         session = record["session"]
         if record["time"] < self._begun.setdefault(session, record["time"]):
             self._begun[session] = record["time"]
+        if self._seen.setdefault(session, Numbers()).add(record["seq"]) and record["type"] == "gap":
+            self._told[session] = self._told.get(session, 0) + record["dropped"]
         self.ended = bool(record.get("final"))
         if record["type"] not in ("flow", "event"):
             return
@@ -75,9 +98,12 @@ class Selection:
                 column.append(value)
 
     def __iter__(self) -> Iterator[Record]:
-        order = sorted(self._places, key=lambda session: (self._begun[session], session))
-        for session in order:
+        for session in self._order(self._places):
             yield from self._records(*self._places[session])
+
+    def _order(self, sessions: Iterable[str]) -> list[str]:
+        """Sessions as they began."""
+        return sorted(sessions, key=lambda session: (self._begun[session], session))
 
     def _records(
         self, seqs: array[int], numbers: array[int], positions: array[int]

@@ -279,6 +279,16 @@ def too_long(line: bytes) -> str:
     return f"longer than {MAX_LINE} bytes" if cut else ""
 
 
+def judged(line: bytes) -> tuple[Any, str]:
+    """What a line holds, None if that is no JSON; and why it is no record that can be used, "" if
+    it is one."""
+    try:
+        record = decode(line)
+    except ValueError:
+        return None, too_long(line) or ("not JSON" if line.endswith(b"\n") else "torn line")
+    return record, check(record)
+
+
 def parsed(line: bytes) -> Record | None:
     """The record that a line holds; None if it is none that can be used."""
     try:

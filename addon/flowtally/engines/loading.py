@@ -142,7 +142,7 @@ def _rewrite(source: Source, path: Path, noted: Logs) -> None:
     """Write what can be used of a log into a file that DuckDB reads as it is meant."""
     names = columns().keys()
     with source, path.open("wb") as file:
-        for record in noted.accepted(source):
+        for _, record in noted.accepted(source):
             known = {name: record[name] for name in names if name in record}
             file.write(encode(known))
 
