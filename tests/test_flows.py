@@ -312,6 +312,32 @@ def test_it_follows_a_session_to_its_end(tmp_path: Path) -> None:
         assert process.stderr.read() == ""
 
 
+def test_it_follows_all_sessions_of_a_log_to_their_ends(tmp_path: Path) -> None:
+    log = tmp_path / "session.jsonl"
+
+    def of(session: str, *parts: Record) -> bytes:
+        return lines(*({**record, "session": session} for record in parts))
+
+    log.write_bytes(of("a", *RECORDS[:2]) + of("b", *ENDED) + of("c", start()))
+    with following(log, "--json") as process:
+
+        def seen(count: int) -> list[str]:
+            return [json.loads(line)["session"] for line in read(process, count)]
+
+        assert seen(7) == ["a", *["b"] * 6]
+        for added, ids in (
+            (of("c", *ENDED[1:]), ["c"] * 6),
+            (of("d", *RECORDS), ["d"] * 6),  # it began meanwhile
+            (of("a", *ENDED[2:]), ["a"] * 5),
+            (of("d", *ENDED[-2:]), ["d"]),
+        ):
+            assert process.poll() is None
+            with log.open("ab") as file:
+                file.write(added)
+            assert seen(len(ids)) == ids
+        assert process.wait(timeout=20) == 0
+
+
 def test_what_it_cannot_read_as_it_comes_is_named(tmp_path: Path) -> None:
     log = tmp_path / "session.jsonl"
     log.write_bytes(lines(*RECORDS[:2]))

@@ -270,7 +270,7 @@ def why(inputs: Inputs) -> None:
 @click.argument("inputs", nargs=-1, metavar="[LOG]... [FILTER]...")
 @click.option("--json", "as_json", is_flag=True, help="Print the records as the log has them.")
 @click.option("--curl", "as_curl", is_flag=True, help="Print commands that repeat the requests.")
-@click.option("--follow", is_flag=True, help="Go on while the session runs, until Ctrl+C.")
+@click.option("--follow", is_flag=True, help="Go on until its sessions end, or Ctrl+C.")
 @narrowed
 def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
     """List single flows, and failures without a flow, in the order in which they ended.

@@ -73,7 +73,8 @@ def show_logs(
                 write(record)
                 nothing = False
         ended, size = selection.ended, selection.size
-    if follow and not ended:
+        running = missing.keys() - ended
+    if follow and (running or not ended):
         path = logs[0][1]
         assert isinstance(path, Path)
         for line in _growing(Growing(path, size), logs[0][0]):
@@ -85,6 +86,9 @@ def show_logs(
             if new["type"] in ("flow", "event") and inputs.matches(new):
                 write(new)
             if new.get("final"):
+                ended.add(new["session"])
+            running = (running | {new["session"]}) - ended
+            if not running:
                 break
     elif nothing:
         tell(NOTHING_MATCHES)

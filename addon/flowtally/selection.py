@@ -39,8 +39,8 @@ class Selection:
         """
         self.answered: set[tuple[str, str]] = set()
         """Session and id of each flow that a later one answered with credentials."""
-        self.ended = False
-        """The session of the last record is known to have ended."""
+        self.ended: set[str] = set()
+        """The sessions that are known to have ended."""
         self.first = self.last = ""
         """The times of the earliest and the latest record that is wanted; "" of none."""
         self.noted = Logs()
@@ -84,7 +84,8 @@ class Selection:
             self._begun[session] = record["time"]
         if self._seen.setdefault(session, Numbers()).add(record["seq"]) and record["type"] == "gap":
             self._told[session] = self._told.get(session, 0) + record["dropped"]
-        self.ended = bool(record.get("final"))
+        if record.get("final"):
+            self.ended.add(session)
         if record["type"] not in ("flow", "event"):
             return
         if "answers" in record:
