@@ -206,6 +206,54 @@ def test_what_holds_no_session_is_said(tmp_path: Path) -> None:
     assert done.stderr == f"flowtally: no flowtally session in {log}: it is empty\n"
 
 
+# --- background traffic ---
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Path:
+    """A log of a browser that did much on its own."""
+    path = tmp_path / "busy.jsonl"
+    own = [failed("dns_error", 7 + n, background="Google", host="g.example") for n in range(3)]
+    own += [event(second=20, background="Mozilla"), answered(200, 21, background="Mozilla")]
+    path.write_bytes(lines(*numbered(*RECORDS, failed("dns_error", 6), *own)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count", "left_out"),
+    [([], 7, 5), (["--cause", "dns_error"], 1, 3), (["--problems"], 4, 0)],
+    ids=str,
+)
+def test_background_traffic_is_left_out_as_in_a_report(
+    busy: Path, arguments: list[str], count: int, left_out: int
+) -> None:
+    said = f"of background traffic, {left_out} left out: --background lists them\n"
+    for format in ([], ["--json"]):
+        # What stands in two logs is left out once.
+        done = run("flows", busy, "-", *format, *arguments, stdin=busy.read_bytes())
+        assert done.stderr == (said if left_out else "")
+        assert len(done.stdout.splitlines()) == count
+        done = run("flows", busy, "--background", *format, *arguments)
+        assert (len(done.stdout.splitlines()), done.stderr) == (count + left_out, "")
+    statistics = json.loads(run("report", busy, "--json", *arguments).stdout)["statistics"]
+    totals = statistics["totals"]
+    assert totals["flows"] + totals["events"] - totals["challenges"] * bool(arguments) == count
+    assert totals["background"] == left_out
+
+
+def test_where_only_background_traffic_matches_that_is_said(busy: Path) -> None:
+    done = run("flows", busy, "--host", "g.example")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == (
+        "no flow and no event matches; of background traffic, 3 left out: --background lists them\n"
+    )
+
+
+def test_background_traffic_is_marked(busy: Path) -> None:
+    listed = run("flows", busy, "--background").stdout.splitlines()
+    assert ["(background: " in line for line in listed] == [False] * 7 + [True] * 5
+
+
 # --- filters elsewhere ---
 
 
@@ -344,7 +392,9 @@ def test_what_it_cannot_read_as_it_comes_is_named(tmp_path: Path) -> None:
     with following(log) as process:
         read(process)
         with log.open("ab") as file:
-            file.write(b"\nodd\n" + lines(*RECORDS[2:], ENDED[-1]))
+            file.write(b"\nodd\n" + lines(answered(background="Google", seq=900)))
+            file.write(lines(*RECORDS[2:], ENDED[-1]))
+        assert len(read(process, 9)) == 5, "with background traffic"
         assert process.wait(timeout=20) == 0
         assert process.stderr is not None
         assert process.stderr.read() == f"{log}: not JSON; skipped\n"

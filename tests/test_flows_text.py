@@ -76,6 +76,12 @@ def test_a_line_says_when_what_how_long_and_which() -> None:
     )
 
 
+def test_a_line_says_whose_background_traffic_it_is() -> None:
+    assert line(record(background="Google"), 200).endswith(
+        "  (background: Google) GET http://shop.example/items"
+    )
+
+
 @pytest.mark.parametrize("width", [80, 100, 200])
 def test_a_line_with_its_date_leaves_the_url_as_much(width: int) -> None:
     long = record(**REFUSED, reason="reset", url=f"http://shop.example/{'x' * 200}")

@@ -93,14 +93,18 @@ def test_a_challenge_is_answered_also_where_its_answer_is_not_wanted(
     assert (totals.problems, totals.challenges) == (problems, challenges)
 
 
+@pytest.mark.parametrize("background", [True, False])
 @pytest.mark.parametrize("given", FILTERS, ids=str)
-def test_the_records_that_are_wanted_come_as_the_log_has_them(given: Given) -> None:
+def test_the_records_that_are_wanted_come_as_the_log_has_them(
+    given: Given, background: bool
+) -> None:
     holds = chosen(given)
-    with Selection(opened(ENDED), holds) as found:
+    with Selection(opened(ENDED), holds, background=background) as found:
         records = list(found)
         assert list(found) == records, "they cannot be asked for twice"
     expected = [r for r in SESSION if r["type"] in ("flow", "event") and holds(r)]
-    assert records == expected
+    assert records == [r for r in expected if background or "background" not in r]
+    assert found.left_out == len(expected) - len(records)
 
 
 @given(st.permutations(range(12)), st.integers(0, 12))

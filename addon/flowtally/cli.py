@@ -271,8 +271,9 @@ def why(inputs: Inputs) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the records as the log has them.")
 @click.option("--curl", "as_curl", is_flag=True, help="Print commands that repeat the requests.")
 @click.option("--follow", is_flag=True, help="Go on until its sessions end, or Ctrl+C.")
+@click.option("--background", is_flag=True, help="With what browsers and systems do on their own.")
 @narrowed
-def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
+def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool, background: bool) -> None:
     """List single flows, and failures without a flow, in the order in which they ended.
 
     \b
@@ -297,7 +298,7 @@ def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool) -> None:
     lacking = Lacking()
     lines = Lines.JSON if as_json else Lines.CURL if as_curl else Lines.TABLE
     with named(sources, lacking) as (opened, _), suppress(KeyboardInterrupt):
-        show_logs(opened, inputs, lines, follow, lacking)
+        show_logs(opened, inputs, lines, follow, background, lacking)
 
 
 @main.command()

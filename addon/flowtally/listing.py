@@ -49,16 +49,18 @@ def show_logs(
     inputs: Inputs,
     lines: Lines,
     follow: bool,
+    background: bool,
     lacking: Lacking,
 ) -> None:
     """Write what is wanted of logs; with `follow`, go on with what is written to the first one.
     Says what cannot be read and what is missing; ends the program if there is no session and
-    nothing to follow. `lacking`: of the captures that logs were made of.
+    nothing to follow. `background`: with background traffic, else says how much was left out;
+    `lacking`: of the captures that logs were made of.
 
     Raises: OSError, with the name of the log as its `filename`.
     """
     nothing = True
-    with Selection(logs, inputs.matches, growing=follow) as selection:
+    with Selection(logs, inputs.matches, follow, background) as selection:
         missing = selection.missing
         selection.noted.lacking = lacking
         say_notes(selection.noted, [name for name, _ in logs], bool(missing) or follow)
@@ -72,8 +74,13 @@ def show_logs(
             if not (challenge and inputs.problems):
                 write(record)
                 nothing = False
-        ended, size = selection.ended, selection.size
+        ended, size, left_out = selection.ended, selection.size, selection.left_out
         running = missing.keys() - ended
+    if left_out:
+        only = f"{NOTHING_MATCHES}; " if nothing else ""
+        tell(f"{only}of background traffic, {left_out} left out: --background lists them")
+    elif nothing and not follow:
+        tell(NOTHING_MATCHES)
     if follow and (running or not ended):
         path = logs[0][1]
         assert isinstance(path, Path)
@@ -83,15 +90,14 @@ def show_logs(
                 tell(f"{logs[0][0]}: {reason}; skipped")
             if reason:
                 continue
-            if new["type"] in ("flow", "event") and inputs.matches(new):
+            is_single = new["type"] in ("flow", "event") and inputs.matches(new)
+            if is_single and (background or "background" not in new):
                 write(new)
             if new.get("final"):
                 ended.add(new["session"])
             running = (running | {new["session"]}) - ended
             if not running:
                 break
-    elif nothing:
-        tell(NOTHING_MATCHES)
 
 
 def _growing(log: Growing, name: str) -> Iterator[bytes]:

@@ -32,8 +32,10 @@ class Selection:
         logs: Sequence[tuple[str, Path | BinaryIO]],
         wanted: Filter,
         growing: bool = False,
+        background: bool = False,
     ) -> None:
-        """Look through logs. `growing`: what of them has no line end yet is left for later.
+        """Look through logs. `growing`: what of them has no line end yet is left for later;
+        `background`: with background traffic.
 
         Raises: OSError, with the name of the log as its `filename`.
         """
@@ -51,7 +53,10 @@ class Selection:
         """Session → of how many missing records it tells."""
         self._begun: dict[str, str] = {}
         """Session → the time of its earliest record."""
+        self.left_out = 0
+        """How many would be wanted if they were not background traffic."""
         self._wanted = wanted
+        self._background = background
         self._places: dict[str, tuple[array[int], array[int], array[int]]] = {}
         """Session → of each record `seq`, the number of its source, and where it stands there."""
         self._stack = ExitStack()
@@ -82,7 +87,8 @@ class Selection:
         session = record["session"]
         if record["time"] < self._begun.setdefault(session, record["time"]):
             self._begun[session] = record["time"]
-        if self._seen.setdefault(session, Numbers()).add(record["seq"]) and record["type"] == "gap":
+        is_new = self._seen.setdefault(session, Numbers()).add(record["seq"])
+        if record["type"] == "gap" and is_new:
             self._told[session] = self._told.get(session, 0) + record["dropped"]
         if record.get("final"):
             self.ended.add(session)
@@ -90,7 +96,11 @@ class Selection:
             return
         if "answers" in record:
             self.answered.add((session, record["answers"]))
-        if self._wanted(record):
+        if not self._wanted(record):
+            return
+        if "background" in record and not self._background:
+            self.left_out += is_new
+        else:
             time = record["time"]
             self.first, self.last = min(self.first or time, time), max(self.last, time)
             none: tuple[array[int], array[int], array[int]] = array("q"), array("q"), array("q")

@@ -43,7 +43,8 @@ _BLANKED = re.compile(rf"[?&][^=&]*=(?:&|$)|{re.escape(BLANK)}")
 
 def line(record: Record, width: int, paint: Paint = plain, dated: bool = False) -> str:
     """A record in one line of at most `width` columns: when it ended, with the date if `dated`,
-    what became of it, how long it took, which request it was."""
+    what became of it, how long it took, whose background traffic it was, if of any, which request
+    it was."""
     width = max(width, NARROWEST)
     time = layout.clock(record["time"], dated)
     # A narrow terminal has the columns of the date from here: the URL needs those that it has.
@@ -52,6 +53,8 @@ def line(record: Record, width: int, paint: Paint = plain, dated: bool = False) 
     took = cell(record.get("duration_ms"), "ms")
     start = f"{time:8}  {said:{room}}  {took:>{TOOK}}  "
     what = subject(record) or str(record.get("detail", ""))
+    if "background" in record:
+        what = f"(background: {record['background']}) {what}"
     return paint(f"{start}{shortened(what, width - len(start))}".rstrip(), _style(record))
 
 
@@ -68,6 +71,8 @@ def result(record: Record) -> str:
 
 
 def _style(record: Record) -> str:
+    if "background" in record:
+        return "dim"
     if "error_code" in record:
         complete = record.get("outcome") == "status" and record["error_code"] == -3
         return str(record.get("band", "failure")) if complete else "failure"
