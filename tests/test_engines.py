@@ -412,6 +412,16 @@ def test_nothing_moves_the_cursor(log: Path) -> None:
     assert said.replace("\n", "").isprintable()
 
 
+def test_background_traffic_makes_no_session_longer(log: Path) -> None:
+    own = answered(background="Google"), event(second=99, background="Google")
+    log.write_bytes(lines(start(), own[0], answered(second=2), failed(second=5), own[1]))
+    totals = json.loads(run("report", log, "--json").stdout)["statistics"]["totals"]
+    for view in ("totals", "sessions"):
+        (found,) = json.loads(run("sql", log, f"SELECT first, last FROM {view}", "--json").stdout)
+        assert found == {"first": totals["first"], "last": totals["last"]}
+        assert found["last"] == "2026-01-02T03:04:10.000Z"
+
+
 def test_the_report_and_sql_agree_on_an_incident(log: Path) -> None:
     (id,) = json.loads(
         run("sql", log, "SELECT id FROM incidents WHERE cause = '404'", "--json").stdout

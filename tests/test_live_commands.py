@@ -142,7 +142,7 @@ def test_commands_in_mitmweb(tmp_path: Path) -> None:
         assert clients.exchange(port, clients.absolute_get(OWN)).startswith(b"HTTP/1.1 200 OK")
         assert b" 502 " in clients.exchange(port, clients.absolute_get(dead))[:20]
         summary = web.call("flowtally.summary")["value"]
-        assert summary[0].startswith("flowtally: 1 flow, 1 failed (100.0 %), over ")
+        assert summary[0].startswith("flowtally: 1 flow, 1 failed (100.0 %)")
         assert summary[3] == f"  1  -2 ConnectionErr: connection_refused  127.0.0.1:{dead.port}"
 
         assert web.call("flowtally.report", page) == {"value": None}

@@ -132,5 +132,5 @@ def test_a_log_as_markdown(tmp_path: Path) -> None:
     log.write_bytes(lines(start(), failed()))
     done = run("report", "--markdown", log)
     assert done.returncode == 0
-    assert done.stdout.startswith(f"{markdown.MARK}\n# flowtally: 1 flow, 1 failed (100.0 %), over")
+    assert done.stdout.startswith(f"{markdown.MARK}\n# flowtally: 1 flow, 1 failed (100.0 %)\n")
     assert markdown.is_ours(done.stdout.encode())

@@ -304,13 +304,37 @@ def test_failures_without_a_flow_have_a_bar_of_their_own() -> None:
 def test_nothing_but_background_traffic_came_through(shown: Any) -> None:
     said = shown(tally(answered(background="Chromium"), event(background="Windows")))
     assert said == [
-        "flowtally: 0 flows, over 0.0 s",
+        "flowtally: 0 flows",
         "",
         "No problems",
         "",
         "Not among the problems",
         "  2 that browsers and systems made on their own, not counted above",
     ]
+
+
+@pytest.mark.parametrize(
+    ("second", "said"), [(0.04, ""), (0.06, ", over 0.1 s"), (27.6, ", over 27.6 s")]
+)
+def test_how_long_it_was_is_said_where_it_can_be(second: float, said: str) -> None:
+    own = answered(second=272, background="Chromium")
+    found = tally(answered(), own, answered(second=second))
+    assert text.report(found)[0] == f"flowtally: 2 flows{said}"
+    lasting = f"), {said.removeprefix(', over ')}<" if said else ")<"
+    assert lasting in html.page(found, html.About())
+
+
+def test_a_page_of_nothing_but_background_traffic_tells_local_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "XYZ-5:30")
+    time.tzset()
+    try:
+        page = html.page(tally(answered(background="Chromium")), html.About())
+        assert '"offset":19800' in page
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("shown", [text.report, text.summary])
@@ -518,7 +542,7 @@ def test_a_media_type_that_is_no_text_is_skipped(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[0] == (
         f"{log}, line 2: media_type is ['text/html'], not text; skipped"
     )
-    assert done.stdout.startswith("flowtally: 1 flow, ")
+    assert done.stdout.startswith("flowtally: 1 flow\n")
 
 
 # --- colours ---

@@ -311,7 +311,7 @@ def test_what_came_through_is_told_on_standard_error(place: Place, server: Answe
     assert (done.returncode, done.stdout) == (0, "HTTP Error 404: Whatever\n")
     lines = done.stderr.splitlines()
     assert lines[0] == ""
-    assert lines[1].startswith("flowtally: 2 flows, 1 unsuccessful, over ")
+    assert lines[1].startswith("flowtally: 2 flows, 1 unsuccessful")
     assert f"  1  -3 HTTPError: 404 Not found  127.0.0.1:{server.port}" in lines
     assert lines[-1] == f"Session log: {place.log}"
 
@@ -355,7 +355,7 @@ def test_an_existing_log_is_appended_to_and_only_this_session_counts(
     for _ in range(2):
         done = place.run("--max", "flows=1", *get(f"{server.url}/200"))
         assert done.returncode == 0, done.stderr
-        assert "flowtally: 1 flow, " in done.stderr
+        assert "flowtally: 1 flow\n" in done.stderr
     assert len(place.flows()) == 2
 
 
@@ -395,7 +395,7 @@ def test_reports_are_written(place: Place, server: AnsweringServer) -> None:
     assert case.find("failure") is not None
     assert "404" in page.read_text("utf-8")
     assert 'id="flows-data"' in page.read_text("utf-8"), "the single flows"
-    assert "# flowtally: 1 flow, 1 unsuccessful, " in markdown.read_text("utf-8")
+    assert "# flowtally: 1 flow, 1 unsuccessful\n" in markdown.read_text("utf-8")
 
 
 def test_a_file_that_cannot_be_written_at_the_end(place: Place) -> None:
@@ -419,7 +419,7 @@ def test_a_ci_shows_problems(place: Place, server: AnsweringServer) -> None:
         if status == "200":
             assert file.read_text() == "mine\n"
     text = file.read_text("utf-8")
-    assert text.startswith("mine\n\n# flowtally: 1 flow, 1 unsuccessful, ")
+    assert text.startswith("mine\n\n# flowtally: 1 flow, 1 unsuccessful\n")
     assert "1. `404 Not found -3` at" in text
 
 

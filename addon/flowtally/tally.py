@@ -347,7 +347,7 @@ class Tally:
         self.direct = False
         """Clients told all of it themselves, in HARs: there was no mitmproxy."""
         self.first = ""
-        """Time of the earliest flow or event, RFC 3339."""
+        """Time of the earliest flow or event but those of the background, RFC 3339."""
         self.last = ""
         self.tables: dict[str, Rows] = {table.name: Rows(table) for table in TABLES}
         """Name → rows of TABLES, of the timeline and the background."""
@@ -498,7 +498,6 @@ class Tally:
             row.response_bytes += record.get("response_bytes", 0)
             if record["outcome"] in ("error", "cancelled") or "error_code" in record:
                 self._add_special(record, [row])
-        self._span(record["time"])
 
     def _fate(self, common: tuple[Any, ...], record: Record) -> Fate:
         """What is said of a record by its fields COMMON; remembered."""

@@ -33,7 +33,7 @@ class Totals(NamedTuple):
     dropped: int
     """Records that could not be written to the log."""
     first: str
-    """Time of the earliest flow or event, RFC 3339; "" of none."""
+    """Time of the earliest flow or event but those of the background, RFC 3339; "" of none."""
     last: str
 
     @property

@@ -161,8 +161,8 @@ SELECT
     CAST(coalesce(sum(request_bytes), 0) AS BIGINT) AS request_bytes,
     CAST(coalesce(sum(response_bytes), 0) AS BIGINT) AS response_bytes,
     (SELECT CAST(coalesce(sum(dropped), 0) AS BIGINT) FROM records WHERE type = 'gap') AS dropped,
-    (SELECT min(time) FROM records WHERE type IN ('flow', 'event')) AS first,
-    (SELECT max(time) FROM records WHERE type IN ('flow', 'event')) AS last
+    min(CASE WHEN n_challenge IS NULL THEN time END) AS first,
+    max(CASE WHEN n_challenge IS NULL THEN time END) AS last
 FROM counted;
 
 -- Complete responses, by band and by code. Times are in ms.
@@ -382,8 +382,8 @@ SELECT
         min(CASE WHEN type <> 'stats' THEN time END),
         ''
     ) AS begun,
-    min(CASE WHEN type IN ('flow', 'event') THEN time END) AS first,
-    max(CASE WHEN type IN ('flow', 'event') THEN time END) AS last,
+    min(CASE WHEN type IN ('flow', 'event') AND background IS NULL THEN time END) AS first,
+    max(CASE WHEN type IN ('flow', 'event') AND background IS NULL THEN time END) AS last,
     count(CASE WHEN final AND parts > 0 THEN 1 END) > 0 AS ended_cleanly,
     count(CASE WHEN type = 'flow' AND background IS NULL THEN 1 END) AS flows,
     count(CASE WHEN outcome = 'error' AND background IS NULL THEN 1 END) AS failures,

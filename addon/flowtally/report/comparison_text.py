@@ -28,11 +28,10 @@ from .layout import columns
 from .layout import counted
 from .layout import in_brackets
 from .layout import indented
+from .layout import lasted
 from .layout import ms
 from .layout import s
-from .layout import seconds_between
 from .layout import share
-from .layout import span
 from .layout import table
 
 ROWS = 10
@@ -203,8 +202,8 @@ def _side(name: str, side: Totals, width: int) -> list[str]:
     words = counted(side)
     if side.unfinished:
         words.append(f"{side.unfinished} unfinished")
-    if side.first:
-        words.append(f"over {span(seconds_between(side.first, side.last))}")
+    if time := lasted(side.first, side.last):
+        words.append(f"over {time}")
     counts = ", ".join(word.replace(" ", "\xa0") for word in words)
     return _wrapped(f"{name + ':':<8}{counts}", width, " " * 8)
 

@@ -12,6 +12,7 @@ from collections.abc import Container
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
@@ -41,12 +42,12 @@ from .incidents_html import shown_incidents
 from .layout import at_least
 from .layout import cell
 from .layout import clock
+from .layout import lasted
 from .layout import local_time
 from .layout import ms
 from .layout import percent
 from .layout import period
 from .layout import s
-from .layout import seconds_between
 from .layout import size
 from .layout import span
 from .tables import CANCELLED
@@ -140,7 +141,8 @@ def page(tally: Tally, about: About) -> str:
 def render(shown: View, about: About, live: bool = False) -> str:
     """A report. `live`: one that refreshes itself."""
     series = _stacked(shown.timeline)
-    first = shown.totals.first
+    # Where there is only background traffic, the page can list that.
+    first = shown.totals.first or datetime.now(UTC).isoformat()
     moment = datetime.fromisoformat(first).astimezone() if _is_local(first) else None
     offset = moment.utcoffset() if moment else None
     data: dict[str, Any] = {
@@ -221,8 +223,8 @@ def _span(totals: Totals) -> str:
     if not _is_local(totals.first) or not _is_local(totals.last):
         return ""
     zone = datetime.fromisoformat(totals.first).astimezone().tzname()
-    lasted = span(seconds_between(totals.first, totals.last))
-    return f"{period(totals.first, totals.last, dated=True)} ({zone}), {lasted}"
+    when = f"{period(totals.first, totals.last, dated=True)} ({zone})"
+    return ", ".join(filter(None, (when, lasted(totals.first, totals.last))))
 
 
 def _oldest(in_flight: InFlight) -> str:

@@ -25,6 +25,9 @@ NARROWEST = 80
 LEAST = 20
 """Columns that a name gets at least."""
 
+BRIEFEST = 0.05
+"""What is shorter, in seconds, `span` shows as nothing."""
+
 Cells = tuple[str, ...]
 """What stands in a row."""
 
@@ -180,6 +183,12 @@ def seconds_between(first: str, last: str) -> float:
     if not first or not last:
         return 0.0
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+
+
+def lasted(first: str, last: str) -> str:
+    """How long it was from one RFC 3339 time to another; "" of what is too short to be told."""
+    seconds = seconds_between(first, last)
+    return span(seconds) if seconds >= BRIEFEST else ""
 
 
 def clock(time: Any, dated: bool = False) -> str:

@@ -46,10 +46,9 @@ from ..vocabulary import side_of
 from .layout import cell
 from .layout import counted
 from .layout import in_brackets
+from .layout import lasted
 from .layout import s
-from .layout import seconds_between
 from .layout import several_days
-from .layout import span
 from .tables import TABLES
 from .tables import Entry
 from .tables import ReportTable
@@ -322,8 +321,8 @@ def headline(totals: Totals) -> list[str]:
     for name, count in (("ok", totals.ok), ("unfinished", totals.unfinished)):
         if count:
             words.append(f"{count} {name}")
-    if totals.first:
-        words.append(f"over {span(seconds_between(totals.first, totals.last))}")
+    if time := lasted(totals.first, totals.last):
+        words.append(f"over {time}")
     return words
 
 
