@@ -17,6 +17,7 @@ import pytest
 from flowtally.tally import incident_of
 from lab.cli import HOSTILE
 from lab.cli import answered
+from lab.cli import cancelled
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import final
@@ -271,6 +272,21 @@ def test_what_was_narrowed_says_so(log: Path, arguments: list[str]) -> None:
     assert said in run(*arguments, log, "--status", "4xx", "~m GET").stdout
     assert "Only what matches" not in run(*arguments, log).stdout
     assert '"only"' not in run(*arguments, log).stdout
+
+
+def test_each_incident_of_a_report_has_its_flows(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    open_still = {**answered(second=3), "outcome": "unfinished"}
+    for name in ("status", "band", "description"):
+        del open_still[name]
+    log.write_bytes(lines(start(), failed(), cancelled(second=2), open_still))
+    statistics = json.loads(run("report", log, "--json").stdout)["statistics"]
+    rows = {row["cause"]: row for row in statistics["incidents"]}
+    assert {cause for cause, row in rows.items() if row["id"] is None} == {
+        "client_cancelled",
+        "unfinished",
+    }
+    assert len(run("flows", log, "--incident", rows["connection_refused"]["id"]).stdout) > 1
 
 
 def test_a_page_that_was_narrowed_says_so(log: Path, tmp_path: Path) -> None:

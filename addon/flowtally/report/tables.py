@@ -452,7 +452,8 @@ def _known(name: Callable[[Why], str]) -> Callable[[Entry], Value]:
 
 
 def _id(entry: Entry) -> Value:
-    return None if OTHER in entry.key else incident_id(*entry.key[1:])
+    code = entry.key[0]  # "" of what is no problem: no record of it has an incident
+    return None if OTHER in entry.key or not code else incident_id(*entry.key[1:])
 
 
 def _moment(which: str) -> Callable[[Entry], Value]:
