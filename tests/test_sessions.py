@@ -139,6 +139,13 @@ def test_a_named_log_that_cannot_be_read(tmp_path: Path) -> None:
     assert done.stderr == missing + torn(folder)
 
 
+def test_standard_input_is_not_accepted(tmp_path: Path) -> None:
+    folder = home(tmp_path)
+    done = run("sessions", "-", folder / "a.jsonl", stdin=lines(start()), COLUMNS="300")
+    assert (done.returncode, len(done.stdout.splitlines())) == (2, 3)
+    assert done.stderr == "-: standard input is not accepted here; skipped\n"
+
+
 def test_no_session_at_all(tmp_path: Path) -> None:
     folder = tmp_path / ".mitmproxy" / "flowtally"
     message = f"flowtally: no session log in {folder}; name one\n"

@@ -274,14 +274,15 @@ def why(inputs: Inputs) -> None:
 @click.option("--background", is_flag=True, help="With what browsers and systems do on their own.")
 @narrowed
 def flows(inputs: Inputs, as_json: bool, as_curl: bool, follow: bool, background: bool) -> None:
-    """List single flows, and failures without a flow, in the order in which they ended.
+    """List single flows, and failures without a flow, in the order in which they were recorded.
 
     \b
     flowtally flows --problems --host api.example
     flowtally flows session.jsonl '~m POST & ~c 500' --curl
 
     LOG is a session log, a HAR file or a flow file (mitmdump -w), also with gzip, or - for standard
-    input. Without one: the newest log in the default folder. FILTER is an expression of
+    input. Without one: the newest log in the default folder. A log has its flows as they ended, a
+    HAR file is read as they began, a flow file as it has them. FILTER is an expression of
     mitmproxy's. Those that mean the same in a log are ~all, ~c, ~d, ~dns, ~http, ~m, ~replay,
     ~replayq, ~replays, ~src, ~tcp, ~u, ~udp and ~websocket, with !, &, | and brackets. Of several
     options of one kind any may hold, of several kinds all must.
@@ -325,6 +326,10 @@ def sessions(locations: tuple[str, ...], as_json: bool) -> None:
     found: list[Listed] = []
     unreadable = False
     for location in wanted:
+        if os.fspath(location) == "-":
+            _skip(location, "standard input is not accepted here")
+            unreadable = True
+            continue
         try:
             paths = logs_in(location)
         except OSError as error:
