@@ -243,7 +243,7 @@ Time (1 s each)  flows  failed
 FEW = [RECORDS[6], RECORDS[10], {**event(), "time": RECORDS[10]["time"]}]
 
 UNCLEAN = "; it did not end cleanly, or is still running"
-SESSION = "Session 00000001, begun 2026-01-02T03:04:05.000Z"
+SESSION = "Session 00000001, begun 2026-01-02 03:04:05+00:00"
 
 
 def written(tmp_path: Path, *records: Record, name: str = "log.jsonl") -> Path:
@@ -269,6 +269,17 @@ def test_times_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> Non
     report = text.report(tally(*FEW))
     assert "     08:34:13  GET https://api.example:8443/v1" in report
     assert report[-1] == "08:34:13             1       1             0               1  " + "▒" * 24
+
+
+@pytest.mark.parametrize("option", ["", "--markdown", "--html"])
+def test_a_session_begins_in_the_time_of_its_flows(tmp_path: Path, option: str) -> None:
+    log, page = written(tmp_path, start(), failed()), tmp_path / "page.html"
+    arguments = {"": (), "--markdown": (option,), "--html": (option, str(page))}[option]
+    done = run("report", log, *arguments, TZ="XXX-05:30")
+    said = page.read_text("utf-8") if option == "--html" else done.stdout
+    assert "Session 00000001, begun 2026-01-02 08:34:05+05:30" in said
+    assert "08:34:05" in said.replace("2026-01-02 08:34:05+05:30", "")
+    assert "begun 2026-01-02T" not in said
 
 
 def test_a_timeline_of_several_days_names_them() -> None:
@@ -675,7 +686,7 @@ def test_every_output_says_whether_the_session_ended_cleanly(
     done = run("report", log, option, *([page] if option == "--html" else []))
     assert done.returncode == 0
     said = page.read_text("utf-8") if option == "--html" else done.stderr
-    unclean = "Session 00000001" + ("", ", begun 2026-01-02T03:04:05.000Z;")[option == "--html"]
+    unclean = "Session 00000001" + ("", ", begun 2026-01-02 03:04:05+00:00;")[option == "--html"]
     unclean += " it"[: 3 * (option == "--html")] + " did not end cleanly, or is still running"
     assert (unclean in said) == (not clean)
     if option == "--json":

@@ -19,6 +19,7 @@ from .counted_challenges import MOST as MOST_CHALLENGES
 from .defects import Defects
 from .encoding import encode
 from .redaction import printable
+from .report.layout import session_begun
 from .tally import Tally
 from .times import timestamp
 from .vocabulary import CHALLENGE_CODES
@@ -159,7 +160,7 @@ class Session:
     @property
     def about(self) -> str:
         """Which session this is and where its log is, for the foot of a report."""
-        return f"Session {self.id}, begun {self.begun}; log: {self.path}"
+        return f"{session_begun(self.id, self.begun)}; log: {self.path}"
 
     def data(self) -> dict[str, Any]:
         """What `flowtally report --json` says, of the session so far."""

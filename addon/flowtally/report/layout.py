@@ -201,6 +201,19 @@ def clock(time: Any, dated: bool = False) -> str:
         return "?"
 
 
+def zoned(time: str) -> str:
+    """An RFC 3339 time as date and time on this machine, with its zone."""
+    try:
+        return datetime.fromisoformat(time).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return printable(time, 25)  # a date that no clock of this machine can show
+
+
+def session_begun(id: str, time: str) -> str:
+    """Which session it is, and when it began."""
+    return f"Session {id:.40}, begun {zoned(time)}"
+
+
 def several_days(first: str, last: str) -> bool:
     """Whether two RFC 3339 times are of different days on this machine. Where what is told goes
     from one to the other, a time of day alone does not say when."""

@@ -17,8 +17,10 @@ from .layout import NARROWEST
 from .layout import WIDTH
 from .layout import s
 from .layout import seconds_between
+from .layout import session_begun
 from .layout import shortened
 from .layout import span
+from .layout import zoned
 
 ID = 8
 """How many characters of a session's id are shown; flowtally gives it as many."""
@@ -29,8 +31,7 @@ UNCLEAN = "did not end cleanly, or is still running"
 def sentences(found: Logs) -> list[str]:
     """A sentence on each session."""
     return [
-        f"Session {session.id:.40}, begun {session.time}"
-        + ("" if session.final else f"; it {UNCLEAN}")
+        session_begun(session.id, session.time) + ("" if session.final else f"; it {UNCLEAN}")
         for session in found.sessions.values()
     ]
 
@@ -133,7 +134,7 @@ def text(sessions: Sequence[Listed], width: int = WIDTH) -> list[str]:
 
 def _cells(listed: Listed) -> tuple[str, ...]:
     return (
-        _local(listed.begun),
+        zoned(listed.begun),
         span(listed.seconds),
         str(listed.flows),
         str(listed.problems),
@@ -146,10 +147,3 @@ def _cells(listed: Listed) -> tuple[str, ...]:
 def _aligned(cell: str, size: int, column: int) -> str:
     """Numbers stand on the right."""
     return cell.rjust(size) if 1 <= column <= 4 else cell.ljust(size)
-
-
-def _local(time: str) -> str:
-    try:
-        return datetime.fromisoformat(time).astimezone().isoformat(" ", "seconds")
-    except (OverflowError, ValueError, OSError):
-        return printable(time, 25)  # a date that no clock of this machine can show

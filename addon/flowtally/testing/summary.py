@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..incidents import Incident
 from ..incidents import incidents
 from ..logs import read
+from ..report.layout import session_begun
 from ..source import Source
 from ..source import parsed
 from ..tally import Tally
@@ -55,7 +56,7 @@ def summary(sessions: Mapping[str, str]) -> Summary:
     for session in mine:
         whole.merge(session.tally)
     tests, more = _tests(logs, sessions)
-    about = [f"Session {each.id}, begun {each.time}; log: {sessions[each.id]}" for each in mine]
+    about = [f"{session_begun(each.id, each.time)}; log: {sessions[each.id]}" for each in mine]
     return Summary(whole, tests, more, about, sum(not session.final for session in mine))
 
 
