@@ -592,6 +592,28 @@ def test_what_makes_no_sense_is_said_before_any_test(
     assert (project.folder / "foreign.txt").read_text() == FOREIGN
 
 
+@pytest.mark.parametrize(
+    "option", ["--flowtally-html=page.html", "--flowtally-max=failures=0", "--flowtally-log=logs/"]
+)
+def test_an_option_that_nothing_comes_of_is_refused(project: Project, option: str) -> None:
+    project.tests(
+        """
+        def test_plain():
+            pass
+
+        def test_watched(flowtally):
+            pass
+        """
+    )
+    result = project.run(option, "-k", "plain")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert f"{option.partition('=')[0]} without --flowtally: no test goes through" in said(result)
+    assert "passed" not in said(result)
+    assert project.run(option, "--collect-only").ret == pytest.ExitCode.OK
+    project.settings(f"addopts = {option}")
+    project.run("-k", "plain").assert_outcomes(passed=1, deselected=1)
+
+
 def test_a_page_that_cannot_be_written_is_said_at_the_end(project: Project) -> None:
     (project.folder / "foreign.html").write_text(FOREIGN)
     project.tests("def test_one(flowtally): get('/one')")

@@ -134,6 +134,17 @@ class Hooks:
                 raise pytest.UsageError(f"flowtally: {error}") from None
             # xdist's controller would hear of a crash; each test says it instead.
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if self.all or self._config.option.collectonly or hasattr(self._config, "workerinput"):
+            return
+        # xdist's controller, which does not know what its workers collect, does not get here.
+        idle = session.items and not session.testsfailed and not any(map(_asks, session.items))
+        if idle and (typed := _typed(self._config)):
+            raise pytest.UsageError(
+                f"{typed[0]} without --flowtally: no test goes through flowtally's proxy, for none "
+                "has the marker or uses the fixture"
+            )
+
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         # No wrapper, and not the first: what pytest's own wrappers prepare must be there if this
         # fails, and a test that is skipped needs no proxy. The fixtures come later.
@@ -201,6 +212,15 @@ class Hooks:
     def pytest_unconfigure(self) -> None:
         if self._tests is not None:
             self._tests.run.close()
+
+
+def _typed(config: pytest.Config) -> list[str]:
+    """The options that are nothing without a test that goes through the proxy, of those that were
+    typed: what is given to every run, in `addopts`, may be for other tests than those of this one.
+    """
+    flags = {f"--{name.replace('_', '-')}" for name, _, _ in OPTIONS[1:]}
+    words = [str(word).partition("=")[0] for word in config.invocation_params.args]
+    return [word for word in words if word in flags]
 
 
 def _asks(item: pytest.Item) -> bool:
