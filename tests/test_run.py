@@ -641,6 +641,11 @@ def test_no_command(place: Place) -> None:
             "the proxy cannot start: flowtally_timeot: no such option; flowtally has "
             + ", ".join(option.name for option in settings.OPTIONS),
         ),
+        (
+            ["--set", "nosuchopt=1", "--", "true"],
+            2,
+            "the proxy cannot start: nosuchopt: no such option; `mitmdump --options` lists them",
+        ),
     ],
 )
 def test_bad_input(place: Place, arguments: list[str], status: int, said: str) -> None:
@@ -652,6 +657,19 @@ def test_bad_input(place: Place, arguments: list[str], status: int, said: str) -
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr == f"flowtally: {said.format(folder=place.folder)}\n"
     assert (place.folder / "plain.txt").read_text() == "mine"
+
+
+def test_an_option_may_be_a_scripts_and_config_yaml_may_be_for_others(place: Place) -> None:
+    script = place.folder / "script.py"
+    script.write_text("def load(loader): loader.add_option('mine', int, 0, '')")
+    place.confdir = place.folder / "confdir"
+    place.confdir.mkdir()
+    (place.confdir / "config.yaml").write_text("web_port: 9999\n")
+    done = place.run("--set", f"scripts={script}", "--set", "mine=1", "--", "echo", "done")
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    done = place.run("--set", f"scripts={script}", "--set", "mien=1", "--", "echo", "done")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the proxy cannot start: mien: no such option" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ class Flowtally(ConnectionHooks, Commands):
 
     name = "flowtally"
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = False) -> None:
+        """`strict`: an option of the command line that nobody has keeps mitmproxy from starting."""
+        self._strict = strict
         self.session: Session | None = None
         self._values: dict[str, Any] = {o.name: o.check(o.default) for o in settings.OPTIONS}
         """Option → its checked value."""
@@ -129,7 +131,7 @@ class Flowtally(ConnectionHooks, Commands):
 
     def running(self) -> None:
         # Some may have been given since `load`.
-        self._refused = self._refused or settings.refused(ctx.options)
+        self._refused = self._refused or settings.refused(ctx.options, self._strict)
         if self._refused:
             return
         self._undo = self._watch_internals()

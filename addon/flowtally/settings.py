@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Mapping
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -74,25 +75,27 @@ def rules(values: Mapping[str, Any], raw_tcp: bool = True) -> Rules:
     )
 
 
-def refused(options: Options) -> bool:
+def refused(options: Options, strict: bool = False) -> bool:
     """Whether options were given that cannot be used; says why in mitmproxy's log, which keeps it
-    from starting (addons/errorcheck.py)."""
-    reasons = internals.refuse_options(options, refuse)
+    from starting (addons/errorcheck.py). `strict`: also what nobody has by now."""
+    reasons = internals.refuse_options(options, partial(refuse, strict=strict))
     for reason in reasons:
         logger.error(reason)
     return bool(reasons)
 
 
-def refuse(name: str, given: Any) -> str:
+def refuse(name: str, given: Any, strict: bool = False) -> str:
     """Why what was given for an option when mitmproxy started cannot be used; "" if it can.
 
     `given`: the texts of the command line, or a value of config.yaml. Unknown names that look like
-    flowtally's are refused too: a misspelt option would otherwise be ignored.
+    flowtally's are refused too: a misspelt option would otherwise be ignored. `strict`: all others
+    of the command line as well. What config.yaml has may be for mitmweb, or for a script.
     """
     option = next((option for option in OPTIONS if option.name == name), None)
     if option is None:
         if not name.startswith("flowtally_"):
-            return ""
+            unknown = strict and isinstance(given, tuple)
+            return f"{name}: no such option; `mitmdump --options` lists them" if unknown else ""
         return f"{name}: no such option; flowtally has {', '.join(o.name for o in OPTIONS)}"
     try:
         option.check(_read(option, given))

@@ -106,7 +106,7 @@ def run(
     def master(options: Options) -> DumpMaster:
         first = before(options)
         made = DumpMaster(options)
-        flowtally = Flowtally()
+        flowtally = Flowtally(strict=True)
         # Behind the user's scripts, which mitmproxy's own script loader holds.
         made.addons.add(*first, flowtally, companion(flowtally))
         return made
