@@ -29,6 +29,7 @@ from flowtally.report.tables import columns_of
 from flowtally.rows import EVENT
 from flowtally.tally import place
 from flowtally.vocabulary import BANDS
+from flowtally.vocabulary import error_fields
 from lab import browser as lab
 from lab import clients
 from lab import proxy as proxy_module
@@ -821,6 +822,47 @@ def test_a_flow_opens_to_its_record(browser: Browser, many: str) -> None:
         page.keyboard.press("Escape")
         assert not detail.is_visible()
         assert page.evaluate("document.activeElement.dataset.row") == "0"
+
+
+INSIDE = {"cors_blocked": 200, "graphql_error": 200, "redirect_loop": 302}
+"""Cause → the status of a complete answer that is a problem all the same."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_problem_inside_a_complete_answer_looks_like_one(
+    browser: Browser, written: Report, scheme: Any
+) -> None:
+    inside = [
+        answered(status, second, cause=cause, side="server", **error_fields(cause))
+        for second, (cause, status) in enumerate(INSIDE.items())
+    ]
+    others = [failed(second=3), answered(404, 4), answered(503, 5), answered(200, 6)]
+    log = lines(start(), *inside, *others)
+    with shown(browser, written(log), color_scheme=scheme) as page:
+        rows = page.locator("#flows .flow")
+        rows.first.wait_for()
+        assert [
+            (each.locator(".result").inner_text(), each.evaluate("(row) => row.classList[1]"))
+            for each in rows.all()
+        ] == [
+            ("200 OK", "success"),
+            ("503 Service unavailable", "server"),
+            ("404 Not found", "client"),
+            ("connection_refused -2", "failure"),
+            ("302 redirect_loop -5", "failure"),
+            ("200 graphql_error -3", "failure"),
+            ("200 cors_blocked -1", "failure"),
+        ]
+        failure = colour(page, ".flow.failure .result", "color")
+        assert failure != colour(page, ".flow.success .result", "color")
+        for cause in INSIDE:
+            rows.filter(has_text=cause).click()
+            assert colour(page, "#flow h3", "color") == failure
+            bar = page.locator(".around li button", has_text=cause).locator(".span")
+            assert bar.evaluate("(bar) => bar.className") == "span failure"
+        rows.filter(has_text="200 OK").click()
+        assert colour(page, "#flow h3", "color") == colour(page, "body", "color")
+        assert {k: v for k, v in page.evaluate(lab.CONTRASTS).items() if v < 4.5} == {}
 
 
 BACKGROUND = (

@@ -269,7 +269,9 @@ const flowList = (() => {
   const turns = make("p", { class: "turns" });
   const detail = make("div", { id: "flow", role: "region", "aria-label": "The chosen flow", tabindex: "-1", hidden: "" });
   const height = () => (narrow.matches ? 46 : 26);
-  const colour = (record) => (record.background ? "background" : names[record.derived.series]?.[1] ?? "");
+  // A band says what the status is; a problem inside a complete answer is one all the same.
+  const isFailure = ({ outcome, cause, error_code: code }) => outcome === "status" && cause != null && code != null;
+  const colour = (record) => (record.background ? "background" : names[isFailure(record) ? "error" : record.derived.series]?.[1] ?? "");
   const what = (record) => [record.background && `(background: ${record.background})`, subject(record) || record.detail].filter(Boolean).join(" ");
   const keyOf = (record) => `${record.session} ${record.seq}`;
 
@@ -382,7 +384,7 @@ const flowList = (() => {
     source.around(record).then((found) => {
       if (opened === keyOf(record)) others.replaceChildren(...around.shown(record, found, { make, took, result, subject, what, colour, open }));
     }, () => {});
-    detail.replaceChildren(make("div", { class: "bar" }, make("h3", {}, `${result(record)}`), shut),
+    detail.replaceChildren(make("div", { class: "bar" }, make("h3", { class: `result ${colour(record)}` }, result(record)), shut),
       make("p", { class: "subject" }, subject(record)), ...phases(record), belongs, fields,
       make("p", {}, button, " ", told), pre, others);
     detail.hidden = false;
