@@ -215,9 +215,9 @@ def check_bands(table: Data | None, data: Data) -> None:
     for row in table["rows"] if table else ():
         of = wanted[row["key"]]
         assert row["total"] == (row["key"] in BANDS)
-        numbers = [of["flows"], of["flows"] / data["totals"]["flows"], of["request_bytes"]]
-        numbers += [of["response_bytes"], *times(of, "wait_p50", "wait_p95"), *times(of)]
-        check_cells(row, numbers)
+        numbers = [of["flows"], of["flows"] / data["totals"]["flows"], of["unsuccessful"]]
+        numbers += [of["request_bytes"], of["response_bytes"]]
+        check_cells(row, [*numbers, *times(of, "wait_p50", "wait_p95"), *times(of)])
 
 
 def by_name(data: Data, table: str, part: str) -> dict[str, Data]:

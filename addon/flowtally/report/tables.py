@@ -328,7 +328,7 @@ STATUS = ReportTable(
     "Status",
     "Band and code",
     "code",
-    (FLOWS, SHARE, SENT, RECEIVED, *WAITS, *DURATIONS),
+    (FLOWS, SHARE, UNSUCCESSFUL_ONES, SENT, RECEIVED, *WAITS, *DURATIONS),
     "codes",
     "bands",
     most=None,
