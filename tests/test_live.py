@@ -451,6 +451,21 @@ def test_flows_are_the_newest_of_the_session(live: Live) -> None:
     assert seqs(live.get("/flows?before=4&at=999999999")) == [3, 2]  # the log is another one
 
 
+def test_a_piece_says_which_record_is_the_newest_wanted_or_not(live: Live) -> None:
+    live.log.write_bytes(lines(start(), failed(), *(answered(second=n) for n in range(8))))
+    for asked, newest in {
+        "series=error": 10,
+        "host=none.example": 10,
+        "before=5": 10,
+        "after=9": 10,
+        "after=10": 10,
+        "after=12": 12,
+    }.items():
+        assert json.loads(live.get(f"/flows?{asked}").content or b"")["newest"] == newest, asked
+    live.log.write_bytes(b"")
+    assert json.loads(live.get("/flows").content or b"")["newest"] == 0
+
+
 def test_flows_are_narrowed(live: Live) -> None:
     records = [start(), answered(host="a"), failed(second=5, host="b", port=81), answered(404, 9)]
     live.log.write_bytes(lines(*records))

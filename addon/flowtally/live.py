@@ -308,6 +308,7 @@ class Page:
                 "records": [shown(record) for record in piece.records],
                 "before": piece.before,
                 "at": piece.at,
+                "newest": piece.newest,
             }
             return json.dumps(said).encode()
 

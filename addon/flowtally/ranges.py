@@ -52,6 +52,9 @@ class Piece(NamedTuple):
     """With which `before` to go on; 0: there is nothing more."""
     at: int
     """With which `at`."""
+    newest: int
+    """The newest `seq` that was looked at, wanted or not: with which `after` to ask for what comes
+    later. As `after` says where there is none."""
 
 
 _CHECKS = {
@@ -92,6 +95,7 @@ def query(given: Mapping[str, str]) -> Query:
 def newest(log: Path, session: str, asked: Query) -> Piece:
     """The newest records of a session that are wanted. Raises: OSError."""
     found: list[Record] = []
+    latest = asked.after
     end = time.thread_time() + LONGEST
     if log.is_fifo():  # to open it would wait for ever
         raise OSError(errno.EINVAL, NOT_REGULAR)
@@ -107,18 +111,19 @@ def newest(log: Path, session: str, asked: Query) -> Piece:
                 if record is None or record["session"] != session:
                     continue
                 seq = record["seq"]
+                latest = max(latest, seq)
                 if asked.before and seq >= asked.before:
                     continue
                 if seq <= asked.after or record["type"] == "session_start":
-                    return Piece(found, 0, 0)
+                    return Piece(found, 0, 0, latest)
                 before = seq
                 if record["type"] in ("flow", "event") and asked.wanted(record):
                     found.append(record)
                     if len(found) == MOST:
-                        return Piece(found, before, position)
+                        return Piece(found, before, position, latest)
             if time.thread_time() > end:
-                return Piece(found, before, position) if position else Piece(found, 0, 0)
-    return Piece(found, 0, 0)
+                return Piece(found, before if position else 0, position, latest)
+    return Piece(found, 0, 0, latest)
 
 
 def _lines_before(file: BinaryIO, position: int) -> list[tuple[int, bytes]]:

@@ -154,10 +154,10 @@ const flowList = (() => {
 
     narrow(state) {
       const isWhole = (each) => each && !Object.keys(each).length;
-      if (isWhole(this.state) && !isWhole(state)) this.whole = [this.records, this.next];
-      [this.state, this.records, this.next, this.asking] = [state, [], {}, null];
+      if (isWhole(this.state) && !isWhole(state)) this.whole = [this.records, this.next, this.newest];
+      [this.state, this.records, this.next, this.newest, this.asking] = [state, [], {}, null, null];
       this.turn += 1;
-      if (isWhole(state) && this.whole) [[this.records, this.next], this.whole] = [this.whole, null];
+      if (isWhole(state) && this.whole) [[this.records, this.next, this.newest], this.whole] = [this.whole, null];
       this.take([]); // the figures may not have all of that
       if (!this.length) return this.older();
       return this.newer().catch(() => {}); // the page says that the proxy is gone
@@ -211,8 +211,9 @@ const flowList = (() => {
       const go = async () => {
         while (turn === this.turn && this.next && this.length === length) {
           if (document.hidden) { await wait(1000); continue; }
-          const { records, before, at } = await this.ask(this.next);
+          const { records, before, at, newest } = await this.ask(this.next);
           if (turn !== this.turn) return;
+          this.newest ??= newest;
           this.next = before ? { before, at } : null;
           this.records.push(...this.take(records));
           if (this.next && this.length === length) await wait(this.rest); // the proxy has other work
@@ -244,14 +245,15 @@ const flowList = (() => {
       while (!this.asking && this.next && this.length < MOST && !document.hidden && performance.now() < end) await this.older(50 * A_LITTLE);
     }
 
-    // What has come since; if that is more than one piece, the list begins anew.
+    // What has come since the newest record that was looked at, wanted or not; if that is more than
+    // one piece, the list begins anew. What is older may be asked for meanwhile.
     async newer() {
-      if (this.asking) return;
-      const { turn, records: [latest] } = this;
-      if (!latest) return this.again();
-      const fresh = await this.ask({ after: latest.seq });
-      if (turn !== this.turn || this.asking) return;
+      const { turn, newest: after } = this;
+      if (after === null) return this.asking ?? this.again();
+      const fresh = await this.ask({ after });
+      if (turn !== this.turn || after !== this.newest) return;
       if (fresh.before) return this.again();
+      this.newest = fresh.newest;
       this.records.unshift(...this.take(fresh.records));
       if (fresh.records.length) moved(fresh.records.length);
     }

@@ -1,0 +1,148 @@
+"""The list of the live page in a window, over a log that grows as a test wants it to: no proxy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from flowtally import ranges
+from lab import browser as lab
+from lab.cli import Record
+from lab.cli import answered
+from lab.cli import failed
+from lab.cli import lines
+from lab.cli import start
+from lab.proxy import WAIT_TIMEOUT
+from test_live import Live
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page
+    from playwright.sync_api import Route
+
+ADDRESS = "http://flowtally.test/"
+EVERY = 2000
+"""ms between two refreshes (page.js)."""
+
+
+class Session:
+    """A session, its page, and what was asked of it."""
+
+    def __init__(self, log: Path) -> None:
+        self.live = Live(log)
+        self.asked: list[str] = []
+        self._seq = 0
+        log.write_bytes(b"")
+        self.write(start())
+
+    def write(self, *records: Record) -> None:
+        """Put records into the log, and count them."""
+        numbered = [{**record, "seq": seq} for seq, record in enumerate(records, self._seq + 1)]
+        self._seq += len(numbered)
+        for record in numbered:
+            self.live.tally.add(record)
+        with self.live.log.open("ab") as file:
+            file.write(lines(*numbered))
+        self.live.version = f"00000001-{self._seq}-0"
+
+    def answer(self, route: Route) -> None:
+        """What a proxy would."""
+        path = "/" + route.request.url.removeprefix(ADDRESS)
+        etag = {"if_none_match": route.request.headers.get("if-none-match", "")}
+        with ThreadPoolExecutor(1) as thread:  # in this one an event loop runs
+            given = thread.submit(self.live.get, path, **etag).result()
+        headers = {name: text for name, text in given.headers.items() if name != "content-length"}
+        route.fulfill(status=given.status_code, headers=headers, body=given.content or b"")
+        self.asked.append(path)
+
+    @contextmanager
+    def watched(self, browser: Browser, hash: str = "") -> Iterator[Page]:
+        """The live page, with a clock that can be put forward."""
+        with lab.opened(browser) as page:
+            watched = lab.watch(page)
+            page.clock.install()
+            page.route(f"{ADDRESS}**", self.answer)
+            page.goto(ADDRESS + hash)
+            yield page
+            assert watched.trouble == []
+
+    def goes_on(self, page: Page, *records: Record) -> None:
+        """What comes, until the page has asked for it."""
+        self.write(*records)
+        before = len(self.asks("after="))
+        page.clock.fast_forward(EVERY)
+        deadline = time.monotonic() + WAIT_TIMEOUT
+        while len(self.asks("after=")) == before:
+            assert time.monotonic() < deadline, self.asked
+            page.wait_for_timeout(5)
+
+    def asks(self, what: str) -> list[str]:
+        """What was asked for of flows."""
+        return [path for path in self.asked if path.startswith("/flows?") and what in path]
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.setattr("flowtally.live.EVERY", 0.0)
+    monkeypatch.setattr("flowtally.live.SHARE", 1.0)
+    return Session(tmp_path / "session.jsonl")
+
+
+def rows(page: Page) -> list[str]:
+    return page.locator("#flows .flow .subject").all_inner_texts()
+
+
+def test_what_comes_is_asked_for_from_where_the_page_has_looked(
+    browser: Browser, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However old the newest flow is that matches: what came since may be much."""
+    monkeypatch.setattr(ranges, "LONGEST", 0.0)  # a piece is a block
+    session.write(failed(url="http://dead.example/old", host="dead.example"))
+    session.write(*(answered(second=n / 10) for n in range(900)))
+    with session.watched(browser, "#series=error") as page:
+        page.locator("#flows .flow", has_text="/old").wait_for()
+        page.locator("#flows .figures", has_text="1 flow").wait_for()
+        session.asked.clear()
+        for second in range(3):
+            session.goes_on(page, answered(second=100 + second))
+        assert rows(page) == ["GET http://dead.example/old"]
+        assert session.asks("after=") == [
+            f"/flows?series=error&after={902 + number}" for number in range(3)
+        ]
+        assert session.asks("before=") == []
+        session.goes_on(page, failed(second=104, url="http://dead.example/new"))
+        page.locator("#flows .flow", has_text="/new").wait_for()
+        assert rows(page) == ["GET http://dead.example/new", "GET http://dead.example/old"]
+
+
+def test_where_nothing_matches_the_log_is_looked_through_once(
+    browser: Browser, session: Session
+) -> None:
+    session.write(*(answered(second=n / 10) for n in range(900)))
+    with session.watched(browser, "#series=error") as page:
+        page.locator("#flows .figures", has_text="No flow here").wait_for()
+        session.asked.clear()
+        session.goes_on(page, answered(second=100))
+        session.goes_on(page, answered(second=101))
+        assert session.asks("") == [
+            "/flows?series=error&after=901",
+            "/flows?series=error&after=902",
+        ]
+
+
+def test_what_comes_is_shown_while_what_is_older_is_still_looked_for(
+    browser: Browser, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranges, "LONGEST", 0.0)
+    monkeypatch.setattr(ranges, "BLOCK", 4096)
+    session.write(*(answered(second=n / 10) for n in range(900)))
+    with session.watched(browser, "#series=error") as page:
+        page.locator("#flows .figures", has_text="Looking").wait_for()
+        session.goes_on(page, failed(second=100, url="http://dead.example/new"))
+        page.locator("#flows .flow", has_text="/new").wait_for()
+        assert page.locator("#flows .figures").inner_text() == "the latest 1"
