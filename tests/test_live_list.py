@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from flowtally import ranges
+from flowtally.report import html
 from lab import browser as lab
 from lab.cli import Record
 from lab.cli import answered
@@ -146,3 +148,50 @@ def test_what_comes_is_shown_while_what_is_older_is_still_looked_for(
         session.goes_on(page, failed(second=100, url="http://dead.example/new"))
         page.locator("#flows .flow", has_text="/new").wait_for()
         assert page.locator("#flows .figures").inner_text() == "the latest 1"
+
+
+def test_of_more_than_a_page_holds_the_oldest_are_let_go_of(
+    browser: Browser, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(html, "MOST_FLOWS", 300)
+    hosts = ("a.example", "b.example")
+
+    def flows(begin: int, number: int) -> list[Record]:
+        return [
+            answered(second=n, url=f"http://h/{n}", host=hosts[n % 2])
+            for n in range(begin, begin + number)
+        ]
+
+    session.write(failed(second=0, host="dead.example", url="http://dead.example/old"))
+    session.write(*flows(1, 150))
+    with session.watched(browser) as page:
+        said = page.locator("#flows .figures")
+        page.locator("#flows .figures", has_text="151 flows").wait_for()
+        for begin in range(151, 751, 150):
+            session.goes_on(page, *flows(begin, 150))
+        page.locator("#flows .figures", has_text="the page holds no more").wait_for()
+        assert said.inner_text() == "the latest 300; the page holds no more"
+        page.locator("#flows .flow").first.focus()
+        page.keyboard.press("End")
+        assert "http://h/451" in page.locator("#flows .flow").last.inner_text()
+        asked = len(session.asks("before="))
+        session.goes_on(page, *flows(751, 10))
+        page.keyboard.press("End")
+        page.locator("#flows .flow", has_text="http://h/461").wait_for()
+        assert len(session.asks("before=")) == asked, "nothing is taken in to be let go of"
+
+        # What is picked has its figures, also where all else that the page holds is newer.
+        page.evaluate("filter.set('host', 'dead.example')")
+        page.locator("#flows .flow", has_text="/old").wait_for()
+        picks = page.locator("#picks .note", has_text=re.compile(r"^1 flow or failure"))
+        picks.wait_for()
+        session.goes_on(page, *flows(761, 150))
+        session.goes_on(page, failed(second=911, host="dead.example"))
+        page.locator("#picks .note", has_text=re.compile(r"^2 flows and failures")).wait_for()
+        assert page.locator("[data-total=failures]").inner_text() == "2"
+
+        page.evaluate("filter.set('host', 'a.example')")
+        page.locator("#picks .note", has_text="; the page holds the latest only").wait_for()
+        picked, of = map(int, re.findall(r"\d+", page.locator("#picks .note").inner_text()))
+        assert said.inner_text() == "the latest 300; the page holds no more"
+        assert 300 <= picked <= of <= 375

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from ..blocks import MAX_BLOCKS
 from ..histogram import FIRST
 from ..histogram import GROWTH
 from ..histogram import PERCENTILES
@@ -23,6 +24,7 @@ from ..rows import OTHER
 from ..rows import Key
 from ..tally import TABLES
 from ..vocabulary import BANDS
+from . import incidents_html
 from . import tables
 from .tables import Column
 from .tables import ReportTable
@@ -100,6 +102,12 @@ def declared() -> dict[str, Any]:
         "kinds": tables.PROTOCOLS,
         "in_note": tables.IN_NOTE,
         "other": OTHER,
+        "incidents": {
+            "named": incidents_html.NAMED,
+            "points": MAX_BLOCKS,
+            "width": incidents_html.WIDTH,
+            "height": incidents_html.HEIGHT,
+        },
     }
 
 

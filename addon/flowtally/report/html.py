@@ -37,7 +37,9 @@ from .figures_data import declared
 from .flows_data import MOST as MOST_FLOWS
 from .flows_data import Flows
 from .flows_data import flows
+from .incidents_html import HEIGHT
 from .incidents_html import MOST
+from .incidents_html import WIDTH
 from .incidents_html import shown_incidents
 from .layout import at_least
 from .layout import cell
@@ -176,7 +178,8 @@ def render(shown: View, about: About, live: bool = False) -> str:
         flows=about.flows,
         mitmweb=about.mitmweb,
         flows_data=Markup(_json(_held(about.flows) if about.flows else {})),
-        declared=Markup(_json(declared())),
+        declared=Markup(_json(declared() | {"most": MOST_FLOWS, "optional": OPTIONAL})),
+        bars=(WIDTH, HEIGHT),
         incidents=shown_incidents(shown),
         incidents_note=_incidents_note(len(shown.incidents)),
         apart=apart(shown, _at_hosts),

@@ -3,9 +3,8 @@
 // there are, and how they are ordered, report/figures_data.py.
 const figures = (() => {
   const { make, attempts, clock, count, took, size, fixed, subject, shortened } = flowList.words;
-  const declared = JSON.parse(document.getElementById("declared")?.textContent ?? "null");
+  const { declared } = flowList;
   const bar = document.getElementById("picks");
-  const WIDTH = 120, HEIGHT = 20, POINTS = 24, NAMED = 5; // of an incident, as report/incidents_html.py has them
   const percent = (share) => `${fixed(100 * share, 1)} %`;
   const plural = (number) => (number === 1 ? "" : "s");
   const sum = (values) => values.reduce((total, value) => total + value, 0);
@@ -361,8 +360,6 @@ const figures = (() => {
 
   // --- above and beside the tables ---
 
-  const OPTIONAL = ["cancelled", "ok", "unfinished"]; // as report/html.py has them
-
   function totals(section, whole, bySeries, colours) {
     const said = {
       flows: whole.flows[0], failures: whole.failures[0], unsuccessful: whole.unsuccessful[0], events: whole.events[0],
@@ -371,7 +368,7 @@ const figures = (() => {
     };
     for (const each of section.querySelectorAll("[data-total]")) {
       const name = each.dataset.total, box = each.closest("div"), note = box.querySelector("small");
-      if (!(name in said) || (!said[name] && OPTIONAL.includes(name))) { box.remove(); continue; }
+      if (!(name in said) || (!said[name] && declared.optional.includes(name))) { box.remove(); continue; }
       each.dataset.value = said[name];
       each.textContent = name.endsWith("bytes") ? size(said[name]) : count(said[name]);
       box.className = { failures: "failure", unsuccessful: "client", events: "event" }[said[name] ? name : ""] ?? "";
@@ -470,9 +467,10 @@ const figures = (() => {
 
   function named(line, counts) {
     if (!line) return;
-    const all = [...counts].sort((a, b) => b[1] - a[1] || before(a[0], b[0])), more = all.length - NAMED;
+    const { named: most } = declared.incidents;
+    const all = [...counts].sort((a, b) => b[1] - a[1] || before(a[0], b[0])), more = all.length - most;
     if (!all.length) { line.remove(); return; }
-    line.replaceChildren(line.querySelector(".label"), " ", ...all.slice(0, NAMED).flatMap(([name, times]) =>
+    line.replaceChildren(line.querySelector(".label"), " ", ...all.slice(0, most).flatMap(([name, times]) =>
       [make("span", { class: "counted" }, name, ...(all.length > 1 ? [" ", make("b", {}, count(times))] : [])), " "]),
     more > 0 ? `and ${more} more ${line.dataset.of === "at" ? "endpoint" : "client"}${plural(more)}` : "");
   }
@@ -490,14 +488,15 @@ const figures = (() => {
     if (isPart) item.querySelector(".examples")?.remove();
     const picture = item.querySelector(".bars"), { starts, seconds } = data.traffic;
     if (!picture || !starts.length) return;
-    const lasts = starts.at(-1) + seconds - starts[0], points = new Array(POINTS).fill(0);
-    for (const time of times) points[Math.max(0, Math.min(POINTS - 1, Math.floor((POINTS * (time / 1000 - starts[0])) / lasts)))] += 1;
+    const { width, height: full, points: slots } = declared.incidents;
+    const lasts = starts.at(-1) + seconds - starts[0], points = new Array(slots).fill(0);
+    for (const time of times) points[Math.max(0, Math.min(slots - 1, Math.floor((slots * (time / 1000 - starts[0])) / lasts)))] += 1;
     const most = Math.max(...points);
     picture.replaceChildren(...points.flatMap((some, slot) => {
-      const height = HEIGHT * Math.max(0.1, some / most);
-      return some ? [rectangle("", (WIDTH * slot) / POINTS, HEIGHT - height, WIDTH / POINTS, height)] : [];
+      const height = full * Math.max(0.1, some / most);
+      return some ? [rectangle("", (width * slot) / slots, full - height, width / slots, height)] : [];
     }));
-    const at = 1000 * (starts[0] + (points.indexOf(most) * lasts) / POINTS);
+    const at = 1000 * (starts[0] + (points.indexOf(most) * lasts) / slots);
     picture.setAttribute("aria-label", `${item.querySelector("strong").textContent} over time: most at ${clock(at)}, ${count(most)}`);
   }
 
@@ -548,6 +547,14 @@ const figures = (() => {
     data.durations = durations(fresh.querySelector("#durations"), picked);
     script.textContent = JSON.stringify(data);
     return fresh;
+  }
+
+  // Of more than a page holds the oldest are let go of, and what is picked last of all.
+  function fewer({ records }, picked) {
+    const order = [...records.keys()].sort((a, b) => picked.has(b) - picked.has(a) || records[b].seq - records[a].seq);
+    const kept = new Held(declared.keys);
+    kept.add(order.slice(0, declared.most).map((index) => records[index]));
+    return kept;
   }
 
   let held = null, part = "", known = "", latest = null, changed = () => {}, waiting = null;
@@ -619,12 +626,15 @@ const figures = (() => {
       part = which ? `; the page holds ${which}` : "";
     },
     forget() { [held, part] = [null, ""]; },
-    add(records, isAll) {
+    // `which` of them the page holds; null: all that are picked.
+    add(records, which) {
       held ??= new Held(declared.keys);
       const { length } = held, said = part;
       held.add(records);
-      part = isAll ? null : "; so far the page holds the latest only";
-      if (held.length > length || part !== said) grown();
+      const isMore = held.length > length;
+      if (held.length > 1.25 * declared.most) held = fewer(held, new Set(pick(held, filter.state).chosen)); // not each time, for it takes a while
+      part = which && `; ${which}`;
+      if (isMore || part !== said) grown();
     },
   };
 })();

@@ -2,10 +2,10 @@
 const flowList = (() => {
   const root = document.getElementById("flows-list");
   const data = () => JSON.parse(document.getElementById("data").textContent);
+  const declared = JSON.parse(document.getElementById("declared")?.textContent ?? "null"); // by report/figures_data.py
   let { offset, names, background } = root ? data() : {};
   const narrow = matchMedia("(max-width: 640px)");
   const SPARE = 6, TURN = 20; // rows beyond what is seen; rows of a narrow window
-  const MOST = 100_000; // as report/flows_data.py has it
   const A_LITTLE = 30; // ms of each refresh, which is every 2 s
   const count = (value) => value.toLocaleString("en");
   const attempts = (number) => (number === 1 ? "1 flow or failure without a flow" : `${count(number)} flows and failures without a flow`);
@@ -163,20 +163,26 @@ const flowList = (() => {
       return this.newer().catch(() => {}); // the page says that the proxy is gone
     }
 
-    // What was taken in, for the figures.
-    take(records) {
-      figures.add(records, !this.next);
-      return records;
+    // What is newer than all that is here, or older; of more than a page holds the oldest are let go of.
+    take(records, isOlder = false) {
+      if (isOlder) this.records.push(...records);
+      else this.records.unshift(...records);
+      if (this.length > declared.most) {
+        this.records.length = declared.most;
+        this.next = { before: this.records.at(-1).seq };
+      }
+      figures.add(records, !this.next ? null : `${this.isFull ? "" : "so far "}the page holds the latest only`);
     }
 
     get length() { return this.records.length; }
+    get isFull() { return this.length >= declared.most; }
     record(row) { return this.records[row]; }
 
     get said() {
       if (this.trouble) return this.trouble;
-      if (this.asking) return this.length ? `the latest ${count(this.length)}` : "Looking …";
-      if (!this.length) return nothing();
-      return this.next ? `the latest ${count(this.length)}` : attempts(this.length);
+      if (!this.length) return this.asking ? "Looking …" : nothing();
+      if (!this.next && !this.asking) return attempts(this.length);
+      return `the latest ${count(this.length)}${this.isFull ? "; the page holds no more" : ""}`;
     }
 
     ask(more) { return this.get({ ...this.state, ...more }); }
@@ -205,17 +211,18 @@ const flowList = (() => {
     // `rest`: ms between two of them that have none.
     older(rest = 200) {
       this.rest = this.asking ? Math.min(this.rest, rest) : rest;
-      if (this.asking || !this.next) return this.asking;
+      if (this.asking || !this.next || this.isFull) return this.asking;
       const { turn, length } = this;
       const wait = (ms) => new Promise((done) => { setTimeout(done, ms); });
       const go = async () => {
         while (turn === this.turn && this.next && this.length === length) {
           if (document.hidden) { await wait(1000); continue; }
-          const { records, before, at, newest } = await this.ask(this.next);
-          if (turn !== this.turn) return;
+          const from = this.next;
+          const { records, before, at, newest } = await this.ask(from);
+          if (turn !== this.turn || from !== this.next) return;
           this.newest ??= newest;
           this.next = before ? { before, at } : null;
-          this.records.push(...this.take(records));
+          this.take(records, true);
           if (this.next && this.length === length) await wait(this.rest); // the proxy has other work
         }
       };
@@ -242,7 +249,7 @@ const flowList = (() => {
     // A little of what is older, so that the figures get to know it; the proxy has other work.
     async fill() {
       const end = performance.now() + A_LITTLE;
-      while (!this.asking && this.next && this.length < MOST && !document.hidden && performance.now() < end) await this.older(50 * A_LITTLE);
+      while (!this.asking && this.next && !this.isFull && !document.hidden && performance.now() < end) await this.older(50 * A_LITTLE);
     }
 
     // What has come since the newest record that was looked at, wanted or not; if that is more than
@@ -254,7 +261,7 @@ const flowList = (() => {
       if (turn !== this.turn || after !== this.newest) return;
       if (fresh.before) return this.again();
       this.newest = fresh.newest;
-      this.records.unshift(...this.take(fresh.records));
+      this.take(fresh.records);
       if (fresh.records.length) moved(fresh.records.length);
     }
   }
@@ -424,7 +431,7 @@ const flowList = (() => {
   // So many new rows are above those that were seen.
   function moved(rows) {
     current += rows;
-    if (first) first += rows;
+    if (first) first = Math.min(first + rows, source.length - 1);
     if (box.scrollTop) box.scrollTop += rows * height();
     else if (!room.contains(document.activeElement)) current = 0;
     told();
@@ -478,5 +485,5 @@ const flowList = (() => {
     narrowed(filter.state);
   }
 
-  return { start, curl, begin, refresh, fill, words: { make, attempts, clock, count, took, size, fixed, subject, shortened } };
+  return { declared, start, curl, begin, refresh, fill, words: { make, attempts, clock, count, took, size, fixed, subject, shortened } };
 })();
