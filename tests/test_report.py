@@ -927,6 +927,14 @@ def test_a_row_that_may_be_larger_says_so_everywhere(monkeypatch: pytest.MonkeyP
     assert [row["host"] for row in cells if row["other"] == "true"] == ["(other)"]
 
 
+def test_the_rest_of_a_full_table_cannot_be_picked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No flow has that place."""
+    monkeypatch.setattr("flowtally.tally.TABLES", limited(1, "hosts", "incidents"))
+    page = html.page(tally(*(failed(host=f"h{n}") for n in range(5))), html.About())
+    assert set(re.findall('data-pick="host" data-of="([^"]*)"', page)) == {"h0"}
+    assert page.count(">(other)</") == 2
+
+
 def test_a_problem_that_may_have_been_more_often_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowtally.tally.TABLES", limited(1, "causes", "incidents"))
     found = tally(failed("dns_error", reason="servfail", host="new"), cancelled(reason="new"))

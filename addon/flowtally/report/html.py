@@ -29,6 +29,7 @@ from ..filter_language import Filter
 from ..latest import Latest
 from ..redaction import printable
 from ..rows import EVENT
+from ..rows import OTHER
 from ..tally import Tally
 from ..tally import place
 from ..totals import InFlight
@@ -372,7 +373,7 @@ def _environment() -> jinja2.Environment:
         "groups": _groups,
         "note": _note,
     }
-    environment.globals |= {"cell": _cell, "colours": COLOURS, "period": period}
+    environment.globals |= {"cell": _cell, "colours": COLOURS, "period": period, "other": OTHER}
     return environment
 
 
