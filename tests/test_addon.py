@@ -1071,7 +1071,7 @@ def test_the_live_page_tells_of_the_session(tmp_path: Path) -> None:
     with running(log) as addon:
         replay(addon, tflow.tflow(resp=http.Response.make(404)))
         page = get(addon, "/").decode()
-        assert "<title>flowtally: 1 flow, 0 failed</title>" in page
+        assert "<title>flowtally: 1 flow, 1 problem</title>" in page
         assert f"log: {log}</li>" in page
         report = json.loads(get(addon, "/report.json"))
         assert report["statistics"]["totals"]["unsuccessful"] == 1

@@ -212,7 +212,7 @@ def test_chromium_loads_pages_and_trusts_the_proxy(chromium: str, tmp_path: Path
                     assert other.title() == title
                 live = context.new_page()
                 live.goto("http://flowtally.test/")
-                assert live.title() == "flowtally: 3 flows, 0 failed"
+                assert live.title() == "flowtally: 3 flows, 0 problems"
                 close(chrome)
             assert run.end() == 0
         for url in (f"{plain.url}/plain", f"{secure.url}/secure", local):
@@ -242,7 +242,7 @@ def test_the_live_page_is_in_a_second_tab(chromium: str, screen: str, tmp_path: 
             assert pages.keys() == {f"{shop.url}/", "http://flowtally.test/"}
             live = pages["http://flowtally.test/"]
             # Not by Playwright's wait_for_function: the page forbids what that evaluates.
-            run.wait_for(lambda: live.title() == "flowtally: 1 flow, 0 failed")
+            run.wait_for(lambda: live.title() == "flowtally: 1 flow, 0 problems")
             for name, tab in zip(("first", "second"), context.pages, strict=True):
                 browser.picture(tab, f"browse-{name}-tab")
             close(chrome)

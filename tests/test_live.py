@@ -173,7 +173,7 @@ def test_other_methods(live: Live, method: str, path: str) -> None:
 
 def test_contents(live: Live) -> None:
     live.add()
-    assert "<title>flowtally: 1 flow, 0 failed</title>" in live.get().text  # type: ignore[operator]
+    assert "<title>flowtally: 1 flow, 0 problems</title>" in live.get().text  # type: ignore[operator]
     assert "<li>Session &lt;00000001&gt;</li>" in live.get().text  # type: ignore[operator]
     assert json.loads(live.get("/report.json").content or b"") == {"flows": 1}
     assert live.get("/session.jsonl").content == lines(start())

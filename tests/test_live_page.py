@@ -31,7 +31,7 @@ def test_it_is_served_over_http_and_https_and_not_counted(laboratory: Laboratory
         assert TITLE in clients.get_tls(proxy, OWN_TLS)
         assert clients.get(proxy, OWN, "/nothing").startswith(b"HTTP/1.1 404 ")
         assert clients.get(proxy, laboratory.origin, "/status/503").startswith(b"HTTP/1.1 503 ")
-        assert b"1 failed" not in clients.get(proxy, OWN)
+        assert b", 2 problems" not in clients.get(proxy, OWN)
         body = clients.get(proxy, OWN, "/report.json").partition(b"\r\n\r\n")[2]
         assert [row["code"] for row in json.loads(body)["statistics"]["codes"]] == [503]
         log = clients.get(proxy, OWN, "/session.jsonl").partition(b"\r\n\r\n")[2]

@@ -208,10 +208,8 @@ def _held(flows: Flows) -> dict[str, str]:
 
 
 def _title(totals: Totals) -> str:
-    words = [f"{totals.flows} flow{s(totals.flows)}", f"{totals.failures} failed"]
-    if totals.events:
-        words.append(f"{totals.events} failure{s(totals.events)} without a flow")
-    return ", ".join(words)
+    counts = (totals.flows, "flow"), (totals.problems, "problem")
+    return ", ".join(f"{count} {what}{s(count)}" for count, what in counts)
 
 
 def _when(shown: View, about: About) -> str:
