@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from flowtally import live as module
@@ -482,6 +483,17 @@ def test_flows_are_narrowed(live: Live) -> None:
         "host=c": [],
     }.items():
         assert seqs(live.get(f"/flows?{asked}")) == wanted, asked
+
+
+def test_flows_of_a_host_are_asked_for_as_it_is_shown(live: Live) -> None:
+    live.log.write_bytes(lines(start(), answered(host="\u202ea"), failed(host="a\x1b", port=81)))
+    given = json.loads(live.get("/flows").content or b"")["records"]
+    for record in given:
+        place = record["derived"]["place"]
+        assert place.isprintable()
+        assert place == record["derived"]["keys"]["hosts"][0]
+        assert seqs(live.get(f"/flows?{urlencode({'host': place})}")) == [record["seq"]]
+    assert len(given) == 2
 
 
 def test_background_traffic_is_among_the_flows_only_where_it_is_asked_for(live: Live) -> None:
