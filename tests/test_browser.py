@@ -36,6 +36,7 @@ from lab import proxy as proxy_module
 from lab import servers
 from lab.cli import Record
 from lab.cli import answered
+from lab.cli import cancelled
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import final
@@ -941,7 +942,16 @@ def lasting(record: Record, ms: float, **fields: Any) -> Record:
         (lasting(answered(), 9), None),
         (lasting(failed("http_response_timeout"), 9, connect_ms=3), "connect 3 ms, wait 6 ms"),
         (lasting(failed(), 9, response_bytes=7), None),
-        (lasting(failed(), 9, kind="dns"), "wait 9 ms"),
+        (lasting(failed("http_response_timeout"), 9, reused=True), "wait 9 ms"),
+        (lasting(failed("http_response_timeout", reason="tls_handshake"), 9), "connecting 9 ms"),
+        (lasting(failed("tls_certificate_error"), 9), "connecting 9 ms"),
+        (lasting(failed("tls_protocol_error"), 9, connect_ms=3), "connect 3 ms, TLS 6 ms"),
+        (lasting(failed("connection_terminated"), 9), "wait 9 ms"),
+        (lasting(failed(), 9), "connecting 9 ms"),
+        (lasting(failed("dns_error"), 9), "connecting 9 ms"),
+        (lasting(failed("dns_timeout"), 9, kind="dns"), "wait 9 ms"),
+        (lasting(failed("http_request_error"), 9), None),
+        (lasting(cancelled(), 9), "wait 9 ms"),
         (lasting(failed(), 9, kind="tcp"), None),
         (lasting(failed(), 9, kind="udp"), None),
     ],

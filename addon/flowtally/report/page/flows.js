@@ -331,13 +331,21 @@ const flowList = (() => {
 
   // --- a flow ---
 
-  // A log says when an answer began, or that there was none: then all the rest was waiting. Of a raw
-  // stream it says neither.
+  // Where nothing was answered, the cause says how far it came.
+  const REACHING = /^(dns|destination|tls|connection_(refused|timeout)$)/, NEVER_SENT = /^(http_request|invalid_url|proxy|unknown)/;
+
+  function unanswered({ kind, cause = "", reason, connect_ms: connect, tls_ms: tls = 0 }, rest) {
+    if (NEVER_SENT.test(cause)) return {};
+    if (kind === "dns" || !(REACHING.test(cause) || reason === "tls_handshake")) return { wait: rest };
+    return connect == null ? { connecting: rest } : { TLS: tls + rest };
+  }
+
+  // A log says when an answer began, or that there was none. Of a raw stream it says neither.
   function phases(record) {
     const { kind, status, response_bytes: received, connect_ms: connect = 0, tls_ms: tls = 0, wait_ms: wait, duration_ms: duration } = record;
     if (!duration || kind === "tcp" || kind === "udp") return [];
     const rest = Math.max(0, duration - connect - tls - (wait ?? 0));
-    const answer = wait != null ? { wait, transfer: rest } : status || received ? {} : { wait: rest };
+    const answer = wait != null ? { wait, transfer: rest } : status || received ? {} : unanswered(record, rest);
     const parts = Object.entries({ connect, TLS: tls, ...answer }).filter(([, ms]) => ms > 0.5); // less reads as 0 ms
     if (!parts.length) return [];
     const said = parts.map(([name, ms]) => `${name} ${took(ms)}`).join(", ");
