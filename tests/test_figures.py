@@ -25,6 +25,7 @@ from flowtally.tally import TABLES
 from flowtally.tally import incident_of
 from flowtally.tally import place
 from lab import browser as lab
+from lab.cli import BEGIN as LOG_BEGIN
 from lab.cli import HOSTILE
 from lab.cli import Record
 from lab.cli import event
@@ -32,6 +33,7 @@ from lab.cli import failed
 from lab.cli import lines
 from lab.cli import numbered
 from lab.cli import run
+from lab.cli import start
 from lab.cli import tally
 from lab.sessions import everything
 from test_browser import EVIL
@@ -295,6 +297,39 @@ def test_of_a_part_no_share_is_told(browser: Browser, log: Path, session: list[R
     said = run("why", log, "--incident", id).stdout
     assert id in said
     assert not re.search(r"\d of \d", said)
+
+
+def test_of_several_days_each_time_that_is_summed_up_again_has_its_date(
+    browser: Browser, tmp_path: Path
+) -> None:
+    day = 86_400
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(
+        lines(
+            start(),
+            *(failed(second=n * day, host="on-two-days.example") for n in range(2)),
+            *(failed(second=day + n, host="on-one-day.example") for n in range(2)),
+            failed(second=day, host="once.example"),
+        )
+    )
+    assert run("report", log, "--html", log.with_suffix(".html")).returncode == 0
+    spans = "(all) => all.map((each) => [each.dataset.key, each.querySelector('.span').innerText])"
+    with shown(browser, log.with_suffix(".html").as_uri()) as page:
+        page.locator("#flows .flow").first.wait_for()
+        before = page.locator(".problem").evaluate_all(spans)
+        assert len(before) == 3
+        assert all(said.startswith("2026-01-0") for _, said in before)
+        most = page.locator(".problem .bars").first.get_attribute("aria-label") or ""
+        page.evaluate("filter.set('series', 'error')")
+        page.locator(".chip").wait_for()
+        assert page.locator(".problem").evaluate_all(spans) == before
+        again = page.locator(".problem .bars").first.get_attribute("aria-label") or ""
+        assert re.findall(r"most at \d{4}-\d\d-\d\d ", again) == re.findall(r"most at \S+ ", most)
+        page.evaluate(f"filter.set('time', '{LOG_BEGIN}-{LOG_BEGIN + day}')")
+        assert re.fullmatch(
+            r"\d{4}-\d\d-\d\d [\d:]{8} to \d{4}-\d\d-\d\d [\d:]{8} ✕",
+            page.locator(".chip").last.inner_text(),
+        )
 
 
 def test_an_incident_of_which_no_flow_is_there(browser: Browser, log: Path) -> None:

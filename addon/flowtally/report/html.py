@@ -165,6 +165,7 @@ def render(shown: View, about: About, live: bool = False) -> str:
     data |= {
         "offset": data["traffic"]["offset"],
         "session": about.session,
+        "dated": shown.dated,
         "background": shown.totals.background,
         "names": {name: [_NAMES.get(name, name), colour] for name, colour in COLOURS.items()},
     }

@@ -2,7 +2,7 @@
 // report/html.py shows it. Under which keys a flow is counted, Python says of each; which tables
 // there are, and how they are ordered, report/figures_data.py.
 const figures = (() => {
-  const { make, attempts, clock, count, took, size, fixed, subject, shortened } = flowList.words;
+  const { make, attempts, clock, period, count, took, size, fixed, subject, shortened } = flowList.words;
   const { declared } = flowList;
   const bar = document.getElementById("picks");
   const percent = (share) => `${fixed(100 * share, 1)} %`;
@@ -481,8 +481,7 @@ const figures = (() => {
     number.textContent = count(times.length);
     item.querySelectorAll(".share, .stopped").forEach((each) => each.remove()); // they are of the whole host
     times.sort((a, b) => a - b);
-    const [first, last] = [times[0], times.at(-1)].map(clock);
-    item.querySelector(".span").textContent = first === last ? first : `${first} to ${last}`;
+    item.querySelector(".span").textContent = period(times[0], times.at(-1), data.dated);
     named(item.querySelector('.counts[data-of="at"]'), endpoints);
     named(item.querySelector('.counts[data-of="from"]'), clients);
     if (isPart) item.querySelector(".examples")?.remove();
@@ -497,7 +496,7 @@ const figures = (() => {
       return some ? [rectangle("", (width * slot) / slots, full - height, width / slots, height)] : [];
     }));
     const at = 1000 * (starts[0] + (points.indexOf(most) * lasts) / slots);
-    picture.setAttribute("aria-label", `${item.querySelector("strong").textContent} over time: most at ${clock(at)}, ${count(most)}`);
+    picture.setAttribute("aria-label", `${item.querySelector("strong").textContent} over time: most at ${clock(at, data.dated)}, ${count(most)}`);
   }
 
   function problems(section, picked, data) {
@@ -575,11 +574,11 @@ const figures = (() => {
   // --- what is picked, and taking it back ---
 
   function labelled(name, text) {
-    const { names } = JSON.parse(document.getElementById("data").textContent);
+    const { names, dated } = JSON.parse(document.getElementById("data").textContent);
     if (name === "series") return Object.hasOwn(names, text) ? names[text][0] : text;
     if (name !== "time") return `${name} ${text}`;
     const [from, to] = text.split("-").map((second) => 1000 * second);
-    return to < 8e12 ? `${clock(from)} to ${clock(to)}` : text;
+    return to < 8e12 ? period(from, to, dated) : text;
   }
 
   const chips = make("div", { class: "chips", role: "group", "aria-label": "Picked" });

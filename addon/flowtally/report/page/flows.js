@@ -10,7 +10,7 @@ const flowList = (() => {
   const count = (value) => value.toLocaleString("en");
   const attempts = (number) => (number === 1 ? "1 flow or failure without a flow" : `${count(number)} flows and failures without a flow`);
   const nothing = () => (Object.keys(filter.state).length ? "No flow here is of what is picked." : "No flows.");
-  const clock = (time) => new Date(time + offset * 1000).toISOString().slice(11, 19);
+  const clock = (time, isDated = false) => new Date(time + offset * 1000).toISOString().replace("T", " ").slice(isDated ? 0 : 11, 19);
 
   function make(name, attributes = {}, ...children) {
     const element = document.createElement(name);
@@ -23,6 +23,11 @@ const flowList = (() => {
 
   const subject = (record) => [record.method, record.url || record.derived.place].filter(Boolean).join(" ");
   const shortened = (text, most) => ([...text].length > most ? `${[...text].slice(0, most - 1).join("")}…` : text);
+
+  function period(first, last, isDated) {
+    const begin = clock(first, isDated), [from, to] = [clock(first, true), clock(last, true)];
+    return from === to ? begin : `${begin} to ${clock(last, from.slice(0, 10) !== to.slice(0, 10))}`;
+  }
 
   function result(record) {
     const status = String(record.status ?? "");
@@ -493,5 +498,5 @@ const flowList = (() => {
     narrowed(filter.state);
   }
 
-  return { declared, start, curl, begin, refresh, fill, words: { make, attempts, clock, count, took, size, fixed, subject, shortened } };
+  return { declared, start, curl, begin, refresh, fill, words: { make, attempts, clock, period, count, took, size, fixed, subject, shortened } };
 })();
