@@ -28,6 +28,7 @@ from lab import browser as lab
 from lab.cli import BEGIN as LOG_BEGIN
 from lab.cli import HOSTILE
 from lab.cli import Record
+from lab.cli import answered
 from lab.cli import event
 from lab.cli import failed
 from lab.cli import lines
@@ -330,6 +331,36 @@ def test_of_several_days_each_time_that_is_summed_up_again_has_its_date(
             r"\d{4}-\d\d-\d\d [\d:]{8} to \d{4}-\d\d-\d\d [\d:]{8} ✕",
             page.locator(".chip").last.inner_text(),
         )
+
+
+def test_what_is_at_the_end_of_a_span_of_time_is_not_in_it(
+    browser: Browser, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines(start(), *(answered(second=second) for second in range(4))))
+    assert run("report", log, "--html", log.with_suffix(".html")).returncode == 0
+    with shown(browser, log.with_suffix(".html").as_uri()) as page:
+        page.locator("#flows .flow").first.wait_for()
+        page.evaluate(f"filter.set('time', '{LOG_BEGIN + 1}-{LOG_BEGIN + 3}')")
+        assert page.locator("#flows .flow").count() == 2
+        assert page.locator("[data-total=flows]").inner_text() == "2"
+
+
+def test_the_rest_of_a_full_table_stays_the_last_whatever_is_picked(
+    browser: Browser, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    hosts = [*("(other)",) * 3, "a.example", "b.example", "b.example"]
+    log.write_bytes(lines(start(), *(answered(host=host) for host in hosts)))
+    assert run("report", log, "--html", log.with_suffix(".html")).returncode == 0
+    with shown(browser, log.with_suffix(".html").as_uri()) as page:
+        page.locator("#flows .flow").first.wait_for()
+        names = page.locator("#hosts tbody th")
+        before = names.all_inner_texts()
+        assert before == ["b.example", "a.example", "(other)"]
+        page.evaluate("filter.set('series', 'Success')")
+        page.locator(".chip").wait_for()
+        assert names.all_inner_texts() == before
 
 
 def test_an_incident_of_which_no_flow_is_there(browser: Browser, log: Path) -> None:

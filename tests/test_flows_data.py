@@ -90,6 +90,17 @@ def test_the_latest_are_held_and_problems_wherever_they_are(tmp_path: Path) -> N
     assert found.note == "newest first; 10 of 50: the problems, and the latest of the others"
 
 
+def test_problems_take_no_place_of_the_others() -> None:
+    records = numbered(*(failed() if n in (1, 5) else answered() for n in range(8)))
+    assert list(Table(records).chosen(5)) == [0, 1, 2, 3, 5]
+
+
+def test_times_of_which_the_page_tells_percentiles_are_exact() -> None:
+    times: dict[str, Any] = {"wait_ms": 0.123, "duration_ms": 1.234, "connect_ms": 2.345}
+    (found,) = unpacked(Table(numbered(answered(**times))).packed())
+    assert {name: found[name] for name in times} == {**times, "connect_ms": 2.3}
+
+
 def test_of_too_many_problems_the_latest_are_held(tmp_path: Path) -> None:
     records = [failed(second=number) for number in range(30)]
     found = flows_of(tmp_path, start(), *records, answered(second=31), most=10)

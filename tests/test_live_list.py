@@ -15,6 +15,7 @@ from flowtally import ranges
 from flowtally.report import html
 from lab import browser as lab
 from lab.cli import Record
+from lab.cli import answer
 from lab.cli import answered
 from lab.cli import failed
 from lab.cli import lines
@@ -195,3 +196,30 @@ def test_of_more_than_a_page_holds_the_oldest_are_let_go_of(
         picked, of = map(int, re.findall(r"\d+", page.locator("#picks .note").inner_text()))
         assert said.inner_text() == "the latest 300; the page holds no more"
         assert 300 <= picked <= of <= 375
+
+
+def test_a_flow_that_is_asked_for_twice_counts_once(browser: Browser, session: Session) -> None:
+    session.write(*(answered(second=n) for n in range(3)), answered(404, 4))
+    with session.watched(browser) as page:
+        page.locator("#flows .figures", has_text="4 flows").wait_for()
+        page.evaluate("filter.set('series', 'Success')")
+        page.locator("#picks .note", has_text=re.compile(r"^3 flows")).wait_for()
+        assert page.locator("[data-total=flows]").inner_text() == "3"
+
+
+@pytest.mark.parametrize("first", ["the challenge", "its answer"])
+def test_a_challenge_is_no_problem_once_it_is_answered(
+    browser: Browser, session: Session, first: str
+) -> None:
+    """Whichever of both the page knows first."""
+    session.write(answered(401, flow="asked"), answered(401, 1, flow="no"))
+    if first == "its answer":  # the newest flow is the first
+        session.write(answer(2))
+    with session.watched(browser, "#host=shop.example") as page:
+        incident = page.locator(".problem .count")
+        if first == "the challenge":
+            page.locator("#picks .note", has_text=re.compile(r"^2 flows")).wait_for()
+            assert incident.inner_text() == "2"
+            session.goes_on(page, answer(2))
+        page.locator("#picks .note", has_text=re.compile(r"^3 flows")).wait_for()
+        assert incident.inner_text() == "1"
