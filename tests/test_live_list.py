@@ -223,3 +223,18 @@ def test_a_challenge_is_no_problem_once_it_is_answered(
             session.goes_on(page, answer(2))
         page.locator("#picks .note", has_text=re.compile(r"^3 flows")).wait_for()
         assert incident.inner_text() == "1"
+
+
+def test_a_challenge_stays_answered_when_the_page_lets_go_of_its_answer(
+    browser: Browser, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(html, "MOST_FLOWS", 190)
+    challenges = [answered(401, flow="asked"), answered(401, 1, flow="no")]
+    session.write(*challenges, answer(2), *(answered(second=n) for n in range(3, 170)))
+    with session.watched(browser) as page:
+        page.locator("#flows .figures", has_text="170 flows").wait_for()
+        page.evaluate("filter.set('series', 'Client error')")
+        session.goes_on(page, *(answered(404, n) for n in range(170, 250)))
+        page.locator("#picks .note", has_text=re.compile(r"^82 flows")).wait_for()
+        of_401 = page.locator(".problem", has_text="401").locator(".count")
+        assert of_401.inner_text() == "1"

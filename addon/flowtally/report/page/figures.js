@@ -549,10 +549,11 @@ const figures = (() => {
   }
 
   // Of more than a page holds the oldest are let go of, and what is picked last of all.
-  function fewer({ records }, picked) {
+  function fewer({ records, answered }, picked) {
     const order = [...records.keys()].sort((a, b) => picked.has(b) - picked.has(a) || records[b].seq - records[a].seq);
-    const kept = new Held(declared.keys);
-    kept.add(order.slice(0, declared.most).map((index) => records[index]));
+    const kept = new Held(declared.keys), chosen = order.slice(0, declared.most).map((index) => records[index]);
+    kept.answered = new Set(chosen.map(({ flow }) => flow).filter((flow) => answered.has(flow)));
+    kept.add(chosen);
     return kept;
   }
 
