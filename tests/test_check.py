@@ -463,6 +463,20 @@ def test_what_is_missing_may_break_a_budget(
     assert run("check", path, "--max=problems=0", f"--max={name}={int(count) - 1}").returncode == 1
 
 
+def test_a_foreign_line_in_a_log_that_misses_nothing_breaks_no_budget(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    ended = lines(*WHOLE, final(*WHOLE))
+    path.write_bytes(b"Listening on 8080\n" + ended)
+    assert run("check", path, "--max=problems=0").returncode == 0
+    # The statistics tell of what a line held, but not which flows it was about.
+    torn = ended.replace(b'{"seq": 3', b'{"seq: 3', 1)
+    path.write_bytes(torn)
+    assert run("check", path, "--max=problems=0").returncode == 0
+    done = run("check", path, "--max=problems=0", "--status=200")
+    assert done.returncode == 2
+    assert "1 record is missing" in done.stderr
+
+
 def test_standard_input_several_logs_and_a_session_that_did_not_end(tmp_path: Path) -> None:
     log = write_log(tmp_path, *RECORDS)
     other = [record | {"session": "00000002"} for record in (start(), *RECORDS)]

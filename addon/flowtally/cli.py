@@ -197,7 +197,7 @@ def check(
     # A filter may have left out the event that tells so.
     lacking = found.lacking.in_part if found.lacking else ""
     lacking = lacking or (IN_PART if read_in_part(tally) else "")
-    lacking = lacking or not_told(results, found.unreadable, found.missing + tally.dropped)
+    lacking = lacking or not_told(results, found.doubtful, found.missing + tally.dropped)
     held = hold(results, whole=not lacking)
     if held is None:
         stop(f"{lacking}: what is missing may break a budget")

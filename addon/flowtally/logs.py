@@ -220,6 +220,13 @@ class Logs:
         return self.unreadable + (self.lacking.skipped if self.lacking else 0)
 
     @property
+    def doubtful(self) -> int:
+        """How many of the unreadable lines may hold what nothing else tells. None, where all
+        sessions ended and miss nothing: such a line is no record of theirs."""
+        known = all(each.final and not each.missing for each in self.sessions.values())
+        return 0 if known else self.unreadable
+
+    @property
     def missing(self) -> int:
         """How many records are missing, see `Session.missing`."""
         return sum(session.missing for session in self.sessions.values())
