@@ -157,7 +157,10 @@ def met(
                 tools = DevTools(page.context.new_cdp_session(page))
                 page.goto(f"{laboratory.origin.url}/hello")
                 _meet(page, [case for case in CASES if case.trusting is trusting], opened)
-                page.wait_for_timeout(100)  # the last events of the protocol
+                for _ in range(50):
+                    page.wait_for_timeout(100)  # the last events of the protocol
+                    if tools.is_complete:
+                        break
                 exported += told(json.dumps(tools.har()).encode())[0]
             recorded += told(path.read_bytes())[0]
         found = [_by_port(records) for records in (proxy.outcomes(), exported, recorded)]

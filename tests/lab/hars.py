@@ -77,6 +77,12 @@ class DevTools:
             session.on(f"Network.{event}", getattr(self, f"_{event}"))
         session.send("Network.enable")
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all came that is to be expected of what has ended."""
+        to_come = (entry for entry in self._entries if entry.get("~answer to come"))
+        return all(entry["response"]["status"] for entry in to_come)
+
     def har(self) -> Json:
         """All that was recorded so far."""
         entries = [
@@ -177,6 +183,8 @@ class DevTools:
     def _loadingFailed(self, event: Json) -> None:  # noqa: N802
         if entry := self._open.get(event["requestId"]):
             entry["response"]["_error"] = event["errorText"]
+            # What was kept from the page has an answer, of which the browser tells when it likes.
+            entry["~answer to come"] = "corsErrorStatus" in event
         self._end(event["requestId"], event["timestamp"])
 
     def _end(self, id: str, ended: float) -> None:
