@@ -1326,6 +1326,11 @@ def test_what_only_a_report_needs_is_not_loaded_with_the_addon() -> None:
     assert not set(ONLY_FOR_A_REPORT) & set(done.stdout.split())
 
 
+def test_no_report_is_loaded_before_there_is_one() -> None:
+    code = "import sys, flowtally.addon; sys.exit('flowtally.report.layout' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
 # --- hostile logs ---
 
 

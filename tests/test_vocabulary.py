@@ -125,6 +125,7 @@ def test_error_codes_are_the_exceptions_of_requests(code: int) -> None:
 def test_causes_are_complete() -> None:
     for cause in CAUSES.values():
         assert cause.side in ("client", "proxy", "server", "network")
+        assert cause.stage in ("", "before", "connecting")
         assert cause.advice.endswith(".")
     codes = {cause.error.code for cause in CAUSES.values() if cause.error}
     assert codes == {-1, -2, -3, -4, -5, -6}

@@ -207,12 +207,15 @@ def not_told(results: Iterable[Result], unreadable: int, missing: int) -> str:
     allowed = {each.budget.name for each in results if each.holds and each.budget.bound == "max"}
     lines = "1 line is" if unreadable == 1 else f"{unreadable} lines are"
     records = "1 record is" if missing == 1 else f"{missing} records are"
-    told = {
-        UNREADABLE: f"{lines} unreadable (--max unreadable={unreadable} allows that)",
-        "dropped": f"{records} missing (--max dropped={missing} allows that)",
-    }
-    counts = {UNREADABLE: unreadable, "dropped": missing}
-    return ", ".join(told[name] for name, count in counts.items() if count and name not in allowed)
+    told = (
+        (UNREADABLE, unreadable, f"{lines} unreadable"),
+        ("dropped", missing, f"{records} missing"),
+    )
+    return ", ".join(
+        f"{said} (--max {name}={count} allows that)"
+        for name, count, said in told
+        if count and name not in allowed
+    )
 
 
 def read_in_part(tally: Tally) -> bool:

@@ -195,9 +195,11 @@ def check(
 
         _write(junit, xml.junit(results, sources, found.sessions), xml.is_ours, force)
     # A filter may have left out the event that tells so.
-    lacking = found.lacking.in_part if found.lacking else ""
-    lacking = lacking or (IN_PART if read_in_part(tally) else "")
-    lacking = lacking or not_told(results, found.doubtful, found.missing + tally.dropped)
+    lacking = (
+        (found.lacking.in_part if found.lacking else "")
+        or (IN_PART if read_in_part(tally) else "")
+        or not_told(results, found.doubtful, found.missing + tally.dropped)
+    )
     held = hold(results, whole=not lacking)
     if held is None:
         stop(f"{lacking}: what is missing may break a budget")

@@ -19,7 +19,6 @@ from .counted_challenges import MOST as MOST_CHALLENGES
 from .defects import Defects
 from .encoding import encode
 from .redaction import printable
-from .report.layout import session_begun
 from .tally import Tally
 from .times import timestamp
 from .vocabulary import CHALLENGE_CODES
@@ -74,7 +73,8 @@ class Session:
         self._unfolded: list[dict[str, Any]] = []
         """Records that are in the log and not in the tally yet."""
         self._challenges: dict[str, bool] = {}
-        """The flows of this session that were challenged (401, 407), and not answered yet."""
+        """The flows of this session that were challenged (401, 407), and not answered yet. The
+        tally will have them as well, but it counts later, and a record is written at once."""
         self._folded = 0
         """How many records are in the tally."""
         self._stated = 0
@@ -160,6 +160,8 @@ class Session:
     @property
     def about(self) -> str:
         """Which session this is and where its log is, for the foot of a report."""
+        from .report.layout import session_begun  # as of `data`
+
         return f"{session_begun(self.id, self.begun)}; log: {self.path}"
 
     def data(self) -> dict[str, Any]:

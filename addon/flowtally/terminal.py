@@ -60,7 +60,7 @@ def stop(message: str) -> NoReturn:
 @contextmanager
 def ends_in_order() -> Iterator[None]:
     """Within this, what else ends a program at once ends it as Ctrl+C does: files that were made
-    for a while are removed."""
+    for a while are removed. It raises SystemExit, which nobody takes for a file's own fault."""
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {name: signal.getsignal(getattr(signal, name)) for name in names}
     for name, known in before.items():

@@ -71,6 +71,9 @@ class Cause(NamedTuple):
     """None: nobody failed, the client cancelled."""
     side: str
     """Where to look: `client`, `proxy`, `server` or `network`."""
+    stage: str
+    """How far what has no answer had come: `before` a connection was made, or `connecting`, of
+    which TLS is a part; "": it waited for the server."""
     advice: str
     """One line that a person who debugs can act on."""
 
@@ -159,6 +162,7 @@ CAUSES: Mapping[str, Cause] = {
         row["cause"],
         ERRORS[int(row["code"])] if row["code"] else None,
         row["side"],
+        row["stage"],
         row["advice"],
     )
     for row in _rows("causes.csv")

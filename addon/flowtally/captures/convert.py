@@ -39,10 +39,11 @@ Log = tuple[str, Path | BinaryIO]
 """A name for problems, and the log."""
 
 BLOCK = 1024 * 1024
-_BY_MITMPROXY = re.compile(rb'"creator"\s*:\s*\{\s*"name"\s*:\s*"mitmproxy"')
-"""What mitmproxy's own HARs begin with, addons/savehar.py."""
 BEGINNING = 8192
 """How many bytes a file is judged by first."""
+
+_BY_MITMPROXY = re.compile(rb'"creator"\s*:\s*\{\s*"name"\s*:\s*"mitmproxy"')
+"""What mitmproxy's own HARs begin with, addons/savehar.py."""
 
 
 def as_logs(

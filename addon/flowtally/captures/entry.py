@@ -209,13 +209,19 @@ def _kind(value: Any) -> str:
 
 def _date(value: Any) -> float:
     """An ISO 8601 date → Unix time; one without a zone is in UTC."""
+    text = _text(value, "startedDateTime")
+    if (found := unix_time(text)) is None:
+        raise BadEntryError("startedDateTime is no date in ISO 8601")
+    return found
+
+
+def unix_time(text: str) -> float | None:
+    """The same, of any text; None of what is no date."""
     try:
-        found = datetime.fromisoformat(_text(value, "startedDateTime"))
+        found = datetime.fromisoformat(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except BadEntryError:
-        raise
     except (ValueError, OverflowError):
-        raise BadEntryError("startedDateTime is no date in ISO 8601") from None
+        return None
 
 
 def _split(url: str) -> tuple[str, str, int, str]:

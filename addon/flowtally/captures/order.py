@@ -6,11 +6,10 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator
-from datetime import UTC
-from datetime import datetime
 from math import inf
 from typing import BinaryIO
 
+from .entry import unix_time
 from .scan import Place
 
 BLOCK = 1024 * 1024
@@ -44,8 +43,8 @@ def in_order(file: BinaryIO, places: Iterator[Place]) -> Iterator[Place]:
 
 def _disordered(file: BinaryIO) -> bool:
     """Whether an entry began before one that stands before it. It is looked for in the bytes, which
-    takes a hundredth of reading the entries; a date that is no entry's makes them be sorted, no
-    more."""
+    takes 2 % of the time that reading the entries does; a date that is no entry's makes them be
+    sorted, no more."""
     file.seek(0)
     buffer, latest = b"", -inf
     while block := file.read(BLOCK):
@@ -74,8 +73,5 @@ def _begun(file: BinaryIO, place: Place) -> float:
 
 
 def _time(found: re.Match[bytes]) -> float:
-    try:
-        date = datetime.fromisoformat(found.group(1).decode("ascii"))
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return -inf
+    time = unix_time(found.group(1).decode("ascii", "replace"))
+    return -inf if time is None else time

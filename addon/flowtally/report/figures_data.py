@@ -24,6 +24,7 @@ from ..rows import OTHER
 from ..rows import Key
 from ..tally import TABLES
 from ..vocabulary import BANDS
+from ..vocabulary import CAUSES
 from . import incidents_html
 from . import tables
 from .tables import Column
@@ -102,6 +103,7 @@ def declared() -> dict[str, Any]:
         "kinds": tables.PROTOCOLS,
         "in_note": tables.IN_NOTE,
         "other": OTHER,
+        "stages": {name: cause.stage for name, cause in CAUSES.items() if cause.stage},
         "incidents": {
             "named": incidents_html.NAMED,
             "points": MAX_BLOCKS,

@@ -337,11 +337,10 @@ const flowList = (() => {
   // --- a flow ---
 
   // Where nothing was answered, the cause says how far it came.
-  const REACHING = /^(dns|destination|tls|connection_(refused|timeout)$)/, NEVER_SENT = /^(http_request|invalid_url|proxy|unknown)/;
-
-  function unanswered({ kind, cause = "", reason, connect_ms: connect, tls_ms: tls = 0 }, rest) {
-    if (NEVER_SENT.test(cause)) return {};
-    if (kind === "dns" || !(REACHING.test(cause) || reason === "tls_handshake")) return { wait: rest };
+  function unanswered({ kind, cause, reason, connect_ms: connect, tls_ms: tls = 0 }, rest) {
+    const stage = reason === "tls_handshake" ? "connecting" : declared.stages[cause];
+    if (stage === "before") return {};
+    if (kind === "dns" || !stage) return { wait: rest };
     return connect == null ? { connecting: rest } : { TLS: tls + rest };
   }
 
