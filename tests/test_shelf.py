@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from flowtally import logs
 from flowtally import shelf as module
 from flowtally.report.data import statistics
 from flowtally.shelf import Shelf
+from flowtally.source import uncollected
 from flowtally.tally import Tally
 from lab.cli import Record
 from lab.cli import answered
@@ -87,3 +90,28 @@ def test_many_sessions_are_read_as_one_by_one(
     assert sum(each.kept.rows == 0 for each in found.sessions.values()) > 50
     assert said(found.merged()) == whole
     assert json.loads(run("report", log, "--json").stdout)["statistics"] == whole
+
+
+def test_the_end_of_a_log_unpacks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its statistics hold all; to unpack them once more takes as long as to read them."""
+    monkeypatch.setattr(Shelf.__init__, "__defaults__", (100,))
+    unpack = mock.Mock(side_effect=module._unpacked)
+    monkeypatch.setattr(module, "_unpacked", unpack)
+    paths = []
+    for number in range(30):
+        records = [start(f"{number:08x}"), answered(session=f"{number:08x}")]
+        paths.append(tmp_path / f"{number}.jsonl")
+        paths[-1].write_bytes(lines(*records, final(*records)))
+    found = logs.read([(path.name, path) for path in paths])
+    assert unpack.call_count == 0
+    assert found.merged().flows == 30
+    assert unpack.call_count >= 25
+
+
+def test_statistics_that_are_let_go_of_are_gone_at_once() -> None:
+    """Many are made while logs are read, without garbage collection (`source.uncollected`)."""
+    counted = tally(*everything())
+    tables = [weakref.ref(rows) for rows in counted.tables.values()]
+    with uncollected():
+        del counted
+        assert [table() for table in tables if table() is not None] == []

@@ -84,8 +84,6 @@ class Session:
     """Which flows and events are counted; None: all."""
     disordered: bool = False
     """Some records came when their turn was over, and are not in the statistics."""
-    kept: Kept = field(init=False)
-    """The statistics."""
     _earliest: str = ""
     _pending: dict[int, Checkpoint] = field(default_factory=dict)
     _newest: int = 0
@@ -94,14 +92,16 @@ class Session:
     """First and last `seq` of each run of records that were not there when their turn came."""
     _told: int = 0
     """Missing records of which `gap` records tell."""
+    _kept: Kept | None = None
 
-    def __post_init__(self) -> None:
-        self.kept = self._empty()
-
-    def _empty(self) -> Kept:
-        tally = Tally()
-        tally.challenges.narrowed = self.wanted is not None
-        return self.shelf.put(tally)
+    @property
+    def kept(self) -> Kept:
+        """The statistics, on their shelf."""
+        if self._kept is None:
+            tally = Tally()
+            tally.challenges.narrowed = self.wanted is not None
+            self._kept = self.shelf.put(tally)
+        return self._kept
 
     @property
     def tally(self) -> Tally:
@@ -157,14 +157,14 @@ class Session:
         self._pending.clear()
         # A checkpoint cannot be narrowed: it only tells how the session ended.
         if (checkpoint := self.checkpoint) is None or self.wanted is not None:
-            self.kept = self._empty()
+            self._kept = None
             return None
         try:
             checkpoint.build()
         except ValueError as error:
-            self.checkpoint, self.kept = None, self._empty()
+            self.checkpoint = self._kept = None
             return *checkpoint.place, f"wrong statistics: {error}"
-        self.kept = checkpoint.shelve(self.shelf)
+        self._kept = checkpoint.shelve(self.shelf)
         self._newest = checkpoint.upto
         return None
 
@@ -183,12 +183,15 @@ class Session:
         if seq > self._newest + 1:
             self._holes.extend((self._newest + 1, seq - 1))
         self._newest = seq
-        if self.wanted is None or record["type"] == "gap" or self.wanted(record):
-            self.tally.add(record)
-        elif "answers" in record:
-            self.tally.add_answer(record)
+        # Only for what they count: statistics that are packed would be unpacked.
         if record["type"] == "gap":
             self._told += record["dropped"]
+            self.tally.add(record)
+        elif record["type"] in ("flow", "event"):
+            if self.wanted is None or self.wanted(record):
+                self.tally.add(record)
+            elif "answers" in record:
+                self.tally.add_answer(record)
 
 
 # --- reading ---

@@ -237,11 +237,14 @@ class Rows(dict[Key, Row]):
     def __init__(self, table: Table) -> None:
         super().__init__()
         self.table = table
-        self.key = table.key
         self.at_least: set[Key] = set()
         """Keys of rows that may be larger: of merged sessions, one had this key under (other)."""
         self._sizes: dict[Key, int] = {}
         """Group → how many of its rows are named."""
+
+    def key(self, record: Record) -> Key | None:
+        """What a record is counted under; None: not in this table."""
+        return self.table.key(record)
 
     def admit(self, key: Key, description: str = "") -> Row:
         """The row for a key that has none, which is that of (other) where the table is full."""
@@ -320,14 +323,13 @@ class Timeline(Rows):
         """Its point of time."""
         self.moment = 0
         """That second, Unix time."""
-        self.key = self._key
 
     @property
     def seconds(self) -> int:
         """How long a point of time is."""
         return WIDTHS[self.number]
 
-    def _key(self, record: Record) -> Key:
+    def key(self, record: Record) -> Key:
         return self._start_of(unix_second(record["time"])), series(record)
 
     def row(self, record: Record, name: str) -> Row:

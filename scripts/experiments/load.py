@@ -122,12 +122,12 @@ class Variant:
 
         def begin() -> None:
             nonlocal started
-            started = self._cpu()
+            started = self.cpu()
 
         found = ask(load, self.ports[load.mode], ports, requests, CONNECTIONS, begin)
-        return found, self._cpu() - started
+        return found, self.cpu() - started
 
-    def _cpu(self) -> float:
+    def cpu(self) -> float:
         """CPU seconds that the process has taken."""
         # Linux names the clock of a process so; see clock_getcpuclockid(3).
         return time.clock_gettime(~self.process.pid << 3 | 2)

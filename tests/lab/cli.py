@@ -120,8 +120,9 @@ def event(cause: str = "client_tls_rejected", second: float = 0, **fields: Any) 
     }
 
 
-def final(*records: Record, session: str = "00000001") -> Record:
+def final(*records: Record, session: str = "") -> Record:
     """The final checkpoint of a session that has these records, all of it in one record.
+    `session`: its id, where it is not that of the records.
 
     The sizes vouch for no part of a file, so whoever reads it looks at every line.
     """
@@ -129,7 +130,7 @@ def final(*records: Record, session: str = "00000001") -> Record:
     span = {"first": found.first, "last": found.last} if found.first else {}
     return {
         "type": "stats",
-        "session": session,
+        "session": session or (records[0]["session"] if records else "00000001"),
         "time": timestamp(BEGIN),
         "checkpoint": 1,
         "part": 1,

@@ -1,0 +1,178 @@
+"""Looks at the live page of a long session in a real Chromium.
+
+Done: two mitmdumps with flowtally are asked for the same requests over HTTP/1, of which some fail;
+then a browser opens the live page of one of them. How long that takes, how long after a click on a
+flow and on an incident the page shows what was asked for, and what CPU time the proxy spends on the
+page: in its first half minute, in which it learns older flows and nobody else asks, and while both
+proxies are asked on in turns, as fast as they can, so that each is busy half of the time; then it
+is what the one with the page takes more than the other.
+Bounded: 20,000 requests each when quick and 10 rounds of 1,000, else 100,000 and 40 rounds.
+Fails: the page takes longer than a second to open, or a click longer than a tenth of one, or to be
+looked at costs the proxy more than 2 % of a core: in the first half minute, or by the median of the
+rounds if the interval in which it lies (99 % sure) does, too.
+Needs Playwright and a Chromium.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from lab import browser as lab
+from lab.proxy import ADDON
+from lab.proxy import free_port
+
+from ._client import Load
+from ._client import ask
+from ._origin import Ports
+from ._origin import origin
+from .load import CONNECTIONS
+from .load import Variant
+from .load import interval
+from .result import Result
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+KNOWN = {True: 20_000, False: 100_000}
+"""Requests of the session before anybody looks; if it is quick or not."""
+ROUNDS = {True: 10, False: 40}
+REQUESTS = 1000
+"""Of a round."""
+REFUSED = 20
+"""Requests among them that a server refuses, so that there is an incident."""
+OPENS, ANSWERS, COSTS = 1.0, 0.1, 0.02
+"""What is allowed: seconds until rows of the list stand there, seconds after a click, and the share
+of a core for the page."""
+ALONE = 30
+"""Seconds in which nobody but the page asks."""
+
+CLICK = """
+([clicked, shown]) => new Promise((resolve, reject) => {
+  const begun = performance.now();
+  const isThere = (element) => element.getClientRects().length > 0;
+  const ready = () => [...document.querySelectorAll(shown)].some(isThere);
+  const look = () => ready() ? resolve(performance.now() - begun)
+    : performance.now() - begun > 10000 ? reject(shown) : requestAnimationFrame(look);
+  document.querySelector(clicked).click();
+  look();
+})
+"""
+"""Clicks on what is named first; ms until what is named second is there to be painted."""
+
+
+def run(quick: bool, folder: Path, python: Path) -> Result:  # noqa: ARG001
+    """Fill, open, click, compare."""
+    result = Result()
+    found = next(filter(None, map(shutil.which, lab.NAMES)), None)
+    if found is None:
+        result.failures.append("no Chromium is installed")
+        return result
+    with ExitStack() as stack, origin(folder) as ports:
+        variants = []
+        for name in ("watched", "alone"):
+            options = ["-q", "-s", str(ADDON), "--set", f"flowtally_log={folder / name}.jsonl"]
+            variants.append(Variant(options, folder, ports))
+            stack.callback(variants[-1].stop)
+        pool = stack.enter_context(ThreadPoolExecutor(len(variants)))
+        filled = [pool.submit(_fill, variant, ports, KNOWN[quick]) for variant in variants]
+        for each in filled:
+            each.result()
+        with lab.launch(Path(found)) as browser:
+            port = variants[0].ports["regular"]
+            with lab.opened(browser, **lab.through(port)) as page:
+                _open(page, KNOWN[quick], variants[0], result)
+                _click(page, result)
+                _compare(variants, ports, ROUNDS[quick], pool, page, result)
+    return result
+
+
+def _fill(variant: Variant, ports: Ports, requests: int) -> None:
+    port = variant.ports["regular"]
+    ask(Load.REGULAR, port, ports, requests - REFUSED, CONNECTIONS)
+    dead = f"http://127.0.0.1:{free_port()}/"
+    proxies = urllib.request.ProxyHandler({"http": f"http://127.0.0.1:{port}"})
+    for _ in range(REFUSED):
+        with suppress(urllib.error.HTTPError):
+            urllib.request.build_opener(proxies).open(dead, timeout=30)
+
+
+def _open(page: Page, known: int, variant: Variant, result: Result) -> None:
+    """Open the page, and leave it alone for a while."""
+    before, begun = variant.cpu(), time.perf_counter()
+    page.goto("http://flowtally.test/")
+    page.locator("#flows .flow").first.wait_for()
+    took = time.perf_counter() - begun
+    result.figures.append((f"{known:,} flows: until rows of the list stand there", f"{took:.2f} s"))
+    if took > OPENS:
+        result.failures.append(f"the page took {took:.2f} s to open")
+    page.wait_for_timeout(1e3 * ALONE)
+    share = (variant.cpu() - before) / (time.perf_counter() - begun)
+    told = f"{100 * share:.1f} % of a core"
+    result.figures.append((f"what the proxy spends on it in its first {ALONE} s", told))
+    if share > COSTS:
+        result.failures.append(f"the page costs {told} in its first {ALONE} s")
+
+
+def _click(page: Page, result: Result) -> None:
+    """Click on a flow and on an incident; the page is as it was, then."""
+    for name, clicked, shown in (
+        ("a flow", "#flows .flow", "#flow"),
+        ("an incident", ".problem .pick", ".chip"),
+    ):
+        took = page.evaluate(CLICK, [clicked, shown]) / 1e3
+        result.figures.append((f"after a click on {name}", f"{1e3 * took:.0f} ms"))
+        if took > ANSWERS:
+            result.failures.append(f"a click on {name} was answered after {took:.3f} s")
+    page.locator(".chip").click()
+
+
+def _compare(
+    variants: list[Variant],
+    ports: Ports,
+    rounds: int,
+    pool: ThreadPoolExecutor,
+    page: Page,
+    result: Result,
+) -> None:
+    """Ask both on, in turns."""
+
+    def asked(variant: Variant) -> None:
+        ask(Load.REGULAR, variant.ports["regular"], ports, REQUESTS, CONNECTIONS)
+
+    shares, loads = [], []
+    for turn in range(rounds):
+        before, begun = [variant.cpu() for variant in variants], time.perf_counter()
+        for variant in variants if turn % 2 else reversed(variants):
+            _wait(pool.submit(asked, variant), page.wait_for_timeout)
+        watched, alone = (
+            variant.cpu() - one for variant, one in zip(variants, before, strict=True)
+        )
+        seconds = time.perf_counter() - begun
+        shares.append((watched - alone) / seconds)
+        loads.append(alone / seconds)
+        print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
+    low, high = interval(shares)
+    told = f"{100 * median(shares):.1f} % of a core ({100 * low:.1f} to {100 * high:.1f})"
+    load = f", beside {100 * median(loads):.0f} % for the requests"
+    result.figures.append(("what the proxy spends more while it is looked at", told + load))
+    if median(shares) > COSTS and low > COSTS:
+        result.failures.append(f"to be looked at costs the proxy {told}")
+
+
+def _wait(asking: Future[None], wait: Callable[[float], None]) -> None:
+    """Wait for it, while the browser's events are dealt with."""
+    while not asking.done():
+        wait(20)
+    asking.result()
