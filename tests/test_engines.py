@@ -490,6 +490,15 @@ def test_no_query_reaches_a_file_or_a_setting(query: str, log: Path, tmp_path: P
     assert set(tmp_path.iterdir()) == there
 
 
+@pytest.mark.parametrize("command", [("sql", "FROM flows"), ("export", "--parquet", "out")])
+def test_without_a_session_it_is_said_why(command: tuple[str, ...], log: Path) -> None:
+    log.write_bytes(b"")
+    name, *options = command
+    done = run(name, log, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"flowtally: no flowtally session in {log}: it is empty\n"
+
+
 def test_arguments_that_are_missing(log: Path) -> None:
     for arguments in ((), (log,)):
         done = run("sql", *arguments)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from flowtally.folders import CAPTURES
 from flowtally.folders import NONE
+from flowtally.folders import PACKED
 from flowtally.folders import logs_in
 from lab.cli import answered
 from lab.cli import lines
@@ -115,6 +116,17 @@ def test_what_a_folder_does_not_stand_for_is_said(command: str, folder: Path) ->
         (folder / name).write_bytes(b"whatever")
     (folder / "folder.har").mkdir()
     assert run(command, folder).stderr == said % ", and 4 more"
+
+
+@pytest.mark.parametrize(
+    "name", ["00000001.jsonl.xz", "00000001.jsonl.2.ZST", "a.jsonl-20261126.bz2"]
+)
+def test_a_log_that_gzip_does_not_unpack_is_said(name: str, folder: Path) -> None:
+    (folder / name).write_bytes(b"whatever")
+    done = run("report", folder)
+    assert (done.returncode, done.stderr) == (0, f"{folder}: left out: {name}; {PACKED}\n")
+    (folder / "notes.txt.xz").write_bytes(b"whatever")
+    assert run("report", folder).stderr == done.stderr
 
 
 def test_a_link_that_leads_to_itself_is_passed_over(folder: Path) -> None:

@@ -21,6 +21,10 @@ CAPTURES = "captures have to be named, also by patterns such as '*.har'"
 
 _ROTATED = r"(?:[.-][0-9]+)*(?:\.gz)?"
 """What rotation leaves behind a log's name: `.1`, `.2.gz`, `-20261126`, `.2026-11-26.gz`."""
+_PACKED = r"\.(?:xz|lzma|bz2|zst|zstd|lz4|br|Z|zip|7z)"
+"""What other programs than gzip leave behind the name of what they pack."""
+PACKED = "of packed logs, those of gzip are read"
+"""What is said of a folder that has such logs."""
 _CAPTURE = r".*\.(?:z?har|mitm|flows?)(?:\.gz)?"
 """As captures are often named. They may be large, and not of what the logs beside them are of."""
 
@@ -36,9 +40,11 @@ def logs_in(location: Path) -> list[Path]:
     capture = re.compile(_CAPTURE, re.DOTALL | re.IGNORECASE)
     with os.scandir(location) as entries:
         files = [each.name for each in entries if _is_file(each)]
-    if captures := sorted(filter(capture.fullmatch, files)):
-        more = f", and {len(captures) - 1} more" if captures[1:] else ""
-        tell(f"{location}: left out: {captures[0]}{more}; {CAPTURES}")
+    packed = re.compile(f".*{re.escape(SUFFIX)}{_ROTATED}{_PACKED}", re.DOTALL | re.IGNORECASE)
+    for kind, why in ((capture, CAPTURES), (packed, PACKED)):
+        if left := sorted(filter(kind.fullmatch, files)):
+            more = f", and {len(left) - 1} more" if left[1:] else ""
+            tell(f"{location}: left out: {left[0]}{more}; {why}")
     return [location / name for name in sorted(filter(log.fullmatch, files))]
 
 

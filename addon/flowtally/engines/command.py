@@ -14,6 +14,7 @@ import click
 
 from ..inputs import named
 from ..inputs import newest
+from ..inputs import say_notes
 from ..terminal import show
 from ..terminal import stop
 from ..terminal import tell
@@ -123,6 +124,7 @@ def _show_spark(inputs: Sequence[str]) -> None:
 def _opened(inputs: Sequence[str]) -> Iterator[DuckDBPyConnection]:
     """A database with the records of logs. Says what could not be read and what is missing; ends
     the program if there is no session."""
+    from ..captures.lacking import Lacking
     from ..folders import expanded
     from ..logs import Logs
     from ..report import sessions_text
@@ -136,14 +138,13 @@ def _opened(inputs: Sequence[str]) -> Iterator[DuckDBPyConnection]:
         stop(NEEDS)
     sources = expanded(inputs) or [newest()]
     noted = Logs()
+    noted.lacking = lacking = Lacking()
     try:
-        with named(sources) as (opened, _), loaded(opened, noted) as connection:
-            for note in sessions_text.notes(noted):
-                tell(note)
+        with named(sources, lacking) as (opened, _), loaded(opened, noted) as connection:
+            some = connection.execute("SELECT 1 FROM records LIMIT 1").fetchall()
+            say_notes(noted, inputs or sources, bool(some))
             for session, count in missing(connection):
                 tell(sessions_text.missing(session, count))
-            if not connection.execute("SELECT 1 FROM records LIMIT 1").fetchall():
-                stop(f"no flowtally session in {', '.join(inputs) or sources[0]}")
             yield connection
     except duckdb.Error as error:  # no room for its temporary files
         stop(one_line(error))
