@@ -133,13 +133,16 @@ class Blocks:
             raise ValueError(f"a block of time cannot span {seconds!r:.40} seconds")
         if not isinstance(counts, list) or len(counts) % 5 or set(map(type, counts)) - {int}:
             raise ValueError("'counts' must be a list of whole numbers, five a block")
-        if len(counts) > 5 * MAX_BLOCKS or any(abs(number) >= _MOST for number in counts):
+        if len(counts) > 5 * MAX_BLOCKS or max(map(abs, counts), default=0) >= _MOST:
             raise ValueError("'counts' has too many blocks, or a number that cannot be")
         self.number = WIDTHS.index(seconds)
         start = 0
         for place in range(0, len(counts), 5):
             start += counts[place] * seconds
-            _add(self._at(start), counts[place + 1 : place + 5])
+            block = counts[place + 1 : place + 5]
+            if start in self._blocks:
+                _add(block, self._blocks[start])
+            self._blocks[start] = block
         return self
 
 

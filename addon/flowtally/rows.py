@@ -213,7 +213,10 @@ class Row:
         """What `to_data` made. Raises: ValueError."""
         self = cls(table, _text(data, "description"))
         for name in COUNTS:
-            setattr(self, name, _count(data, name))
+            value = data.get(name, 0)
+            if type(value) is not int or not 0 <= value < _MOST:
+                raise ValueError(f"{name!r} must be a whole number, not {value!r:.40}")
+            setattr(self, name, value)
         if table.waits and "wait" in data:
             self.wait = Histogram.from_data(data["wait"])
         if table.durations and "duration" in data:
@@ -395,10 +398,10 @@ class Timeline(Rows):
         width, start, name = key
         if not re.fullmatch(r"-?[0-9]{1,12}", start):
             raise ValueError(f"the timeline cannot have a point at {start!r:.40}")
-        other = Timeline(self.table)
-        other.number = WIDTHS.index(int(width))
-        other[start, name] = Row.from_data(data, self.table)
-        self.merge(other)
+        while self.seconds < int(width):
+            self._widen()
+        row = Row.from_data(data, self.table)
+        self.admit((self._start_of(int(start)), name)).merge(row, self.table)
 
 
 def example(record: Record) -> Example:
@@ -411,12 +414,8 @@ def example(record: Record) -> Example:
 
 # --- checks of what a log says ---
 
-
-def _count(data: Mapping[str, Any], name: str) -> int:
-    value = data.get(name, 0)
-    if type(value) is not int or not 0 <= value < 10**30:  # a sum may be of anything
-        raise ValueError(f"{name!r} must be a whole number, not {value!r:.40}")
-    return value
+_MOST = 10**30
+"""What a count may be: it may be a sum of anything."""
 
 
 def _text(data: Mapping[str, Any], name: str) -> str:
