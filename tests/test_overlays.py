@@ -241,6 +241,13 @@ def test_frames_up_to_the_limit_are_looked_at() -> None:
     assert "grpc_status" not in explained(call(WEB, body=frame(0, b"") + body + DENIED))
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+def test_a_grpc_status_says_that_a_call_failed_whatever_its_method(method: str) -> None:
+    tag = explained(answered(headers={**GRPC, "grpc-status": "14"}, method=method))
+    assert why(tag) == ("grpc_error", "unavailable", "server", -3)
+    assert "cause" not in explained(answered(headers={**GRPC, "grpc-status": "0"}, method=method))
+
+
 @pytest.mark.parametrize("status", [404, 503])
 def test_an_unsuccessful_status_keeps_its_code_and_is_explained(status: int) -> None:
     tag = explained(answered(status, {**GRPC, "grpc-status": "14"}, method="POST"))

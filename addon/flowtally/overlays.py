@@ -73,13 +73,13 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
     response = flow.response
     assert response is not None
     found = None
-    # Calls of gRPC and queries of GraphQL are POSTs: of others, nobody need look at the answer.
-    if flow.request.data.method == b"POST":
-        kind = _kind(media_type_of(response))
-        if kind == "json":
+    kind = _kind(media_type_of(response))
+    if kind == "json":
+        # Queries of GraphQL are POSTs: of others, nobody need look at the answer.
+        if flow.request.data.method == b"POST":
             found = graphql_error(flow.request, response, urls)
-        elif kind:
-            return _grpc(flow, tag, kind, urls)
+    elif kind:
+        return _grpc(flow, tag, kind, urls)
     found = found or _cors_or_interim(flow, tag, urls)
     return tag if found is None else with_overlay(tag, *found)
 
@@ -141,10 +141,11 @@ def _should_have_status(flow: http.HTTPFlow, tag: Tag) -> bool:
     """Whether an answer without a status ended too early.
 
     Not where the HTTP status says by itself that the call failed, nor where mitmproxy itself, a
-    script or a HAR wrote the answer: these know no trailers.
+    script or a HAR wrote the answer: these know no trailers. A call is a POST (gRPC over HTTP2).
     """
     return (
-        tag["band"] == "Success"
+        flow.request.data.method == b"POST"
+        and tag["band"] == "Success"
         and "answered_by" not in tag
         and flow.server_conn.timestamp_start is not None
     )
