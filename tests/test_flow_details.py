@@ -109,6 +109,21 @@ def test_what_a_client_asked_for_around_a_flow(browser: Browser, tmp_path: Path)
         assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
 
 
+def test_where_flows_are_of_several_days_the_list_has_dates(
+    browser: Browser, tmp_path: Path
+) -> None:
+    day = 24 * 3600
+    for last, dates in ((5, []), (day, ["2026-01-03", "2026-01-02"])):
+        with report(browser, tmp_path, request(1, "page"), request(last, "later")) as page:
+            times = page.locator("#flows .flow time").all_inner_texts()
+            assert [time[:-9] for time in times if len(time) > len("hh:mm:ss")] == dates
+            for narrow in (False, True):
+                page.set_viewport_size({"width": 400 if narrow else 1440, "height": 900})
+                assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+                cut = "(times) => times.some((each) => each.scrollWidth > each.clientWidth)"
+                assert not page.locator("#flows .flow time").evaluate_all(cut)
+
+
 def test_of_many_around_a_flow_the_nearest_are_shown(browser: Browser, tmp_path: Path) -> None:
     with report(browser, tmp_path, *(request(n / 100, str(n), took=5) for n in range(100))) as page:
         page.locator("#flows .flow").first.click()

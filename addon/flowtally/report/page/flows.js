@@ -3,7 +3,7 @@ const flowList = (() => {
   const root = document.getElementById("flows-list");
   const data = () => JSON.parse(document.getElementById("data").textContent);
   const declared = JSON.parse(document.getElementById("declared")?.textContent ?? "null"); // by report/figures_data.py
-  let { offset, names, background } = root ? data() : {};
+  let offset, names, background, dated; // see `learn`
   const narrow = matchMedia("(max-width: 640px)");
   const SPARE = 6, TURN = 20; // rows beyond what is seen; rows of a narrow window
   const A_LITTLE = 30; // ms of each refresh, which is every 2 s
@@ -295,7 +295,7 @@ const flowList = (() => {
       type: "button", class: `flow ${colour(record)}`, "data-row": index, "aria-controls": "flow",
       "aria-expanded": keyOf(record) === opened, tabindex: index === current ? "0" : "-1",
     },
-    make("time", {}, clock(record.time)), make("span", { class: "result" }, result(record)),
+    make("time", {}, clock(record.time, dated)), make("span", { class: "result" }, result(record)),
     make("span", { class: "took" }, took(record.duration_ms)),
     make("span", { class: "subject" }, what(record)));
     button.style.top = `${(index - (narrow.matches ? first : 0)) * height()}px`;
@@ -449,9 +449,15 @@ const flowList = (() => {
     told();
   }
 
+  // What the page says beside its list, which may be another thing by now.
+  function learn() {
+    ({ offset, names, background, dated } = data());
+    box.classList.toggle("dated", dated);
+  }
+
   async function refresh() {
     if (!source?.newer) return;
-    ({ offset, names, background } = data());
+    learn();
     await source.newer().catch(() => {}); // the page says that the proxy is gone
     say();
   }
@@ -465,6 +471,7 @@ const flowList = (() => {
 
   async function start() {
     if (!root) return;
+    learn();
     source = document.getElementById("live") ? new Live() : await unpacked();
     for (const [name, by] of [["Newer", -TURN], ["Older", TURN]]) {
       const button = make("button", { type: "button" }, name);
