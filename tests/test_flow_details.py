@@ -40,13 +40,15 @@ def browser(tool: Callable[..., Path]) -> Iterator[Browser]:
 
 
 @contextmanager
-def report(browser: Browser, folder: Path, *session: Record) -> Iterator[Page]:
+def report(
+    browser: Browser, folder: Path, *session: Record, size: tuple[int, int] = lab.WIDE
+) -> Iterator[Page]:
     """The report on these records, which asks for nothing and says nothing."""
     log, written = folder / "log.jsonl", folder / "report.html"
     log.write_bytes(lines(start(), *session))
     done = run("report", log, "--html", written)
     assert done.returncode == 0, done.stderr
-    with lab.opened(browser) as page:
+    with lab.opened(browser, size) as page:
         watched = lab.watch(page)
         page.goto(written.as_uri())
         yield page
@@ -109,19 +111,20 @@ def test_what_a_client_asked_for_around_a_flow(browser: Browser, tmp_path: Path)
         assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
 
 
+@pytest.mark.parametrize("size", [lab.WIDE, lab.NARROW], ids=["wide", "narrow"])
 def test_where_flows_are_of_several_days_the_list_has_dates(
-    browser: Browser, tmp_path: Path
+    browser: Browser, tmp_path: Path, size: tuple[int, int]
 ) -> None:
     day = 24 * 3600
     for last, dates in ((5, []), (day, ["2026-01-03", "2026-01-02"])):
-        with report(browser, tmp_path, request(1, "page"), request(last, "later")) as page:
-            times = page.locator("#flows .flow time").all_inner_texts()
-            assert [time[:-9] for time in times if len(time) > len("hh:mm:ss")] == dates
-            for narrow in (False, True):
-                page.set_viewport_size({"width": 400 if narrow else 1440, "height": 900})
-                assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
-                cut = "(times) => times.some((each) => each.scrollWidth > each.clientWidth)"
-                assert not page.locator("#flows .flow time").evaluate_all(cut)
+        session = [request(1, "page"), request(last, "later")]
+        with report(browser, tmp_path, *session, size=size) as page:
+            times = page.locator("#flows .flow time")
+            told = times.all_inner_texts()
+            assert [time[:-9] for time in told if len(time) > len("hh:mm:ss")] == dates
+            assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
+            cut = "(times) => times.some((each) => each.scrollWidth > each.clientWidth)"
+            assert not times.evaluate_all(cut)
 
 
 def test_of_many_around_a_flow_the_nearest_are_shown(browser: Browser, tmp_path: Path) -> None:

@@ -123,6 +123,25 @@ def test_what_comes_is_asked_for_from_where_the_page_has_looked(
         assert rows(page) == ["GET http://dead.example/new", "GET http://dead.example/old"]
 
 
+def test_more_than_a_piece_begins_the_list_anew_with_that_piece(
+    browser: Browser, session: Session
+) -> None:
+    """A busy proxy is asked for one piece every two seconds, and not for what is older as well."""
+    session.write(*(answered(second=n / 10) for n in range(900)))
+    with session.watched(browser) as page:
+        page.locator("#flows .flow").first.wait_for()
+        session.asked.clear()
+        new = (answered(second=100 + n / 10, url="http://shop.example/new") for n in range(500))
+        session.goes_on(page, *new)
+        page.locator("#flows .flow", has_text="/new").first.wait_for()
+        assert session.asks("") == ["/flows?after=901"]
+        told = page.locator("#flows .figures")
+        told.filter(has_text=f"the latest {ranges.MOST}").wait_for()
+        session.goes_on(page, answered(second=200))
+        told.filter(has_text=f"the latest {2 * ranges.MOST + 1}").wait_for()
+        assert len(session.asks("before=")) == 1
+
+
 def test_where_nothing_matches_the_log_is_looked_through_once(
     browser: Browser, session: Session
 ) -> None:

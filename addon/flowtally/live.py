@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # what only a report needs is loaded when one is made
 
 EVERY = 1.0
 """Seconds between two renderings, at the least."""
-SHARE = 0.02
+SHARE = 0.01
 """The part of the time that may be spent on rendering."""
 ROWS = 50
 """How many rows of a table the page shows."""

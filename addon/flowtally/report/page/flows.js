@@ -6,7 +6,7 @@ const flowList = (() => {
   let offset, names, background, dated; // see `learn`
   const narrow = matchMedia("(max-width: 640px)");
   const SPARE = 6, TURN = 20; // rows beyond what is seen; rows of a narrow window
-  const A_LITTLE = 30; // ms of each refresh, which is every 2 s
+  const A_WHILE = 1500; // ms between two pieces of the log in which there is nothing, if nobody waits for it
   const count = (value) => value.toLocaleString("en");
   const attempts = (number) => (number === 1 ? "1 flow or failure without a flow" : `${count(number)} flows and failures without a flow`);
   const nothing = () => (Object.keys(filter.state).length ? "No flow here is of what is picked." : "No flows.");
@@ -251,23 +251,34 @@ const flowList = (() => {
       figures.forget();
     }
 
-    // A little of what is older, so that the figures get to know it; the proxy has other work.
+    // A piece of what is older, so that the figures get to know it; the proxy has other work.
     async fill() {
-      const end = performance.now() + A_LITTLE;
-      while (!this.asking && this.next && !this.isFull && !document.hidden && performance.now() < end) await this.older(50 * A_LITTLE);
+      if (!this.asking && this.next && !this.isFull && !document.hidden) await this.older(A_WHILE);
     }
 
     // What has come since the newest record that was looked at, wanted or not; if that is more than
-    // one piece, the list begins anew. What is older may be asked for meanwhile.
+    // one piece, the list begins anew with it. What is older may be asked for meanwhile. Whether
+    // the proxy was asked for so little that it may be asked for more.
     async newer() {
       const { turn, newest: after } = this;
-      if (after === null) return this.asking ?? this.again();
-      const fresh = await this.ask({ after });
-      if (turn !== this.turn || after !== this.newest) return;
-      if (fresh.before) return this.again();
-      this.newest = fresh.newest;
-      this.take(fresh.records);
-      if (fresh.records.length) moved(fresh.records.length);
+      if (after === null) {
+        await (this.asking ?? this.again());
+        return false;
+      }
+      const { records, before, at, newest } = await this.ask({ after });
+      if (turn !== this.turn || after !== this.newest) return false;
+      this.newest = newest;
+      if (before) {
+        [this.records, this.next, this.asking] = [[], { before, at }, null];
+        this.turn += 1;
+        this.take(records, true);
+        told();
+        if (!records.length) await this.older();
+        return false;
+      }
+      this.take(records);
+      if (records.length) moved(records.length);
+      return true;
     }
   }
 
@@ -458,8 +469,9 @@ const flowList = (() => {
   async function refresh() {
     if (!source?.newer) return;
     learn();
-    await source.newer().catch(() => {}); // the page says that the proxy is gone
+    const more = await source.newer().catch(() => false); // the page says that the proxy is gone
     say();
+    if (more) source.fill();
   }
 
   function begin() {

@@ -369,10 +369,11 @@
         const y = scrollY;
         if (document.hidden) return; // it may be by now
         flowList.refresh().then(() => { if (scrollY === y) hold(); });
-      } else if (answer.status !== 304) {
+      } else if (answer.status === 304) {
+        flowList.fill();
+      } else {
         throw new Error(answer.statusText);
       }
-      flowList.fill();
       if (!paused) say("live", "");
     } catch {
       say("the proxy does not answer", "gone");
