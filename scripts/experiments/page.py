@@ -15,7 +15,6 @@ Needs Playwright and a Chromium.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
@@ -77,14 +76,9 @@ def run(quick: bool, folder: Path, python: Path) -> Result:  # noqa: ARG001
     if found is None:
         result.failures.append("no Chromium is installed")
         return result
-    own, *others = sorted(os.sched_getaffinity(0))
-    # What the browser does is not to hold up the proxy, or be counted as its time.
-    os.sched_setaffinity(0, others or [own])
     with origin(folder) as ports, lab.launch(Path(found)) as browser:
         options = ["-q", "-s", str(ADDON), "--set", f"flowtally_log={folder / 'session.jsonl'}"]
         variant = Variant(options, folder, ports)
-        for thread in Path(f"/proc/{variant.process.pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), [own])
         try:
             with ThreadPoolExecutor(1) as pool:  # an event loop of the browser's runs in this one
                 pool.submit(_fill, variant, ports, KNOWN[quick]).result()
