@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ settings.load_profile("flowtally")
 
 # On a build machine a missing tool is a fault of the machine, not a reason to test less.
 CI = bool(os.environ.get("CI"))
+
+# Whoever starts the tests with nohup has SIGHUP ignored, and all that they start would ignore it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
