@@ -252,9 +252,7 @@ const flowList = (() => {
     }
 
     // A piece of what is older, so that the figures get to know it; the proxy has other work.
-    async fill() {
-      if (!this.asking && this.next && !this.isFull && !document.hidden) await this.older(A_WHILE);
-    }
+    fill() { return this.older(A_WHILE); }
 
     // What has come since the newest record that was looked at, wanted or not; if that is more than
     // one piece, the list begins anew with it. What is older may be asked for meanwhile. Whether
