@@ -1,10 +1,12 @@
-"""A little of what the laboratory does to hooks and to logs."""
+"""A little of what the laboratory does to hooks, and to files for the command line."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +20,44 @@ from lab.cli import start
 from lab.proxy import REPOSITORY
 from lab.sessions import everything
 
-SCRIPTS = REPOSITORY / "scripts"
+PLACES = [REPOSITORY / name for name in ("addon", "scripts", "tests")]
+MAKE = "import sys; from experiments import _files; sys.stdout.buffer.write(_files.{}())"
+
+
+def python(*arguments: str) -> bytes:
+    """What an interpreter prints that has the laboratory at hand."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PLACES))},
+    )
+    assert done.stdout, done.stderr.decode()
+    return done.stdout
 
 
 def worker(*arguments: str) -> Any:
     """What a module of the laboratory tells."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", *arguments],
-        capture_output=True,
-        cwd=SCRIPTS,
-        text=True,
-    )
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(python("-m", *arguments))
 
 
 def test_odd_flows_in_odd_orders_harm_no_other() -> None:
     assert worker("experiments._hooks", "1000000", "4") == {"inputs": 2000, "found": []}
 
 
-def test_hostile_logs_are_read_or_refused(tmp_path: Path) -> None:
-    log = tmp_path / "log.jsonl"
-    log.write_bytes(lines(*everything(20)))
-    assert worker("experiments._logs", str(log), "1000000", "40") == {"inputs": 40, "found": []}
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("log.jsonl", lambda: lines(*everything(20))),
+        ("browser.har", lambda: python("-c", MAKE.format("har"))),
+        ("saved.flows", lambda: python("-c", MAKE.format("flow_file"))),
+    ],
+)
+def test_hostile_files_are_read_or_refused(
+    name: str, content: Callable[[], bytes], tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(content())
+    assert worker("experiments._files", str(file), "1000000", "40") == {"inputs": 40, "found": []}
 
 
 @pytest.mark.parametrize("field", ["side", "client"])

@@ -1,18 +1,20 @@
 """Abuse: odd flows at the hooks, odd bytes at the sockets, hostile servers, hostile logs.
 
 What is done: hooks of the addon get flows of every kind with odd values in odd orders
-(`_hooks.py`); a mitmdump gets connections that begin as HTTP/1, HTTP/2, TLS, WebSocket, SOCKS,
-CONNECT or DNS and go on with bytes changed, cut, doubled and spliced, and servers that answer so;
-among them good requests, which are counted at both ends; the command line reads logs with changes
-of every kind (`_logs.py`), and logs that are nothing but size.
+(`_hooks.py`); a mitmdump gets connections that begin as HTTP/1, HTTP/2, HTTP/3, TLS, WebSocket,
+SOCKS, CONNECT or DNS and go on with bytes changed, cut, doubled and spliced, and servers that
+answer so; among them good requests, which are counted at both ends; the command line reads logs,
+HARs and flow files with changes of every kind (`_files.py`), and logs that are nothing but size.
 
-What is bounded: inputs by number (quick: 20,000 hooks, 2,000 connections, 300 logs; else 1,000,000,
-100,000 and 5,000), each connection by 0.3 s, a command by 20 s and 2 GB of address space.
+What is bounded: inputs by number (quick: 20,000 hooks, 2,000 connections, 300 files of each kind;
+else 1,000,000, 100,000 and 5,000), each connection by 0.3 s, a command by 20 s and 2 GB of address
+space.
 
 How it can fail: a hook raises, a defect or a traceback of flowtally's stands in mitmproxy's log, a
 good request is missing or told twice, a record is refused by flowtally's own reader, a command
 crashes or takes too long or too much, something of a peer's becomes a formula, markup, a control
-character of the terminal, or runs in a shell. Each input follows from its number, which is told.
+character of the terminal, or runs in a shell. Each input follows from its number, which is told;
+of HTTP/3, all but the keys.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -50,7 +53,9 @@ from lab.servers import Then
 from lab.tls import HOST
 from lab.tls import Authority
 
+from . import _files
 from . import _hooks
+from . import _http3
 from .result import Result
 
 WORKERS = 32
@@ -58,6 +63,8 @@ PATIENCE = 0.3
 """Seconds for which a connection is read from."""
 GOOD_EVERY = 20
 """One connection of so many is a good request."""
+HTTP3_SHARE = 0.03
+"""Of the connections; each costs as much as ten others."""
 PIECES = (
     *(b"\r\n", b"\n", b"\0", b"\xff", b":", b" ", b"\t", b"%", b"?", b"#", b"@", b"//", b"[", b"]"),
     *(b"\r\n\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: a\r\n"),
@@ -187,6 +194,9 @@ class Traffic:
             self._ask_well(number)
             return
         random = Random(number)
+        if random.random() < HTTP3_SHARE:
+            self._connect_http3(random, number)
+            return
         mode, pieces = self.begin(random, number)
         port = self.proxy.ports[mode]
         # TimeoutError, a reset, or a proxy that does not take it: what is judged is the log.
@@ -203,6 +213,20 @@ class Traffic:
                     if random.random() < 0.2:
                         servers.reset(client)
                         return
+
+    def _connect_http3(self, random: Random, number: int) -> None:
+        port = self.proxy.ports[self.proxy.modes[4]]
+        if random.random() < 0.2:
+            datagram = mutated(_http3.first_datagram(port), random)
+            with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.sendto(datagram, ("127.0.0.1", port))
+            return
+        streams = {
+            _http3.CONTROL_STREAM: _http3.SETTINGS,
+            _http3.REQUEST_STREAM: _http3.request(f"{HOST}:{port}", f"/{number}"),
+        }
+        streams = {stream: mutated(data, random) for stream, data in streams.items()}
+        _http3.speak(port, streams, random, PATIENCE)
 
     def _ask_well(self, number: int) -> None:
         try:
@@ -234,10 +258,12 @@ def try_sockets(number: int, folder: Path) -> tuple[Result, Path]:
         hostile = resources.enter_context(AnsweringServer(hostile_answers()))
         good = resources.enter_context(AnsweringServer(servers.OK))
         names = resources.enter_context(OddNames())
-        modes = ("regular", f"reverse:{hostile.url}", "socks5")
+        quic = resources.enter_context(_http3.server(authority, folder, mutated))
+        behind = (hostile.url, f"dns://127.0.0.1:{names.port}", f"http3://{HOST}:{quic.port}")
+        web, dns, http3 = (f"reverse:{url}" for url in behind)
         proxy = Mitmdump(
             folder / "sockets",
-            modes=(*modes, f"reverse:dns://127.0.0.1:{names.port}"),
+            modes=("regular", web, "socks5", dns, http3),
             options={
                 "ssl_verify_upstream_trusted_ca": str(authority.bundle),
                 "flowtally_timeout": "0.1",
@@ -249,8 +275,9 @@ def try_sockets(number: int, folder: Path) -> tuple[Result, Path]:
         traffic = Traffic(proxy, hostile, good)
         began = time.monotonic()
         with ThreadPoolExecutor(WORKERS) as workers:
-            for _ in workers.map(traffic.connect, range(number), chunksize=20):
-                pass
+            for done, _ in enumerate(workers.map(traffic.connect, range(number)), 1):
+                if done % 1000 == 0:
+                    print(f"{done} of {number} connections", file=sys.stderr, flush=True)
         rate = number / (time.monotonic() - began)
         if not proxy.running:
             result.failures.append(f"mitmdump ended: {proxy.output[-600:]}")
@@ -391,7 +418,7 @@ def try_bombs(log: Path, folder: Path, python: Path) -> Result:
 def run(quick: bool, folder: Path, python: Path) -> Result:
     """Does all of it."""
     lab.proxy.MITMDUMP = python.with_name("mitmdump")
-    blocks, connections, logs = (40, 2000, 300) if quick else (2000, 100_000, 5000)
+    blocks, connections, files = (40, 2000, 300) if quick else (2000, 100_000, 5000)
     found, log = try_sockets(connections, folder)
     done, wrong = try_workers("_hooks", blocks, max(1, blocks // 8), python)
     inputs = done if done else blocks * _hooks.INPUTS
@@ -399,11 +426,14 @@ def run(quick: bool, folder: Path, python: Path) -> Result:
     found.failures += wrong
     small = folder / "small.jsonl"
     small.write_bytes(shortened(log.read_bytes()))
-    done, wrong = try_workers("_logs", logs, max(1, logs // 8), python, small)
-    found.figures.append(
-        ("Hostile logs", f"{done:,}, each read by two commands; {len(wrong)} findings")
-    )
-    found.failures += wrong
+    seeds = {"logs": small, "HARs": folder / "small.har", "flow files": folder / "small.flows"}
+    seeds["HARs"].write_bytes(_files.har())
+    seeds["flow files"].write_bytes(_files.flow_file())
+    for kind, seed in seeds.items():
+        done, wrong = try_workers("_files", files, max(1, files // 8), python, seed)
+        told = f"{done:,}, each read by two commands; {len(wrong)} findings"
+        found.figures.append((f"Hostile {kind}", told))
+        found.failures += wrong
     bombs = try_bombs(small, folder, python)
     return Result(found.figures + bombs.figures, found.failures + bombs.failures)
 

@@ -17,6 +17,7 @@ import json
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -56,6 +57,8 @@ LONG = "/long" * 360
 PATIENCE = 20
 """Seconds to wait for the first response, or for a log that is large enough."""
 LAST_RECORDS = 100
+PROGRESS = 50
+"""After how many kills it is told how far it is."""
 
 
 @dataclass
@@ -102,6 +105,9 @@ def _kill(kills: int, folder: Path, result: Result) -> None:
             received = _until_killed(proxy, WAYS[way], long, random.Random(number))
             with lock:
                 _judge(counts[way], way, proxy, received)
+                done = sum(of_way.kills for of_way in counts.values())
+            if done % PROGRESS == 0:
+                print(f"{done} of {kills} killed", file=sys.stderr, flush=True)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(one, range(kills)))

@@ -10,6 +10,7 @@ from typing import Self
 from weakref import WeakKeyDictionary
 
 from h2.config import H2Configuration
+from h2.connection import ConnectionState
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated
@@ -146,6 +147,9 @@ class Http2Server(Server):
         h2.initiate_connection()
         connection.sendall(h2.data_to_send())
         while data := connection.recv(65536):
+            # Closed by a behaviour: h2 takes what the client sent before it knew for a fault.
+            if h2.state_machine.state is ConnectionState.CLOSED:
+                return
             for event in h2.receive_data(data):
                 if isinstance(event, ConnectionTerminated):
                     return

@@ -1,10 +1,11 @@
-"""Hostile logs for the command line; `abuse.py` runs it in processes of its own.
+"""Hostile logs, HARs and flow files for the command line; `abuse.py` runs it in its own processes.
 
-    PYTHONPATH=addon:scripts .venv/bin/python -m experiments._logs LOG FIRST COUNT
+    PYTHONPATH=addon:scripts:tests .venv/bin/python -m experiments._files FILE FIRST COUNT
 
-Each input is LOG with a few changes that follow from its number alone: other values, other keys,
-lines cut, doubled, without an end, bytes turned. Two commands read it. Prints one JSON object: how
-many inputs, and each finding with the number of its first input.
+FILE: a `.jsonl`, `.har` or `.flows`. Each input is FILE with a few changes that follow from its
+number alone: other values, other keys, parts cut, doubled, without an end, bytes turned. Two
+commands read it. Prints one JSON object: how many inputs, and each finding with the number of its
+first input.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +29,11 @@ from xml.etree import ElementTree
 
 from click.testing import CliRunner
 from flowtally.cli import main as flowtally
+from lab.hars import har_of
+from mitmproxy.io import FlowWriter
+from mitmproxy.io import tnetstring
+from mitmproxy.test import tflow
+from test_har import PRODUCERS
 
 MEMORY = 2 * 1024**3
 """Bytes of address space that a process may have."""
@@ -44,6 +51,8 @@ TEXTS = (
 )
 NUMBERS = (0, -1, 1, 1.5, 65536, 2**31, 2**53, 2**63, 10**30, 10**400, 1e308, -1e308, 404, 999)
 OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [None], [[]], {"": {}}, [1, "x"])
+BYTES = (b"", b"\0", b"\xff\xfe", b"\x1b]0;owned\x07", b"GET", b"99999999999", b"<x-y onload=1>")
+"""For flow files, whose values may be bytes; JSON has none."""
 COMMANDS: dict[str, tuple[str, ...]] = {
     "text": ("report",),
     "json": ("report", "--json"),
@@ -81,12 +90,14 @@ def spoil(value: Any, random: Random) -> Any:
         if random.random() < 0.2:
             return [*value, value[at]]
         return [*value[:at], spoil(value[at], random), *value[at + 1 :]]
+    if isinstance(value, bytes) and random.random() < 0.7:
+        return random.choice(BYTES)
     return odd(random)
 
 
-def changed(lines: list[bytes], random: Random) -> bytes:
+def changed_log(log: bytes, random: Random) -> bytes:
     """A log with some changes."""
-    lines = list(lines)
+    lines = log.splitlines()
     for _ in range(random.randrange(1, 5)):
         at = random.randrange(len(lines))
         way = random.random()
@@ -112,6 +123,75 @@ def changed(lines: list[bytes], random: Random) -> bytes:
     return b"\n".join(lines) + random.choice((b"\n", b"", b"\0", b"\r\n"))
 
 
+def changed_har(content: bytes, random: Random) -> bytes:
+    """A HAR with some changes."""
+    value = json.loads(content)
+    for _ in range(random.randrange(1, 6)):
+        value = spoil(value, random)
+    # Lone surrogates stand there as escapes, as in any JSON.
+    return _damaged(json.dumps(value, indent=random.choice((None, 2))).encode(), random)
+
+
+def changed_flows(content: bytes, random: Random) -> bytes:
+    """A flow file with some changes."""
+    states = []
+    file = io.BytesIO(content)
+    while file.tell() < len(content):
+        states.append(tnetstring.load(file))
+    for _ in range(random.randrange(1, 6)):
+        at = random.randrange(len(states))
+        spoilt = spoil(states[at], random)
+        # Lone surrogates, and numbers of too many digits, have no such form.
+        with suppress(ValueError):
+            tnetstring.dumps(spoilt)
+            states[at] = spoilt
+    return _damaged(b"".join(map(tnetstring.dumps, states)), random)
+
+
+def _damaged(content: bytes, random: Random) -> bytes:
+    """The content, in every third case with one piece of it cut out, doubled, or turned."""
+    at = random.randrange(len(content))
+    to = min(len(content), at + random.choice((1, 1, 40, 4000)))
+    way = random.randrange(15)
+    if way == 0:
+        return content[:at]
+    if way == 1:
+        return content[:at] + content[to:]
+    if way == 2:
+        return content[:to] + content[at:]
+    if way == 3:
+        return content[:at] + random.randbytes(to - at) + content[to:]
+    if way == 4:
+        return content[:at] + random.choice((b"[", b"{", b"9:", b'"')) * 100_000 + content[at:]
+    return content
+
+
+CHANGED: dict[str, Callable[[bytes, Random], bytes]] = {
+    ".jsonl": changed_log,
+    ".har": changed_har,
+    ".flows": changed_flows,
+}
+
+
+def har() -> bytes:
+    """A HAR with the entries of every program."""
+    return har_of(*(entry for _, entry, _ in PRODUCERS))
+
+
+def flow_file() -> bytes:
+    """A flow file with flows of every type, as mitmproxy writes it."""
+    file = io.BytesIO()
+    writer = FlowWriter(file)
+    for made in (
+        *(tflow.tflow(resp=True), tflow.tflow(err=True), tflow.tflow()),
+        *(tflow.twebsocketflow(), tflow.twebsocketflow(err=True)),
+        *(tflow.ttcpflow(), tflow.ttcpflow(err=True), tflow.tudpflow(), tflow.tudpflow(err=True)),
+        *(tflow.tdnsflow(resp=True), tflow.tdnsflow(err=True)),
+    ):
+        writer.add(made)
+    return file.getvalue()
+
+
 class SlowError(BaseException):
     """A command takes too long. Nothing catches it on the way."""
 
@@ -133,12 +213,12 @@ class Judge:
         count, number, first = self.found.get(what, (0, self.number, where))
         self.found[what] = (count + 1, number, first)
 
-    def run(self, name: str, log: Path, whole: Path) -> None:
+    def run(self, name: str, hostile: Path, whole: Path) -> None:
         command = [*COMMANDS[name]]
         file = self.folder / f"{name}.out"
         if name in ("html", "junit"):
             command.append(str(file))
-        command += [str(log), *([str(whole)] if name == "comparison" else [])]
+        command += [str(hostile), *([str(whole)] if name == "comparison" else [])]
         signal.alarm(SECONDS)
         try:
             done = CliRunner().invoke(flowtally, command)
@@ -238,19 +318,19 @@ CHECKS: dict[str, Callable[[str, Path], str]] = {
 }
 
 
-def main(log: Path, first: int, count: int) -> None:
+def main(whole: Path, first: int, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGALRM, _too_slow)
-    lines = log.read_bytes().splitlines()
+    content, change = whole.read_bytes(), CHANGED[whole.suffix]
     with tempfile.TemporaryDirectory() as name:
         judge = Judge(Path(name))
         for number in range(first, first + count):
             random = Random(number)
             judge.number = number
-            hostile = judge.folder / "hostile.jsonl"
-            hostile.write_bytes(changed(lines, random))
+            hostile = judge.folder / f"hostile{whole.suffix}"
+            hostile.write_bytes(change(content, random))
             for command in random.sample(list(COMMANDS), 2):
-                judge.run(command, hostile, log)
+                judge.run(command, hostile, whole)
     found = [
         {"what": what, "times": times, "input": number, "where": where}
         for what, (times, number, where) in sorted(judge.found.items())
