@@ -284,8 +284,9 @@ def _websocket(flow: http.HTTPFlow, rules: Rules, note: Note | None) -> Tag:
             tag |= failure_tag(Why("connection_terminated"), detail)
     else:
         tag["outcome"] = "status"
-    if isinstance(code, int) and 0 <= code < 2**16:  # another script's may be anything
-        tag["close_code"] = code
+    if isinstance(code, int) and 0 <= code < 2**16:
+        # Another script's may be anything, True too; wsproto's own are an enumeration's.
+        tag["close_code"] = int(code)
     if reason := redaction.peer_text(websocket.close_reason or "", rules.urls):
         tag["close_reason"] = reason
     return tag
