@@ -57,6 +57,14 @@ RELOAD_EVERY = 20.0
 REPORT_EVERY = 15.0
 REST = 45.0
 """Seconds in which what was open must have come to an end when all clients have gone."""
+PATIENCE = 300.0
+"""Seconds for whatever a thread is at, such as a report on the log."""
+LATEST = 5.0
+"""How many seconds ago the probe must have counted."""
+NO_PAGES_A_RELOAD = 4
+"""Requests for the page that may come while a reload takes place: two a second."""
+LEAST_CAUSES = 12
+"""How many causes the faults must have brought about for a soak to have tried anything."""
 MORE_MEMORY = 1.2
 """How much more the last quarter may take than the second one; a session's tables fill up."""
 MORE_MEGABYTES = 15
@@ -115,14 +123,13 @@ class Soak:
     def __init__(self, laboratory: Laboratory, proxy: Mitmdump, seconds: float) -> None:
         self.laboratory = laboratory
         self.proxy = proxy
-        self.over = threading.Event()
         self.ends = time.monotonic() + seconds
         self.good: Counter[str] = Counter()
         """Path of each good request that got its answer."""
         self.bad: Counter[str] = Counter()
         """Name of each fault → how often it was acted."""
         self.problems: Counter[str] = Counter()
-        self.pages = self.reports = self.reloads = 0
+        self.pages = self.no_pages = self.reports = self.reloads = 0
         self.memory: list[tuple[float, float]] = []
         """Time and MB."""
         self._lock = threading.Lock()
@@ -135,13 +142,16 @@ class Soak:
             except Exception as problem:
                 self.tell(f"{target.__name__}: {problem!r:.300}")
 
-        thread = threading.Thread(target=run, daemon=True)
+        thread = threading.Thread(target=run, name=target.__name__, daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def join(self) -> None:
+        """Waits until each has done what it was at when the time was over."""
         for thread in self._threads:
-            thread.join(120)
+            thread.join(max(0.0, self.ends - time.monotonic()) + PATIENCE)
+            if thread.is_alive():
+                self.tell(f"{thread.name} does not end")
 
     def tell(self, problem: str) -> None:
         with self._lock:
@@ -149,7 +159,8 @@ class Soak:
 
     def going_on(self, pause: float) -> bool:
         """Waits that long; whether there is time left."""
-        return not self.over.wait(pause) and time.monotonic() < self.ends
+        time.sleep(pause)
+        return time.monotonic() < self.ends
 
     def do_good(self, number: int, sites: dict[str, Any]) -> None:
         """A client with good requests of every kind."""
@@ -184,11 +195,15 @@ class Soak:
         cases = [case for case in CASES if case.proxy == "regular" and not case.skip]
         while self.going_on(0.05):
             case = random.choice(cases)
-            # What a fault does to its own client is not judged here.
-            with suppress(Exception), case.server(self.laboratory) as server:
-                case.act(Bench(self.laboratory, self.proxy, server))
-            with self._lock:
-                self.bad[case.name] += 1
+            try:
+                with case.server(self.laboratory) as server:
+                    # What a fault does to its own client is not judged here.
+                    with suppress(Exception):
+                        case.act(Bench(self.laboratory, self.proxy, server))
+                    with self._lock:
+                        self.bad[case.name] += 1
+            except Exception as problem:
+                self.tell(f"the server of {case.name}: {problem!r:.300}")
 
     def watch_page(self) -> None:
         """A tab with the live page, and one with the statistics."""
@@ -198,13 +213,15 @@ class Soak:
                 answer = clients.exchange(self.proxy.port, head)
                 if answer.startswith(b"HTTP/1.1 200"):
                     self.pages += 1
-                elif b"flowtally.test" not in answer[:600]:  # 502: the script is being reloaded
+                elif b"flowtally.test" in answer[:600]:  # 502: the script is being reloaded
+                    self.no_pages += 1
+                else:
                     self.tell(f"the page answers {answer[:60]!r}")
 
     def read_reports(self, python: Path) -> None:
         while self.going_on(REPORT_EVERY):
             command: list[str | Path] = [python, "-m", "flowtally", "report", self.proxy.log]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
             self.reports += 1
             if done.returncode:
                 self.tell(f"report ended with {done.returncode}: {done.stderr[-300:]}")
@@ -288,12 +305,14 @@ def come_to_rest(proxy: Mitmdump, counts: Path, files: int) -> list[str]:
     while True:
         time.sleep(1.0)
         told = json.loads(counts.read_text().splitlines()[-1])
-        left = []
+        left = (
+            [] if time.time() - told["time"] < LATEST else ["the probe in mitmdump counts no more"]
+        )
         if (now := descriptors(proxy.process.pid)) > files + FILES_LEFT:
             left.append(f"{now} descriptors, {files} at the start")
         if told["tasks"] > TASKS_LEFT:
             left.append(f"{told['tasks']} tasks are left")
-        if flows := told["tables"].get("_open"):
+        if flows := told["tables"]["_open"]:
             left.append(f"{flows} flows are open although no client is left")
         if not left or time.monotonic() > deadline:
             return left
@@ -317,11 +336,14 @@ def judge(run: Soak, proxy: Mitmdump, counts: Path, result: Result) -> None:
             f"{len(wrong)} of {len(run.good)} good requests are not in the log exactly once: "
             f"{dict(list(wrong.items())[:3])}"
         )
-    if not run.good or len(run.bad) < 20 or not run.pages or not run.reports or not run.reloads:
+    few = not run.good or len(causes) < LEAST_CAUSES
+    if few or not run.pages or not run.reports or not run.reloads:
         result.failures.append("hardly anything was done")
-    output = proxy.output
-    if found := re.search(r".*(flowtally: defect|Addon error|error in script).*", output, re.I):
-        result.failures.append(f"in mitmproxy's log: {found.group()[:300]}")
+    if run.no_pages > NO_PAGES_A_RELOAD * run.reloads:
+        told_so = f"{run.no_pages} times there was no page, in {run.reloads} reloads"
+        result.failures.append(told_so)
+    if error := proxy.addon_error():
+        result.failures.append(f"in mitmproxy's log: {error[-600:]}")
     quarter = len(run.memory) // 4
     second, last = (
         sum(mb for _, mb in run.memory[at * quarter : (at + 1) * quarter]) / max(quarter, 1)
