@@ -1,13 +1,13 @@
 """Tries flowtally hard: real mitmdump processes on 127.0.0.1, under load, killed, on broken disks.
 
-    .venv/bin/python scripts/laboratory.py [NAME…] [--quick] [--python PATH…]
+    .venv/bin/python scripts/laboratory.py [NAME…] [--quick] [--limit SECONDS] [--python PATH…]
 
 NAME: an experiment, a module of scripts/experiments; without one, all of them, one after another.
---quick: all of them in about ten minutes rather than an hour. --python: the interpreters whose
-mitmproxy is tried, one after another, each with the packages of `pip install 'flowtally[test]'`;
-without it, the one that runs this. Tells on stderr how far it is; prints a Markdown table of what
-was measured and a list of what was not as it must be. Exit status: 0 if all passed, 1 if anything
-failed, 2 for a wrong argument.
+--quick: less of each. --limit: after how many seconds an experiment is ended; without it, after a
+multiple of what it takes. --python: the interpreters whose mitmproxy is tried, one after another,
+each with the packages of `pip install 'flowtally[test]'`; without it, the one that runs this. Tells
+on stderr how far it is; prints a Markdown table of what was measured and a list of what was not as
+it must be. Exit status: 0 if all passed, 1 if anything failed, 2 for a wrong argument.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ REPOSITORY = SCRIPTS.parent
 NAMES = sorted(
     path.stem for path in (SCRIPTS / "experiments").glob("[a-z]*.py") if path.stem != "result"
 )
-LIMITS = {True: 900, False: 5400}
+LIMITS = {True: 1800, False: 10_800}
 """Seconds after which an experiment is ended, if it is quick or not: on a busy machine, each takes
 a multiple of its time."""
+GRACE = 60
+"""Seconds for an experiment to take away what it made when it is told to end."""
 SHOWN, SENTENCE = 20, 1000
 """How many failures of an experiment are told, and how many characters of each."""
 
@@ -48,9 +50,13 @@ class Done:
     failures: list[str]
 
 
-def run(name: str, quick: bool, python: Path) -> Done:
+def run(name: str, quick: bool, limit: float, python: Path) -> Done:
     """Run an experiment in a process of its own, which leaves none behind when it has ended."""
-    with tempfile.TemporaryDirectory(prefix=f"flowtally-{name}-") as place:
+    # What cannot be removed, such as a file system that is still mounted, is no reason to forget
+    # what was found.
+    with tempfile.TemporaryDirectory(
+        prefix=f"flowtally-{name}-", ignore_cleanup_errors=True
+    ) as place:
         folder, result = Path(place) / "folder", Path(place) / "result.json"
         folder.mkdir()
         paths = [SCRIPTS, REPOSITORY / "addon", REPOSITORY / "tests"]
@@ -61,21 +67,28 @@ def run(name: str, quick: bool, python: Path) -> Done:
         process = subprocess.Popen(
             command, stdout=sys.stderr, env=environment, cwd=REPOSITORY, start_new_session=True
         )
-        why = ""
+        why = []
         try:
-            process.wait(LIMITS[quick])
+            if status := process.wait(limit):
+                why = [f"it ended with exit status {status}"]
         except subprocess.TimeoutExpired:
-            why = f"it took longer than {LIMITS[quick]} s"
+            why = [f"it took longer than {limit:,.0f} s"]
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
         seconds = time.monotonic() - started
         if not result.exists():
-            why = why or f"it ended with exit status {process.returncode}"
-            return Done(name, str(python), seconds, [], [why])
+            return Done(name, str(python), seconds, [], why or ["it tells nothing"])
         found = json.loads(result.read_text())
-    return Done(name, found["generation"], seconds, found["figures"], found["failures"])
+    return Done(name, found["generation"], seconds, found["figures"], found["failures"] + why)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def table(done: list[Done]) -> str:
@@ -101,6 +114,7 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--limit", type=float, metavar="SECONDS")
     parser.add_argument("--python", nargs="+", type=Path, default=[Path(sys.executable)])
     arguments = parser.parse_args()
     for name in arguments.names:
@@ -111,12 +125,13 @@ def main() -> None:
             parser.error(f"--python {python}: no program that can be run")
     # So that what runs is ended in any case.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    limit = LIMITS[arguments.quick] if arguments.limit is None else arguments.limit
     done: list[Done] = []
     for name in arguments.names or NAMES:
         for python in arguments.python:
             print(f"{name}, {python} …", file=sys.stderr, flush=True)
             # Not resolved: a link to an interpreter is what tells it of its environment.
-            done.append(run(name, arguments.quick, python.absolute()))
+            done.append(run(name, arguments.quick, limit, python.absolute()))
     print(table(done))
     for one in done:
         for failure in one.failures[:SHOWN]:

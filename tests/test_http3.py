@@ -92,7 +92,7 @@ def bench(laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> I
         yield Bench(proxy, ports, laboratory.authority.bundle)
 
 
-Act = Callable[[Bench], None]
+Act = Callable[[Bench], object]
 
 
 def get(path: str, server: str = "good") -> Act:

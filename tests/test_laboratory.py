@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from experiments._records import accounts
 from experiments._records import records_of
+from experiments.abuse import judge_log as judge_sockets
 from experiments.load import BARE
 from experiments.load import FLOWTALLY
 from experiments.load import Samples
@@ -20,19 +22,25 @@ from experiments.load import judge as judge_load
 from experiments.result import Result
 from experiments.scale import Mark
 from experiments.scale import judge as judge_scale
+from lab.cli import answered
+from lab.cli import final
+from lab.cli import lines
+from lab.cli import start
 from lab.proxy import REPOSITORY
 
 SCRIPTS = REPOSITORY / "scripts"
 EXPERIMENT = """
 from .result import Result
 
-def run(quick, folder, python):
+def run(quick, folder, result):
     {body}
 """
-PASSES = 'return Result([("requests", "7 of 7")])'
-FAILS = 'return Result([("requests", "6 of 7")], ["one is missing"])'
-BREAKS = 'raise ValueError("no such thing")'
+PASSES = 'result.figures.append(("requests", "7 of 7"))'
+FAILS = 'result.figures.append(("requests", "6 of 7")); result.failures.append("one is missing")'
+BREAKS = f'{FAILS}; raise ValueError("no such thing")'
 LEAVES = "import os; os._exit(3)"
+HANGS = f"{FAILS}; import time; time.sleep(60)"
+ENDS_BADLY = "import atexit, os; atexit.register(os._exit, 5)"
 
 
 def laboratory(
@@ -57,7 +65,9 @@ def laboratory(
         (PASSES, 0, "passed"),
         (FAILS, 1, "one is missing"),
         (BREAKS, 1, "it did not end: ValueError: no such thing"),
+        (BREAKS, 1, "one is missing"),
         (LEAVES, 1, "it ended with exit status 3"),
+        (ENDS_BADLY, 1, "it ended with exit status 5"),
     ],
 )
 def test_what_an_experiment_finds_is_told(
@@ -65,6 +75,13 @@ def test_what_an_experiment_finds_is_told(
 ) -> None:
     done = laboratory(tmp_path, "--quick", one=body)
     assert (done.returncode, said in done.stdout) == (status, True), done.stdout + done.stderr
+
+
+def test_what_was_found_until_the_time_was_over_is_told(tmp_path: Path) -> None:
+    done = laboratory(tmp_path, "--limit", "5", one=HANGS)
+    assert done.returncode == 1
+    assert "it took longer than 5 s" in done.stdout
+    assert "one is missing" in done.stdout
 
 
 def test_all_figures_are_in_one_table(tmp_path: Path) -> None:
@@ -160,6 +177,41 @@ def test_what_grows_with_the_number_of_flows_is_told(field: str, value: float, f
     result = Result()
     judge_scale([MARK, dataclasses.replace(MARK, flows=10, **{field: value})], result)
     assert len(result.failures) == fails, result.failures
+
+
+GOOD_PORT = 8000
+
+
+def _good(number: int) -> dict[str, Any]:
+    return answered(200, url=f"http://127.0.0.1:{GOOD_PORT}/good/{number}", port=GOOD_PORT)
+
+
+EVERY_KIND = [
+    answered(200, kind=kind, http_version=version)
+    for kind, version in (
+        *(("http", "HTTP/1.1"), ("http", "HTTP/2.0"), ("http", "HTTP/3")),
+        *(("websocket", "HTTP/1.1"), ("tcp", "HTTP/1.1"), ("dns", "HTTP/1.1")),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("records", "answers", "errors", "says"),
+    [
+        ([*EVERY_KIND, _good(1), _good(2)], 2, {}, ""),
+        ([*EVERY_KIND, _good(1)], 2, {}, "2 good requests were answered, 1 are told"),
+        ([*EVERY_KIND, _good(1), _good(1)], 1, {}, "told more than once"),
+        ([*EVERY_KIND, _good(1)], 1, {"b'HTTP/1.1 502'": 1}, "without a good answer"),
+        ([_good(1)], 1, {}, "no record of websocket, tcp, dns, HTTP/1.1, HTTP/2.0, HTTP/3"),
+        ([*EVERY_KIND, _good(1) | {"close_code": True}], 1, {}, "own record refused"),
+    ],
+)
+def test_what_became_of_odd_connections_is_told(
+    records: list[dict[str, Any]], answers: int, errors: dict[str, int], says: str
+) -> None:
+    log = lines(start(), *records, final(*records)).splitlines()
+    found = list(judge_sockets(log, GOOD_PORT, answers, errors))
+    assert [says in one for one in found] == [True] * bool(says), found
 
 
 @pytest.mark.parametrize(

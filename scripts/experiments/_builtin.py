@@ -250,9 +250,9 @@ def _save_two(folder: Path, origin: AnsweringServer) -> Path:
     return file
 
 
-def try_builtin(quick: bool, folder: Path) -> Result:
+def try_builtin(quick: bool, folder: Path, result: Result) -> None:
     """All cases; quick: each with the addon after flowtally, where it can undo what was seen."""
-    result = Result([], [])
+    failures = []
     with ExitStack() as resources:
         origin = resources.enter_context(AnsweringServer(_answer))
         upstream = resources.enter_context(AnsweringServer(servers.OK))
@@ -271,11 +271,7 @@ def try_builtin(quick: bool, folder: Path) -> Result:
                 wrong = future.result()
             except Exception as problem:
                 wrong = [repr(problem)[:600]]
-            result.failures += [f"{where}: {what}" for what in wrong]
-    result.figures.append(
-        (
-            "Built-in addons made to act",
-            f"{len(CASES)}, {len(tried)} runs, {len(result.failures)} wrong",
-        )
-    )
-    return result
+            failures += [f"{where}: {what}" for what in wrong]
+    told = f"{len(CASES)}, {len(tried)} runs, {len(failures)} wrong"
+    result.figures.append(("Built-in addons made to act", told))
+    result.failures += failures

@@ -120,7 +120,7 @@ async def _ask_http1(
     turns: _Turns,
 ) -> None:
     request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-    size = len(BODIES.get(load.path, BODY))
+    body = BODIES.get(load.path, BODY)
     await turns.begin()
     while turns.next():
         begun = time.perf_counter()
@@ -128,7 +128,8 @@ async def _ask_http1(
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT)
         if not head.startswith(b"HTTP/1.1 200"):
             raise ConnectionError(f"{load.title}: answered {head!r}")
-        await asyncio.wait_for(reader.readexactly(size), WAIT)
+        if await asyncio.wait_for(reader.readexactly(len(body)), WAIT) != body:
+            raise ConnectionError(f"{load.title}: answered with another body")
         turns.latencies.append(time.perf_counter() - begun)
     writer.close()
 
@@ -171,18 +172,18 @@ async def _http2(load: Load, port: int, ports: Ports, turns: _Turns) -> None:
         if grpc:
             connection.send_data(stream, GRPC, end_stream=True)
         writer.write(connection.data_to_send())
-        size = await _http2_answer(connection, reader, writer)
-        if size != len(GRPC if grpc else BODY):
-            raise ConnectionError(f"{load.title}: answered with {size} bytes")
+        body = await _http2_answer(connection, reader, writer)
+        if body != (GRPC if grpc else BODY):
+            raise ConnectionError(f"{load.title}: answered with {body[:200]!r}")
         turns.latencies.append(time.perf_counter() - begun)
     writer.close()
 
 
 async def _http2_answer(
     connection: H2Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> int:
-    """Bytes of the body that came."""
-    size = 0
+) -> bytes:
+    """The body that came."""
+    body = b""
     while True:
         data = await asyncio.wait_for(reader.read(65536), WAIT)
         if not data:
@@ -190,14 +191,14 @@ async def _http2_answer(
         ended = False
         for event in connection.receive_data(data):
             if isinstance(event, DataReceived):
-                size += len(event.data)
+                body += event.data
                 connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, StreamReset):
                 raise ConnectionError("a stream was reset")
             ended |= isinstance(event, StreamEnded)
         writer.write(connection.data_to_send())
         if ended:
-            return size
+            return body
 
 
 async def _websocket(load: Load, port: int, ports: Ports, turns: _Turns) -> None:

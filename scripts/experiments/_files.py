@@ -213,7 +213,8 @@ class Judge:
         count, number, first = self.found.get(what, (0, self.number, where))
         self.found[what] = (count + 1, number, first)
 
-    def run(self, name: str, hostile: Path, whole: Path) -> None:
+    def run(self, name: str, hostile: Path, whole: Path, *, answers: bool = False) -> None:
+        """`answers`: the command has to, as it does where nothing was changed."""
         command = [*COMMANDS[name]]
         file = self.folder / f"{name}.out"
         if name in ("html", "junit"):
@@ -234,6 +235,8 @@ class Judge:
             at = f"{Path(frame.filename).name}:{frame.lineno}"
             self.add(f"{name}: {type(problem).__name__} at {at}", trace[-900:])
             return
+        if answers and done.exit_code not in (0, 1):
+            self.add(f"{name}: answers nothing, exit status {done.exit_code}", done.stderr[:300])
         if reason := _check_terminal(done.stderr, self.folder):
             self.add(f"{name}: on standard error: {reason}", done.stderr[:300])
         text = done.stdout
@@ -324,6 +327,8 @@ def main(whole: Path, first: int, count: int) -> None:
     content, change = whole.read_bytes(), CHANGED[whole.suffix]
     with tempfile.TemporaryDirectory() as name:
         judge = Judge(Path(name))
+        for command in COMMANDS:
+            judge.run(command, whole, whole, answers=True)
         for number in range(first, first + count):
             random = Random(number)
             judge.number = number

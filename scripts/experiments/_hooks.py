@@ -10,6 +10,7 @@ each finding with its block, how often, and where it came from.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -92,6 +93,11 @@ BYTES = (
     *(b"", b"GET", b"\xff\xfe", b"x" * 3000, b"PRI", b"CONNECT", b"/;a=1?b=2", b"http", b"HTTP/9"),
     *(b"\0", b"HTTP/2.0", b"OPTIONS", b"POST", b"HEAD", b"/", b"h:99999", b"https"),
 )
+PAGES = (
+    *(b"/", b"/report.json", b"/session.jsonl", b"/flows", b"/flows?from=-1", b"/flows?from=x"),
+    *(b"/flows?from=99999999999999999999", b"/\xff", b"/?\x1b[31m", b"/flows?" + b"a=1&" * 999),
+)
+"""Paths of the live page's."""
 ERRORS = (
     *("Client disconnected.", "peer closed connection", "Connection killed.", "", "x"),
     *("stream reset by client (CANCEL)", "stream reset by client (INTERNAL_ERROR)", "Unexpected"),
@@ -184,6 +190,9 @@ class Maker:
             data.host = self.text()
         data.port = random.choice((0, 65535, 80, 443))
         data.headers, data.content = self.headers(), random.choice(BODIES)
+        if random.random() < 0.05:
+            data.host, data.path = "flowtally.test", random.choice(PAGES)
+            data.method, data.port = b"GET", 80
         data.timestamp_start, data.timestamp_end = self.when() or 0.0, self.when()
 
     def _response(self, data: Any) -> None:
@@ -228,14 +237,7 @@ class Maker:
         random = self.random
         if random.random() < 0.15:
             name = random.choice(("flowtally", "proxyauth", "flowtally.page"))
-            tags: tuple[Any, ...] = (
-                {},
-                "x",
-                None,
-                {"cause": []},
-                {"outcome": "error", "cause": 5, "reason": 5},
-            )
-            flow.metadata[name] = random.choice(tags)
+            flow.metadata[name] = random.choice(TAGS)
         for _ in range(random.randrange(3)):
             parts = [flow, flow.client_conn, flow.server_conn, flow.error]
             for name in ("request", "response", "websocket"):
@@ -341,7 +343,7 @@ def play(number: int, folder: Path, findings: Findings) -> None:
     maker = Maker(random, odd=number % 2 == 1)
     addon = Flowtally()
     log = folder / f"{number}.jsonl"
-    with taddons.context(addon) as context:
+    with taddons.context(addon) as context, asyncio.Runner() as runner:
         for handler in list(logging.getLogger().handlers):
             if isinstance(handler, MitmLogHandler):
                 logging.getLogger().removeHandler(handler)
@@ -358,8 +360,8 @@ def play(number: int, folder: Path, findings: Findings) -> None:
                     name = connection_hook(addon, random, flow)
                 else:
                     waiting = getattr(addon, name)(flow)
-                    if waiting is not None:
-                        waiting.close()
+                    if waiting is not None:  # a request for the live page, which is answered
+                        runner.run(waiting)
             except Exception as problem:
                 where = traceback.format_exc()
                 frame = traceback.extract_tb(problem.__traceback__)[-1]

@@ -259,9 +259,8 @@ def read_texts(python: Path) -> dict[str, list[str]]:
     return found
 
 
-def try_releases(quick: bool, folder: Path) -> Result:
+def try_releases(quick: bool, folder: Path, result: Result) -> None:
     """All of it; each environment is removed when it was tried."""
-    result = Result([], [])
     unsaid: list[set[str]] = []
     tried = pairs(quick)
     if not tried:
@@ -291,4 +290,3 @@ def try_releases(quick: bool, folder: Path) -> Result:
             ("Rules of known/messages.csv that no release here reaches", str(len(nowhere)))
         )
         result.figures += [("… nobody says", text) for text in sorted(nowhere)]
-    return result

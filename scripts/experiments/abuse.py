@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -30,6 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -40,7 +40,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import lab.proxy
 from flowtally.valid import check
 from lab import clients
 from lab import servers
@@ -54,7 +53,6 @@ from lab.tls import HOST
 from lab.tls import Authority
 
 from . import _files
-from . import _hooks
 from . import _http3
 from .result import Result
 
@@ -63,6 +61,8 @@ PATIENCE = 0.3
 """Seconds for which a connection is read from."""
 GOOD_EVERY = 20
 """One connection of so many is a good request."""
+SPOKEN = ("http", "websocket", "tcp", "dns", "HTTP/1.1", "HTTP/2.0", "HTTP/3")
+"""Kinds and versions that some of the records must have, or nothing was tried."""
 HTTP3_SHARE = 0.03
 """Of the connections; each costs as much as ten others."""
 PIECES = (
@@ -232,10 +232,12 @@ class Traffic:
         try:
             answer = clients.get(self.proxy, self.good, f"/good/{number}")
         except OSError as error:
-            self.errors[repr(error)] += 1
-            return
+            answer = repr(error).encode()
         with self._lock:
-            self.answered += answer.startswith(b"HTTP/1.1 200")
+            if answer.startswith(b"HTTP/1.1 200"):
+                self.answered += 1
+            else:
+                self.errors[repr(answer[:80])] += 1
 
 
 def hostile_answers() -> Callable[[Request], Answer]:
@@ -250,9 +252,8 @@ def hostile_answers() -> Callable[[Request], Answer]:
     return answer
 
 
-def try_sockets(number: int, folder: Path) -> tuple[Result, Path]:
-    """Connections to a mitmdump; returns its log, too."""
-    result = Result()
+def try_sockets(number: int, folder: Path, result: Result) -> Path:
+    """Connections to a mitmdump; returns its log."""
     with ExitStack() as resources:
         authority = Authority.create(folder)
         hostile = resources.enter_context(AnsweringServer(hostile_answers()))
@@ -283,8 +284,9 @@ def try_sockets(number: int, folder: Path) -> tuple[Result, Path]:
             result.failures.append(f"mitmdump ended: {proxy.output[-600:]}")
         proxy.stop()
         lines = proxy.log.read_bytes().splitlines()
-        result.failures += judge_log(lines, traffic)
-        result.failures += judge_output(proxy.output)
+        result.failures += judge_log(lines, good.port, traffic.answered, traffic.errors)
+        if error := proxy.addon_error():
+            result.failures.append(f"in mitmproxy's log: {error[-600:]}")
     flows = sum(b'"type":"flow"' in line for line in lines)
     events = sum(b'"type":"event"' in line for line in lines)
     result.figures.append(
@@ -294,40 +296,38 @@ def try_sockets(number: int, folder: Path) -> tuple[Result, Path]:
             f"{traffic.answered:,} good requests answered",
         )
     )
-    return result, proxy.log
+    return proxy.log
 
 
-def judge_log(lines: Sequence[bytes], traffic: Traffic) -> Iterator[str]:
-    """Every record must be readable, and each good request told once."""
+def judge_log(
+    lines: Sequence[bytes], port: int, answered: int, errors: Mapping[str, int]
+) -> Iterator[str]:
+    """Every record must be readable, and each good request told once. `port`: of the good server;
+    `answered`: how many requests to it were answered well; `errors`: what else came, how often."""
     told: Counter[str] = Counter()
+    kinds: Counter[Any] = Counter()
     last: dict[str, Any] = {}
     for line in lines:
         last = json.loads(line)
+        kinds.update((last.get("kind"), last.get("http_version")))
         if reason := check(last):
             yield f"own record refused: {reason}: {line[:300]!r}"
-        if last.get("status") == 200 and last.get("port") == traffic.good.port:
+        if last.get("status") == 200 and last.get("port") == port:
             told[last["url"]] += 1
     if not last.get("final"):
         yield "no final statistics"
     if twice := [url for url, times in told.items() if times > 1]:
         yield f"good requests told more than once: {twice[:3]}"
-    if len(told) != traffic.answered:
-        yield f"{traffic.answered} good requests were answered, {len(told)} are told"
-    if traffic.errors:
-        yield f"good requests without an answer: {dict(traffic.errors)}"
-
-
-def judge_output(output: str) -> Iterator[str]:
-    if found := re.search(r".*flowtally: defect.*", output):
-        yield f"a defect: {found.group()[:300]}"
-    for block in output.split("Traceback (most recent call last)")[1:]:
-        if "/flowtally/" in block[:4000] and "addon" in block[:4000]:
-            yield f"a traceback: {block[:600]}"
-            return
+    if len(told) != answered:
+        yield f"{answered} good requests were answered, {len(told)} are told"
+    if errors:
+        yield f"good requests without a good answer: {dict(errors)}"
+    if unseen := [kind for kind in SPOKEN if not kinds[kind]]:
+        yield f"no record of {', '.join(unseen)}, so these were not tried"
 
 
 def try_workers(
-    module: str, inputs: int, block: int, python: Path, *arguments: str | Path
+    module: str, inputs: int, block: int, *arguments: str | Path
 ) -> tuple[int, list[str]]:
     """Two processes of a module at a time, a block of numbers each; returns how many inputs there
     were, and what was found."""
@@ -336,14 +336,17 @@ def try_workers(
 
     def work(first: int) -> dict[str, Any]:
         size = min(block, inputs - first)
-        command: list[str | Path] = [python, "-W", "ignore", "-m", f"experiments.{module}"]
-        ran = subprocess.run(
-            [*command, *map(str, arguments), str(first), str(size)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-        if not ran.stdout:
+        command = [sys.executable, "-W", "ignore", "-m", f"experiments.{module}"]
+        command += [*map(str, arguments), str(first), str(size)]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            ran = subprocess.run(
+                command, capture_output=True, text=True, env=environment, timeout=BLOCK_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            what = f"block {first} takes longer than {BLOCK_SECONDS} s"
+            return {"inputs": 0, "found": [{"what": what, "where": ""}]}
+        if ran.returncode or not ran.stdout:
             what = f"block {first} ended with {ran.returncode}: {ran.stderr[-300:]}"
             return {"inputs": 0, "found": [{"what": what, "where": ""}]}
         told: dict[str, Any] = json.loads(ran.stdout)
@@ -374,11 +377,12 @@ BOMBS: dict[str, Callable[[bytes, dict[str, Any]], bytes]] = {
 BOMB_MEMORY = 256
 """MB that reading one may take."""
 BOMB_SECONDS = 60
+BLOCK_SECONDS = 3600
+"""For the inputs of one block."""
 
 
-def try_bombs(log: Path, folder: Path, python: Path) -> Result:
+def try_bombs(log: Path, folder: Path, result: Result) -> None:
     """Logs that are nothing but size."""
-    result = Result()
     data = log.read_bytes()
     last = json.loads(data.splitlines()[-1])
     code = (
@@ -396,7 +400,7 @@ def try_bombs(log: Path, folder: Path, python: Path) -> Result:
         began = time.monotonic()
         try:
             done = subprocess.run(
-                [python, "-c", code, "report", bomb],
+                [sys.executable, "-c", code, "report", bomb],
                 capture_output=True,
                 text=True,
                 timeout=4 * BOMB_SECONDS,
@@ -405,6 +409,9 @@ def try_bombs(log: Path, folder: Path, python: Path) -> Result:
             result.failures.append(f"{name}: not read in {4 * BOMB_SECONDS} s")
             continue
         spent = time.monotonic() - began
+        if done.returncode:
+            result.failures.append(f"{name}: ended with {done.returncode}: {done.stderr[-300:]}")
+            continue
         megabytes = int(done.stderr.split()[-1]) / 1024
         size = bomb.stat().st_size / 1e6
         result.figures.append(
@@ -412,30 +419,26 @@ def try_bombs(log: Path, folder: Path, python: Path) -> Result:
         )
         if megabytes > BOMB_MEMORY or spent > BOMB_SECONDS:
             result.failures.append(f"{name}: {megabytes:.0f} MB, {spent:.0f} s")
-    return result
 
 
-def run(quick: bool, folder: Path, python: Path) -> Result:
+def run(quick: bool, folder: Path, result: Result) -> None:
     """Does all of it."""
-    lab.proxy.MITMDUMP = python.with_name("mitmdump")
     blocks, connections, files = (40, 2000, 300) if quick else (2000, 100_000, 5000)
-    found, log = try_sockets(connections, folder)
-    done, wrong = try_workers("_hooks", blocks, max(1, blocks // 8), python)
-    inputs = done if done else blocks * _hooks.INPUTS
-    found.figures.append(("Odd hooks", f"{inputs:,} calls, {len(wrong)} findings"))
-    found.failures += wrong
+    log = try_sockets(connections, folder, result)
+    done, wrong = try_workers("_hooks", blocks, max(1, blocks // 8))
+    result.figures.append(("Odd hooks", f"{done:,} calls, {len(wrong)} findings"))
+    result.failures += wrong
     small = folder / "small.jsonl"
     small.write_bytes(shortened(log.read_bytes()))
     seeds = {"logs": small, "HARs": folder / "small.har", "flow files": folder / "small.flows"}
     seeds["HARs"].write_bytes(_files.har())
     seeds["flow files"].write_bytes(_files.flow_file())
     for kind, seed in seeds.items():
-        done, wrong = try_workers("_files", files, max(1, files // 8), python, seed)
+        done, wrong = try_workers("_files", files, max(1, files // 8), seed)
         told = f"{done:,}, each read by two commands; {len(wrong)} findings"
-        found.figures.append((f"Hostile {kind}", told))
-        found.failures += wrong
-    bombs = try_bombs(small, folder, python)
-    return Result(found.figures + bombs.figures, found.failures + bombs.failures)
+        result.figures.append((f"Hostile {kind}", told))
+        result.failures += wrong
+    try_bombs(small, folder, result)
 
 
 def shortened(log: bytes) -> bytes:

@@ -17,10 +17,7 @@ client saw, an environment cannot be made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-
-import lab.proxy
 
 from ._builtin import try_builtin
 from ._modes import try_modes
@@ -28,19 +25,10 @@ from ._releases import try_releases
 from .result import Result
 
 
-def run(quick: bool, folder: Path, python: Path) -> Result:
+def run(quick: bool, folder: Path, result: Result) -> None:
     """Does all of it."""
-    lab.proxy.MITMDUMP = python.with_name("mitmdump")
-    found = Result([], [])
-    parts: dict[str, Callable[[Path], Result]] = {
-        "modes": lambda place: try_modes(quick, place, python),
-        "addons": lambda place: try_builtin(quick, place),
-        "releases": lambda place: try_releases(quick, place),
-    }
+    parts = {"modes": try_modes, "addons": try_builtin, "releases": try_releases}
     for name, part in parts.items():
         place = folder / name
         place.mkdir()
-        part_found = part(place)
-        found.figures += part_found.figures
-        found.failures += part_found.failures
-    return found
+        part(quick, place, result)

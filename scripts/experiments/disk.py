@@ -51,33 +51,32 @@ PAGE = 4096
 SPACE = "1m"
 MOST = 16 * PAGE
 """The final statistics of one record are shorter, in bytes."""
-RECORD = 420
-"""No record of a request here is longer, in bytes."""
 NOTICED = 0.5
 """Seconds in which a proxy that is asked notices what became of its log."""
 SOMEBODYS = b'{"type":"FeatureCollection","features":[]}\n'
 """A file of somebody else's, of a kind that might be mistaken for a log."""
 MESSAGES = ("flowtally cannot write", "flowtally: the log ")
-SLOW = 2.0, 0.01
-"""How many times as long, and seconds more, an answer may take while the disk is in trouble."""
+SLOW = 2.0, 0.05
+"""How many times as long, and seconds more, an answer may take while the disk is in trouble; by the
+medians of each trouble and of all calm."""
 
 numbers = count()
 """Of requests: each has a path of its own."""
 
 
-def run(quick: bool, folder: Path, python: Path) -> Result:  # noqa: ARG001
+def run(quick: bool, folder: Path, result: Result) -> None:
     """Try each trouble, with a proxy of its own."""
-    result = Result()
     step = 16 if quick else 1
     with ExitStack() as stack:
         ports = stack.enter_context(origin(folder))
         first = stack.enter_context(Mitmdump(folder / "first"))
         lab = Lab(folder, ports.plain, first.confdir, 5 if quick else 100, step)
         for name, act in TROUBLES.items():
-            told = act(lab, name, result)
-            result.figures.append((name, told))
+            try:
+                result.figures.append((name, act(lab, name, result)))
+            except (AssertionError, OSError) as error:
+                result.failures.append(f"{name}: it did not end: {error!r:.600}")
         lab.judge_latency(result)
-    return result
 
 
 class Lab:
@@ -91,17 +90,22 @@ class Lab:
         """How often a trouble comes that can come again and again."""
         self.step = step
         """Bytes from one cut to the next."""
-        self.seconds: dict[bool, list[float]] = {False: [], True: []}
-        """How long answers took, without trouble and with it."""
+        self.calm: list[float] = []
+        """How many seconds answers took without trouble."""
+        self.troubled: dict[str, list[float]] = {}
+        """How many they took in each trouble."""
 
     def judge_latency(self, result: Result) -> None:
         """Tell how much slower answers were in trouble."""
-        calm, troubled = median(self.seconds[False]), median(self.seconds[True])
-        told = f"{1e3 * troubled:.1f} ms, {1e3 * calm:.1f} ms without trouble "
-        told += f"(medians of {len(self.seconds[True]):,} and {len(self.seconds[False]):,})"
-        result.figures.append(("an answer in trouble", told))
-        if troubled > SLOW[0] * calm + SLOW[1]:
-            result.failures.append(f"an answer took {told}")
+        calm = median(self.calm)
+        medians = {name: median(seconds) for name, seconds in self.troubled.items()}
+        slowest = max(medians, key=lambda name: medians[name])
+        told = f"{1e3 * medians[slowest]:.1f} ms ({slowest}), {1e3 * calm:.1f} ms without trouble"
+        result.figures.append(("an answer in the worst trouble, medians", told))
+        for name, seconds in medians.items():
+            if seconds > SLOW[0] * calm + SLOW[1]:
+                told = f"an answer took {1e3 * seconds:.1f} ms, {1e3 * calm:.1f} ms without trouble"
+                result.failures.append(f"{name}: {told}")
 
 
 class Trial:
@@ -124,7 +128,7 @@ class Trial:
         self.lost = 0
         self.told = ""
         self.troubles = 0
-        """How often something happened that has to be said once."""
+        """How often something happened that has to be said, each time once."""
 
     def __enter__(self) -> Trial:
         self.proxy.start()
@@ -153,7 +157,11 @@ class Trial:
             self._connection.request("GET", path)
             answer = self._connection.getresponse()
             answer.read()
-            self.lab.seconds[trouble].append(time.perf_counter() - begun)
+            took = time.perf_counter() - begun
+            if trouble:
+                self.lab.troubled.setdefault(self.name, []).append(took)
+            else:
+                self.lab.calm.append(took)
             if answer.status != 200:
                 self.fails(f"a request was answered {answer.status}")
             self.sent.append(path)
@@ -192,6 +200,11 @@ class Trial:
                 over.set()
                 asked.result()
 
+    def wait_for_more(self) -> None:
+        """Until some more requests were answered."""
+        enough = len(self.sent) + 5
+        self.proxy.wait_until(lambda: len(self.sent) >= enough)
+
     # --- what came of it ---
 
     def fails(self, why: str) -> None:
@@ -227,12 +240,11 @@ class Trial:
             if path.read_bytes() != content:
                 self.fails(f"{path.name} was changed, which is somebody else's")
         messages = sum(self.proxy.output.count(words) for words in MESSAGES)
-        if not min(1, self.troubles) <= messages <= self.troubles:
+        if messages != self.troubles:
             self.fails(f"{messages} messages for {self.troubles} troubles")
-        with suppress(AssertionError):
-            self.proxy.assert_no_addon_error()
-            return self._judge_records()
-        self.fails(f"mitmdump said {self.proxy.output[-500:]!r}")
+        if error := self.proxy.addon_error():
+            self.fails(f"mitmdump said {error[-500:]!r}")
+        self._judge_records()
 
     def _judge_records(self) -> None:
         records, wrong = records_of([*self.older, self.log])
@@ -253,8 +265,10 @@ class Trial:
         if unsaid or self.lost > missing:
             self.fails(f"{self.lost} flows and {missing} records are missing, {told} told in gaps")
         found = read([(str(path), path) for path in [*self.older, self.log]])
-        ended = all(session.final for session in found.sessions.values())
-        if ended and found.merged().flows != len(self.sent):
+        ended = [session.final for session in found.sessions.values()]
+        if not any(ended):  # of two proxies, one may not be stopped yet
+            self.fails("no final statistics")
+        elif all(ended) and found.merged().flows != len(self.sent):
             self.fails(f"the report counts {found.merged().flows} of {len(self.sent)} requests")
 
     def _missing_to_the_reader(self) -> int:
@@ -337,13 +351,18 @@ def every_byte(lab: Lab, name: str, result: Result) -> str:
     with Trial(lab, name, result) as trial:
         pid = trial.proxy.process.pid
         usual = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        for more in range(0, RECORD, lab.step):
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (trial.size() + more, usual[1]))
+        for room in range(0, MOST, lab.step):
             size = trial.size()
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (size + room, usual[1]))
             trial.ask(1, trouble=True)
-            trial.troubles += trial.size() - size < RECORD
+            fits = trial.size() > size and trial.log.read_bytes().endswith(b"\n")
             resource.prlimit(pid, resource.RLIMIT_FSIZE, usual)
             trial.ask(1)
+            if fits:
+                break  # there was room for all of it
+            trial.troubles += 1
+        else:
+            trial.fails("not tried at every byte: there never was room for a record")
     if not trial.lost:
         trial.fails("no record was lost, so nothing was tried")
     return trial.told
@@ -405,10 +424,10 @@ def moved(lab: Lab, name: str, result: Result) -> str:
         for turn in range(min(lab.times, 20)):
             older = trial.log.with_suffix(f".{turn}")
             with trial.asking():
-                time.sleep(0.1)
+                trial.wait_for_more()
                 trial.log.rename(older)
                 trial.older.append(older)
-                _wait(trial.is_log)
+                trial.proxy.wait_until(trial.is_log)
     if trial.lost:
         trial.fails(f"{trial.lost} records are in no file")
     return trial.told
@@ -420,20 +439,14 @@ def cut(lab: Lab, name: str, result: Result) -> str:
         for turn in range(min(lab.times, 20)):
             older = trial.log.with_suffix(f".{turn}")
             with trial.asking():
-                time.sleep(0.1)
+                trial.wait_for_more()
                 shutil.copyfile(trial.log, older)
-                time.sleep(0.1)  # what comes now is in no file
+                trial.wait_for_more()  # what comes now is in no file
                 os.truncate(trial.log, 0)
                 trial.older.append(older)
-                _wait(trial.is_log)
+                trial.proxy.wait_until(trial.is_log)
                 time.sleep(NOTICED)
     return trial.told
-
-
-def _wait(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20 * NOTICED
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.01)
 
 
 def shared(lab: Lab, name: str, result: Result) -> str:
@@ -441,8 +454,7 @@ def shared(lab: Lab, name: str, result: Result) -> str:
     with file_system(lab.folder / f"{name}, mounted") as place:
         one = Trial(lab, f"{name}, one", result, place)
         other = Trial(lab, f"{name}, other", result, place)
-        for trial, peer in ((one, other), (other, one)):
-            trial.sent = peer.sent  # both ask for all, and all is in the log
+        one.sent = other.sent  # both ask for all, and all is in the log
         with one, other:
             for _ in range(min(lab.times, 20)):
                 one.ask(1)

@@ -77,12 +77,10 @@ class Counts:
     failures: list[str] = field(default_factory=list)
 
 
-def run(quick: bool, folder: Path, python: Path) -> Result:  # noqa: ARG001
+def run(quick: bool, folder: Path, result: Result) -> None:
     """Kill, then cut."""
-    result = Result()
     _kill(40 if quick else 1000, folder, result)
     _cut(41 if quick else 1, folder, result)
-    return result
 
 
 # --- killed ---
@@ -102,9 +100,10 @@ def _kill(kills: int, folder: Path, result: Result) -> None:
             proxy = Mitmdump(
                 place, modes=(f"reverse:http://127.0.0.1:{ports.plain}",), confdir=confdir
             )
-            received = _until_killed(proxy, WAYS[way], long, random.Random(number))
+            received, wrong = _until_killed(proxy, WAYS[way], long, random.Random(number))
             with lock:
-                _judge(counts[way], way, proxy, received)
+                counts[way].failures += [f"kill {number}, {way}: {why}" for why in wrong]
+                _judge(counts[way], f"kill {number}, {way}", way, proxy, received)
                 done = sum(of_way.kills for of_way in counts.values())
             if done % PROGRESS == 0:
                 print(f"{done} of {kills} killed", file=sys.stderr, flush=True)
@@ -117,17 +116,19 @@ def _kill(kills: int, folder: Path, result: Result) -> None:
         told += f"{of_way.lost} lost, {of_way.twice} twice; "
         told += f"{of_way.with_checkpoint} had written checkpoints, {of_way.torn} ended torn"
         result.figures.append((way, told))
-        if of_way.received < of_way.kills:
-            result.failures.append(f"{way}: hardly a response came, so nothing was tried")
+        if of_way.received < of_way.kills or not of_way.with_checkpoint:
+            result.failures.append(f"{way}: no response or no checkpoint, so nothing was tried")
 
 
 def _until_killed(
     proxy: Mitmdump, signals: Sequence[signal.Signals], long: bool, chance: random.Random
-) -> list[str]:
-    """Ask, and send the signals; the paths whose responses had come complete."""
+) -> tuple[list[str], list[str]]:
+    """Ask, and send the signals; the paths whose responses had come complete, and what was wrong
+    before the first signal."""
     numbers = count()
     received: list[str] = []
-    begun = threading.Event()
+    wrong: list[str] = []
+    begun, signalled = threading.Event(), threading.Event()
     proxy.start()
 
     def keep_asking() -> None:
@@ -137,7 +138,10 @@ def _until_killed(
                 number = next(numbers)
                 path = f"/{number}" + LONG * long
                 connection.request("GET", path)
-                if len(connection.getresponse().read()) < len(BODY):
+                answer = connection.getresponse()
+                if answer.read() != BODY:
+                    if not signalled.is_set():
+                        wrong.append(f"a request was answered {answer.status}")
                     return
                 received.append(path)
                 begun.set()
@@ -152,6 +156,7 @@ def _until_killed(
         time.sleep(0.01)
     # What is done every second has then come at some time, and so has a checkpoint.
     time.sleep(chance.uniform(0, 1))
+    signalled.set()
     for one in signals:
         with suppress(ProcessLookupError):
             os.kill(proxy.process.pid, one)
@@ -159,14 +164,14 @@ def _until_killed(
     for thread in clients:
         thread.join()
     proxy.wait()
-    return received
+    return received, wrong
 
 
-def _judge(counts: Counts, way: str, proxy: Mitmdump, received: list[str]) -> None:
+def _judge(counts: Counts, which: str, way: str, proxy: Mitmdump, received: list[str]) -> None:
     """Compare what the clients had received with what is in the log."""
     *lines, last = proxy.log.read_bytes().split(b"\n")
     logged: Counter[str] = Counter()
-    named = f"{way}, {len(received)} responses"
+    named = f"{which}, {len(received)} responses"
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
@@ -199,10 +204,8 @@ def _judge(counts: Counts, way: str, proxy: Mitmdump, received: list[str]) -> No
     # A second SIGINT may end mitmdump wherever it is.
     if way in ("SIGTERM", "SIGINT") and not session.final:
         counts.failures.append(f"{named}: no final statistics")
-    try:
-        proxy.assert_no_addon_error()
-    except AssertionError:
-        counts.failures.append(f"{named}: mitmdump said {proxy.output[-500:]!r}")
+    if error := proxy.addon_error():
+        counts.failures.append(f"{named}: mitmdump said {error[-500:]!r}")
     proxy.log.unlink()
 
 
@@ -242,7 +245,7 @@ def _cut(step: int, folder: Path, result: Result) -> None:
             _cuts, [whole] * 20, batches, [folder / f"cut-{n}.jsonl" for n in range(20)]
         )
         wrong = [sentence for batch in found for sentence in batch]
-    result.failures += wrong[:10]
+    result.failures += wrong
     checkpoint = sum(cut >= ends[-1] for cut in cuts)
     told = f"{len(cuts) - checkpoint:,} in the last {LAST_RECORDS} records, "
     told += f"{checkpoint:,} in the last checkpoint, {len(wrong)} read wrongly"

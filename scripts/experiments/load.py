@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from contextlib import contextmanager
@@ -70,16 +71,14 @@ class Samples:
 Measured = dict[tuple[Load, str], Samples]
 
 
-def run(quick: bool, folder: Path, python: Path) -> Result:  # noqa: ARG001
+def run(quick: bool, folder: Path, result: Result) -> None:
     """Measure all loads with all variants."""
-    result = Result()
     with origin(folder) as ports:
         measured = _measure(*ROUNDS[quick], folder, ports, result)
     names = list(dict.fromkeys(name for _, name in measured))
     for load in Load:
         judge(load.title, {name: measured[load, name] for name in names}, result)
     judge("all of these", {name: _together(measured, name) for name in names}, result)
-    return result
 
 
 # --- measuring ---
@@ -114,7 +113,11 @@ class Variant:
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(1)
             return False
-        return all(map(_listens, self.ports.values()))
+        if all(map(_listens, self.ports.values())):
+            return True
+        self.process.kill()
+        self.process.wait()
+        return False
 
     def ask(self, load: Load, ports: Ports, requests: int) -> tuple[Answers, float]:
         """Ask it; what came back, and the CPU seconds that it took for that."""
@@ -150,7 +153,7 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def _variants(folder: Path, ports: Ports) -> Iterator[dict[str, Variant]]:
+def _variants(folder: Path, ports: Ports, result: Result) -> Iterator[dict[str, Variant]]:
     log = folder / "session.jsonl"
     arguments = {
         BARE: ["-q"],
@@ -165,26 +168,31 @@ def _variants(folder: Path, ports: Ports) -> Iterator[dict[str, Variant]]:
         for name, of_variant in arguments.items():
             running[name] = Variant(of_variant, folder, ports)
             stack.callback(running[name].stop)
-        stack.enter_context(_tabs(running[PAGE].ports["regular"]))
+        looks = stack.enter_context(_tabs(running[PAGE].ports["regular"]))
         yield running
+        if not any(looks):
+            result.failures.append(f"the live page answered none of {len(looks)} requests")
 
 
 @contextmanager
-def _tabs(port: int) -> Iterator[None]:
+def _tabs(port: int) -> Iterator[list[bool]]:
     """A browser's tab with the live page, which asks every two seconds, and one that asked for the
-    page and never reads it. `port`: of a regular proxy."""
+    page and never reads it; yields whether each request of the first was answered. `port`: of a
+    regular proxy."""
     request = b"GET http://flowtally.test/report.html HTTP/1.1\r\nHost: flowtally.test\r\n%b\r\n"
     stop = threading.Event()
+    looks: list[bool] = []
 
     def look() -> None:
         known = b""
         while not stop.is_set():
+            answer = b""
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as tab:
                 tab.sendall(request % (b"If-None-Match: %b\r\nConnection: close\r\n" % known))
-                answer = b""
                 while part := tab.recv(65536):
                     answer += part
                 known = answer.partition(b"ETag: ")[2].partition(b"\r")[0]
+            looks.append(answer[9:12] in (b"200", b"304"))
             stop.wait(2)
 
     with socket.create_connection(("127.0.0.1", port), 5) as deaf:
@@ -192,7 +200,7 @@ def _tabs(port: int) -> Iterator[None]:
         thread = threading.Thread(target=look)
         thread.start()
         try:
-            yield
+            yield looks
         finally:
             stop.set()
             thread.join()
@@ -201,7 +209,7 @@ def _tabs(port: int) -> Iterator[None]:
 def _measure(rounds: int, requests: int, folder: Path, ports: Ports, result: Result) -> Measured:
     measured: Measured = {}
     chance = random.Random(1)
-    with _variants(folder, ports) as running:
+    with _variants(folder, ports, result) as running:
         for turn in range(rounds + 1):  # the first one warms up
             for load in Load:
                 for name in chance.sample(list(running), len(running)):
@@ -214,19 +222,23 @@ def _measure(rounds: int, requests: int, folder: Path, ports: Ports, result: Res
             print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
     # A WebSocket is one flow, whatever is said in it.
     asked = (rounds + 1) * sum(CONNECTIONS if load is Load.WEBSOCKET else requests for load in Load)
-    _count(folder / "session.jsonl", asked, result)
+    for name in ("session.jsonl", "page.jsonl"):
+        _count(folder / name, asked, result)
     return measured
 
 
 def _count(log: Path, asked: int, result: Result) -> None:
     """Compare what was asked for with what is in the log."""
-    logged = 0
+    logged: Counter[str] = Counter()
     for line in log.read_bytes().splitlines():
         record = json.loads(line)
-        logged += record["type"] == "flow" and record["kind"] != "connect"
-    result.figures.append(("requests, and their records", f"{asked:,}, {logged:,}"))
-    if logged != asked:
-        result.failures.append(f"{logged:,} records of {asked:,} requests")
+        if record["type"] == "flow" and record["kind"] != "connect":
+            logged[record["flow"]] += 1
+    twice = sum(times > 1 for times in logged.values())
+    told = f"{asked:,}, {len(logged):,}; {twice} of them twice"
+    result.figures.append((f"requests, and their records in {log.name}", told))
+    if len(logged) != asked or twice:
+        result.failures.append(f"{log.name}: requests and records: {told}")
 
 
 # --- judging ---

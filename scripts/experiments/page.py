@@ -18,17 +18,15 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 from lab import browser as lab
+from lab import clients
 from lab.proxy import ADDON
-from lab.proxy import free_port
+from lab.servers import DeadPort
 
 from ._client import Load
 from ._client import ask
@@ -69,13 +67,12 @@ CLICK = """
 """Clicks on what is named first; ms until what is named second is there to be painted."""
 
 
-def run(quick: bool, folder: Path, python: Path) -> Result:  # noqa: ARG001
+def run(quick: bool, folder: Path, result: Result) -> None:
     """Fill, open, click, compare."""
-    result = Result()
     found = next(filter(None, map(shutil.which, lab.NAMES)), None)
     if found is None:
         result.failures.append("no Chromium is installed")
-        return result
+        return
     with origin(folder) as ports, lab.launch(Path(found)) as browser:
         options = ["-q", "-s", str(ADDON), "--set", f"flowtally_log={folder / 'session.jsonl'}"]
         variant = Variant(options, folder, ports)
@@ -88,17 +85,14 @@ def run(quick: bool, folder: Path, python: Path) -> Result:  # noqa: ARG001
                     _compare(variant, ports, ROUNDS[quick], pool, page, result)
         finally:
             variant.stop()
-    return result
 
 
 def _fill(variant: Variant, ports: Ports, requests: int) -> None:
     port = variant.ports["regular"]
     ask(Load.REGULAR, port, ports, requests - REFUSED, CONNECTIONS)
-    dead = f"http://127.0.0.1:{free_port()}/"
-    proxies = urllib.request.ProxyHandler({"http": f"http://127.0.0.1:{port}"})
-    for _ in range(REFUSED):
-        with suppress(urllib.error.HTTPError):
-            urllib.request.build_opener(proxies).open(dead, timeout=30)
+    with DeadPort() as dead:
+        for _ in range(REFUSED):
+            clients.exchange(port, clients.absolute_get(dead))
 
 
 def _open(page: Page, known: int, variant: Variant, result: Result) -> None:

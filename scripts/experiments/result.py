@@ -1,14 +1,14 @@
-"""What an experiment returns, and how it is run.
+"""What an experiment finds, and how it is run.
 
 An experiment is a module here, `NAME.py`, whose docstring says what is done, what is bounded and
 how it can fail, with one function:
 
-    def run(quick: bool, folder: Path, python: Path) -> Result
+    def run(quick: bool, folder: Path, result: Result) -> None
 
-`quick`: in about a minute instead of ten. `folder`: a temporary folder of its own, empty. `python`:
-the interpreter whose mitmproxy is tried; it is the one that runs the experiment, too, so a module
-may import mitmproxy, flowtally and `lab`, which is tests/lab. Modules whose name begins with `_`
-are what experiments share.
+`quick`: in about a minute. `folder`: a temporary folder of its own, empty. `result`: what is found
+goes into it at once, so that it is there however the experiment ends. The interpreter is the one
+whose mitmproxy is tried, so a module may import mitmproxy, flowtally and `lab`, which is tests/lab.
+Modules whose name begins with `_` are what experiments share.
 """
 
 from __future__ import annotations

@@ -81,12 +81,10 @@ class Mark:
     """MB, the most that this took."""
 
 
-def run(quick: bool, folder: Path, python: Path) -> Result:
+def run(quick: bool, folder: Path, result: Result) -> None:
     """Count them, then weigh the fields."""
-    result = Result()
-    _grow(MARKS[quick], folder, python, result)
+    _grow(MARKS[quick], folder, result)
     _weigh(folder, result)
-    return result
 
 
 # --- millions of flows ---
@@ -151,7 +149,7 @@ def _record(number: int, session: str) -> dict[str, Any]:
     return record
 
 
-def _grow(marks: tuple[int, ...], folder: Path, python: Path, result: Result) -> None:
+def _grow(marks: tuple[int, ...], folder: Path, result: Result) -> None:
     path = folder / "session.jsonl"
     session = Session(str(path), ["regular"], {})
     before = _resident()
@@ -176,7 +174,7 @@ def _grow(marks: tuple[int, ...], folder: Path, python: Path, result: Result) ->
         spent += clock.all
         since, begin = flows - begin, flows
         grown, size = path.stat().st_size - size, path.stat().st_size
-        report, report_memory = _report(path, folder, python)
+        report, report_memory = _report(path, folder)
         found.append(
             Mark(
                 flows,
@@ -237,7 +235,7 @@ def _resident() -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def _report(log: Path, folder: Path, python: Path) -> tuple[float, float]:
+def _report(log: Path, folder: Path) -> tuple[float, float]:
     """CPU seconds and MB that a report on a log takes."""
     script = (
         "import os, resource, runpy, sys\n"
@@ -248,7 +246,7 @@ def _report(log: Path, folder: Path, python: Path) -> tuple[float, float]:
         "    peak = open('/proc/self/status').read().partition('VmHWM:')[2].split()[0]\n"
         "    print('\\n', used.ru_utime + used.ru_stime, int(peak) / 1024)\n"
     )
-    command = [python, "-c", script, "report", "--html", folder / "report.html", log]
+    command = [sys.executable, "-c", script, "report", "--html", folder / "report.html", log]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     seconds, megabytes = done.stdout.split()[-2:]
     return float(seconds), float(megabytes)
@@ -337,12 +335,14 @@ def _weigh(folder: Path, result: Result) -> None:
                 clients.exchange(proxy.port, clients.request_head(method, target, "x" * 300))
         with suppress(OSError):
             clients.exchange(proxy.port, clients.request_head("GET", "/", "x" * 300))
-    lines = [line for line in proxy.log.read_bytes().splitlines() if b'"flow"' in line[:20]]
+    outcomes = (b'{"type":"flow"', b'{"type":"event"')
+    lines = [line for line in proxy.log.read_bytes().split(b"\n") if line.startswith(outcomes)]
     fields: Counter[str] = Counter()
     for number, line in enumerate(lines):
         record = json.loads(line)
         for name, value in record.items():
-            size = len(f'"{name}":{json.dumps(value, separators=(",", ":"), ensure_ascii=False)},')
+            text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+            size = len(f'"{name}":{text},'.encode())
             if size > FIELDS.get(name, (0, ""))[0]:
                 result.failures.append(f"the field {name} takes {size} bytes")
             if number < usual:

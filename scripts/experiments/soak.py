@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -47,6 +48,7 @@ from lab.websocket import WebSocketServer
 from test_faults import CASES
 from test_faults import Bench
 
+from ._records import records_of
 from .result import Result
 
 GOOD_CLIENTS = 8
@@ -218,9 +220,10 @@ class Soak:
                 else:
                     self.tell(f"the page answers {answer[:60]!r}")
 
-    def read_reports(self, python: Path) -> None:
+    def read_reports(self) -> None:
         while self.going_on(REPORT_EVERY):
-            command: list[str | Path] = [python, "-m", "flowtally", "report", self.proxy.log]
+            command = [sys.executable, "-m", "flowtally", "report"]
+            command.append(str(self.proxy.log))
             done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
             self.reports += 1
             if done.returncode:
@@ -266,7 +269,7 @@ def prepare(folder: Path, laboratory: Laboratory) -> tuple[Mitmdump, Path, Path]
     return proxy, script, counts
 
 
-def soak(seconds: float, folder: Path, python: Path) -> Result:
+def soak(seconds: float, folder: Path, result: Result) -> None:
     """All of it."""
     with ExitStack() as resources:
         laboratory = resources.enter_context(Laboratory(folder))
@@ -288,15 +291,15 @@ def soak(seconds: float, folder: Path, python: Path) -> Result:
         for number in range(BAD_CLIENTS):
             run.start(run.do_bad, number)
         run.start(run.watch_page)
-        run.start(run.read_reports, python)
+        run.start(run.read_reports)
         run.start(run.reload, script)
         run.start(run.measure)
         run.join()
         left = come_to_rest(proxy, counts, files)
         proxy.stop()
-    result = Result(failures=[*left, *(f"{what} ({n} times)" for what, n in run.problems.items())])
+    result.failures += left
+    result.failures += [f"{what} ({n} times)" for what, n in run.problems.items()]
     judge(run, proxy, counts, result)
-    return result
 
 
 def come_to_rest(proxy: Mitmdump, counts: Path, files: int) -> list[str]:
@@ -305,9 +308,7 @@ def come_to_rest(proxy: Mitmdump, counts: Path, files: int) -> list[str]:
     while True:
         time.sleep(1.0)
         told = json.loads(counts.read_text().splitlines()[-1])
-        left = (
-            [] if time.time() - told["time"] < LATEST else ["the probe in mitmdump counts no more"]
-        )
+        left = [] if time.time() - told["time"] < LATEST else ["the probe counts no more"]
         if (now := descriptors(proxy.process.pid)) > files + FILES_LEFT:
             left.append(f"{now} descriptors, {files} at the start")
         if told["tasks"] > TASKS_LEFT:
@@ -322,8 +323,9 @@ def judge(run: Soak, proxy: Mitmdump, counts: Path, result: Result) -> None:
     """Adds the figures, and what they must not be."""
     told: Counter[str] = Counter()
     causes: Counter[str] = Counter()
-    for line in proxy.log.read_text("utf-8").splitlines():
-        record = json.loads(line)
+    records, wrong_lines = records_of([proxy.log])
+    result.failures += wrong_lines
+    for record in records:
         found = re.search(r"/good/\d+/\d+$", record.get("url", ""))
         # Not what was open when the script was reloaded: the next session tells how it ended.
         if found and record["outcome"] == "status" and record["status"] == 200:
@@ -370,7 +372,6 @@ def judge(run: Soak, proxy: Mitmdump, counts: Path, result: Result) -> None:
     ]
 
 
-def run(quick: bool, folder: Path, python: Path) -> Result:
+def run(quick: bool, folder: Path, result: Result) -> None:
     """An hour, or a minute."""
-    lab.proxy.MITMDUMP = python.with_name("mitmdump")
-    return soak(60 if quick else 3540, folder, python)
+    soak(60 if quick else 3540, folder, result)

@@ -163,9 +163,11 @@ class _Client(QuicConnectionProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.over = asyncio.Event()
+        self.answered = False
 
     def quic_event_received(self, event: QuicEvent) -> None:
         ended = isinstance(event, StreamDataReceived) and event.end_stream
+        self.answered |= ended
         if ended or isinstance(event, ConnectionTerminated | StreamReset):
             self.over.set()
 
@@ -196,10 +198,11 @@ def _configuration(ca: Path | None) -> QuicConfiguration:
     return configuration
 
 
-def get(port: int, ca: Path, path: str = "/answer", wait: float = WAIT_TIMEOUT) -> None:
-    """A GET through the proxy's `port`; waits until it is over, for `wait` seconds at most."""
+def get(port: int, ca: Path, path: str = "/answer", wait: float = WAIT_TIMEOUT) -> bool:
+    """A GET through the proxy's `port`; waits until it is over, for `wait` seconds at most. Returns
+    whether an answer came to its end."""
 
-    async def run() -> None:
+    async def run() -> bool:
         async with connect(
             "127.0.0.1", port, configuration=_configuration(ca), create_protocol=_Client
         ) as client:
@@ -209,11 +212,12 @@ def get(port: int, ca: Path, path: str = "/answer", wait: float = WAIT_TIMEOUT) 
                 await asyncio.wait_for(client.over.wait(), wait)
             except TimeoutError:
                 pass
+            return client.answered
 
     try:
-        asyncio.run(run())
+        return asyncio.run(run())
     except ConnectionError:
-        pass  # the proxy gave no connection
+        return False  # the proxy gave no connection
 
 
 def get_and_close(port: int, ca: Path, path: str, code: int, words: str, wait: float) -> None:
