@@ -1,10 +1,11 @@
 """Takes the disk away from a log that is being written, in every way.
 
 Done: a mitmdump is asked while its log's file system is full, or its log may not grow beyond some
-byte of a record; is read-only; while the log is removed, and a folder, a link to somebody's file, a
-pipe or such a file takes its place; while it is rotated by `mv` and by `copytruncate`; while two
-proxies share a log on a full disk. And sessions of the addon's own meet a full disk at some byte of
-a record, and of the final statistics, and others go on in what they left.
+byte of a record; is read-only, or stands still; while the log is removed, and a folder, a link to
+somebody's file, a pipe or such a file takes its place; while it is rotated by `mv` and by
+`copytruncate`; while two proxies share a log on a full disk. And sessions of the addon's own meet a
+full disk at some byte of a record, of a checkpoint and of the final statistics, and others go on in
+what they left.
 Bounded: every 16th byte and 5 times full when quick, else every byte and 100 times; small files.
 Fails: a request is not answered, or answered slowly; a record is missing that nobody tells of, or
 comes twice; half a line has another one in it, or a line is no record; a `gap` tells of another
@@ -24,6 +25,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +37,7 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 from flowtally.logs import read
 from flowtally.session import Session
@@ -49,6 +52,12 @@ from .result import Result
 PAGE = 4096
 """What a small file system gives away at a time, in bytes."""
 SPACE = "1m"
+FREEZABLE = 16 * 1024**2
+"""Bytes of a file system in a file: the least of ext4's usual ones."""
+STALL = 1.0
+"""Seconds for which a file system stands still."""
+LONGEST = 2.0
+"""Seconds that no answer may take, whatever the trouble."""
 MOST = 16 * PAGE
 """The final statistics of one record are shorter, in bytes."""
 NOTICED = 0.5
@@ -102,6 +111,9 @@ class Lab:
         slowest = max(medians, key=lambda name: medians[name])
         told = f"{1e3 * medians[slowest]:.1f} ms ({slowest}), {1e3 * calm:.1f} ms without trouble"
         result.figures.append(("an answer in the worst trouble, medians", told))
+        for name, took in self.troubled.items():
+            if max(took) > LONGEST:
+                result.failures.append(f"{name}: an answer took {max(took):.1f} s")
         for name, seconds in medians.items():
             if seconds > SLOW[0] * calm + SLOW[1]:
                 told = f"an answer took {1e3 * seconds:.1f} ms, {1e3 * calm:.1f} ms without trouble"
@@ -122,8 +134,9 @@ class Trial:
         """Where else records of the session are: files that were moved or copied away."""
         self.others: dict[Path, bytes] = {}
         """Files that are not the proxy's to change."""
-        self.removed = False
-        """A file with records of the session is gone."""
+        self.unsaid: int | None = 0
+        """How many records may be missing that no `gap` tells of; None where that is judged file
+        by file."""
         self.sent: list[str] = []
         self.lost = 0
         self.told = ""
@@ -257,13 +270,12 @@ class Trial:
         missing, told = accounts(records)
         self.told = f"{len(self.sent):,} requests, {self.lost:,} records not in the log, "
         self.told += f"{told:,} told in gaps"
-        unsaid = missing - told
-        if self.older or self.removed:
-            # Whoever reads all files sees by the numbers what is in none of them; and a gap record
-            # that told of something is gone with its file.
-            unsaid -= self._missing_to_the_reader()
-        if unsaid or self.lost > missing:
-            self.fails(f"{self.lost} flows and {missing} records are missing, {told} told in gaps")
+        if self.unsaid is not None and not 0 <= missing - told <= self.unsaid:
+            self.fails(f"{missing} records are missing, {told} told in gaps, {self.unsaid} may not")
+        if self.lost > missing:
+            self.fails(f"{self.lost} flows are missing, {missing} records by their numbers")
+        if self.unsaid and self._missing_to_the_reader() != missing:
+            self.fails(f"{missing} records are missing, and a reader finds others")
         found = read([(str(path), path) for path in [*self.older, self.log]])
         ended = [session.final for session in found.sessions.values()]
         if not any(ended):  # of two proxies, one may not be stopped yet
@@ -294,17 +306,44 @@ class UnmountableError(Exception):
 def file_system(place: Path, options: str = "") -> Iterator[Path]:
     """A small one in memory, mounted there. Raises: UnmountableError."""
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={SPACE}{options}", "flowtally", str(place)]
-    try:
-        done = subprocess.run(command, capture_output=True)
-    except FileNotFoundError:
-        raise UnmountableError from None
-    if done.returncode:
-        raise UnmountableError
+    _as_root("mount", "-t", "tmpfs", "-o", f"size={SPACE}{options}", "flowtally", place)
     try:
         yield place
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@contextmanager
+def freezable(place: Path) -> Iterator[Path]:
+    """One in a file, mounted there, which can stand still. Raises: UnmountableError."""
+    place.mkdir()
+    image = place.with_name(f"{place.name}.image")
+    with image.open("wb") as file:
+        file.truncate(FREEZABLE)
+    _as_root("mkfs.ext4", "-q", "-F", image)
+    _as_root("mount", "-o", "loop", image, place)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+@contextmanager
+def frozen(place: Path) -> Iterator[None]:
+    """Meanwhile whoever writes there waits. Raises: UnmountableError."""
+    _as_root("fsfreeze", "-f", place)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "-u", place], check=True)
+
+
+def _as_root(*command: str | Path) -> None:
+    """Raises: UnmountableError, where that is not allowed, or there is no such program."""
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise UnmountableError from None
 
 
 def fill(place: Path) -> Path:
@@ -384,12 +423,23 @@ def read_only(lab: Lab, name: str, result: Result) -> str:
 def removed(lab: Lab, name: str, result: Result) -> str:
     """Somebody removes it, again and again."""
     with Trial(lab, name, result) as trial:
+        trial.unsaid = None
+        known = 1
+        """The number of the last record that is known to be there, or told of."""
         for _ in range(min(lab.times, 20)):
             trial.log.unlink()
-            trial.removed = True
             trial.troubles += 1
             trial.ask_for_a_while()
             trial.ask_until(trial.is_log, "a new log")
+            trial.ask(1)
+            records, _ = records_of([trial.log])
+            gap = next((one for one in records if one["type"] == "gap"), {"seq": 0, "dropped": 0})
+            if gap["dropped"] != gap["seq"] - 1 - known:
+                trial.fails(f"{gap['dropped']} records told of, from {known} to {gap['seq']}")
+            known = gap["seq"]
+    records, _ = records_of([trial.log])
+    if (missing := accounts(records)[0]) != known - 2:
+        trial.fails(f"{missing} records are missing in the last file, not {known - 2}")
     return trial.told
 
 
@@ -440,9 +490,13 @@ def cut(lab: Lab, name: str, result: Result) -> str:
             older = trial.log.with_suffix(f".{turn}")
             with trial.asking():
                 trial.wait_for_more()
+                copied = len(trial.sent)
                 shutil.copyfile(trial.log, older)
                 trial.wait_for_more()  # what comes now is in no file
                 os.truncate(trial.log, 0)
+                assert trial.unsaid is not None
+                # One more may be under way at either moment.
+                trial.unsaid += len(trial.sent) - copied + 2
                 trial.older.append(older)
                 trial.proxy.wait_until(trial.is_log)
                 time.sleep(NOTICED)
@@ -472,30 +526,53 @@ def shared(lab: Lab, name: str, result: Result) -> str:
 
 
 def sessions(lab: Lab, name: str, result: Result) -> str:
-    """A full disk at each byte of what a session writes: its first record, or the final statistics.
-    Then another session goes on."""
+    """A full disk at each byte of what a session writes: a record, a checkpoint of many parts, and
+    such final statistics. Then another session goes on."""
     # What these say is not looked at.
     logging.getLogger("flowtally").setLevel(logging.CRITICAL)
-    with file_system(lab.folder / f"{name}, mounted") as place:
+    tried: Counter[str] = Counter()
+    with file_system(lab.folder / f"{name}, mounted") as place, often():
         path = place / "log.jsonl"
-        tried = {False: 0, True: 0}
         _begin(path, "").close()
         beginning = len(path.read_bytes().partition(FIRST + b"stats")[0])
-        for closing in tried:
-            fits = False
+        for what, (write, flows) in WRITES.items():
             for room in range(0, MOST, lab.step):
-                tried[closing] += 1
+                tried[what] += 1
                 # So much that the last page of what stands there has just that room.
                 padding = " " * ((-room - beginning) % PAGE)
-                fits, wrong = _full_at(path, place, room, padding, closing)
-                what = "the final statistics" if closing else "a record"
-                wrong = [f"{name}: {room} bytes left for {what}: {why}" for why in wrong]
-                result.failures += wrong
+                fits, wrong = _full_at(path, place, room, padding, write, flows)
+                result.failures += [f"{name}: {room} bytes left for {what}: {why}" for why in wrong]
                 if fits:
                     break  # there was room for all of it
-            if not fits or not tried[closing] > 1:
-                result.failures.append(f"{name}: not tried at every byte")
-    return f"{tried[False]:,} bytes of a record, {tried[True]:,} of the final statistics"
+            else:
+                result.failures.append(f"{name}: not tried at every byte of {what}")
+    return "tried " + ", ".join(f"{times:,} bytes of {what}" for what, times in tried.items())
+
+
+@contextmanager
+def often() -> Iterator[None]:
+    """Meanwhile a checkpoint of a session here is due whenever there is something new, and has many
+    parts."""
+    with (
+        mock.patch.multiple("flowtally.session", LEAST_GROWTH=0, SHARE=1e9),
+        mock.patch("flowtally.session.ROWS_OF_A_LINE", 700),
+    ):
+        yield
+
+
+def _step_through(session: Session) -> None:
+    """Write a checkpoint."""
+    while session.step():
+        pass
+
+
+WRITES: dict[str, tuple[Callable[[Session], None], int]] = {
+    "a record": (lambda session: session.add(_record(session.id, 2)), 3),
+    "a checkpoint": (_step_through, 2),
+    "the final statistics": (Session.close, 1),
+}
+"""What meets a full disk, and how many flows the session has in the end: one was before it, and one
+comes after it, if that can be."""
 
 
 def _begin(path: Path, padding: str) -> Session:
@@ -507,22 +584,22 @@ def _begin(path: Path, padding: str) -> Session:
 
 
 def _full_at(
-    path: Path, place: Path, room: int, padding: str, closing: bool
+    path: Path,
+    place: Path,
+    room: int,
+    padding: str,
+    write: Callable[[Session], None],
+    flows: int,
 ) -> tuple[bool, list[str]]:
     """Whether there was room for all, and what is wrong."""
     session = _begin(path, padding)
     before = path.read_bytes()
     filler = fill(place)
     os.truncate(filler, filler.stat().st_size - room // PAGE * PAGE)
-    if closing:
-        session.close()
-        fits = b'"final":true' in path.read_bytes()[len(before) :]
-        fits = fits and path.read_bytes().endswith(b"\n")
-        filler.unlink()
-    else:
-        session.add(_record(session.id, 2))
-        fits = path.read_bytes().endswith(b"\n") and path.stat().st_size > len(before)
-        filler.unlink()
+    write(session)
+    fits = not session.tally.dropped
+    filler.unlink()
+    if write is not Session.close:
         session.add(_record(session.id, 3))
         session.close()
     last = Session(str(path), [], {})
@@ -534,9 +611,9 @@ def _full_at(
     missing, told = accounts(records)
     if missing != told:
         wrong.append(f"{missing} records are missing, {told} told in gaps")
-    flows = {id: found.tally.flows for id, found in read([("", path)]).sessions.items()}
-    if flows != {session.id: 1 if closing else 3, last.id: 1}:
-        wrong.append(f"the report counts {list(flows.values())}")
+    counted = {id: found.tally.flows for id, found in read([("", path)]).sessions.items()}
+    if counted != {session.id: flows, last.id: 1}:
+        wrong.append(f"the report counts {list(counted.values())}")
     return fits, wrong + why
 
 
@@ -568,6 +645,28 @@ def needing_a_file_system(
     return tried
 
 
+def stalled(lab: Lab, name: str, result: Result) -> str:
+    """Its file system stands still for a while: who writes waits, the proxy too, and goes on."""
+    with (
+        freezable(lab.folder / f"{name}, mounted") as place,
+        Trial(lab, name, result, place) as trial,
+    ):
+        trial.ask(3)
+        with ThreadPoolExecutor(1) as pool:
+            with frozen(place):
+                asked = pool.submit(trial.ask, 3, trouble=True)
+                time.sleep(STALL)
+                waited = not asked.done()
+            asked.result()
+        if not waited:
+            trial.fails("nobody waited, so nothing was tried")
+        trial.ask(3)
+    if trial.lost:
+        trial.fails(f"{trial.lost} records are lost")
+    longest = max(lab.troubled[name])
+    return f"{trial.told}; it stood still for {STALL} s, the longest answer took {longest:.1f} s"
+
+
 TROUBLES: dict[str, Callable[[Lab, str, Result], str]] = {
     "no space left": needing_a_file_system(full),
     "too large at a byte of a record": every_byte,
@@ -580,5 +679,6 @@ TROUBLES: dict[str, Callable[[Lab, str, Result], str]] = {
     "rotated by mv": moved,
     "rotated by copytruncate": cut,
     "two proxies, no space left": needing_a_file_system(shared),
+    "standing still": needing_a_file_system(stalled),
     "no space left at a byte": needing_a_file_system(sessions),
 }

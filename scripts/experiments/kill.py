@@ -2,8 +2,9 @@
 
 Done: a mitmdump that eight clients ask as fast as they can is sent SIGKILL, SIGTERM, SIGINT or two
 SIGINTs at a random moment; for one in five of each, requests have long paths, and the moment comes
-when checkpoints do. Then a log is cut at the bytes of its last checkpoint and of its last hundred
-records, read, gone on with by another session, and read again.
+when checkpoints do. Then a log is cut at the bytes of its last hundred records and of its final
+statistics, and another one at those of a checkpoint on the way; each is read, gone on with by
+another session, and read again.
 Bounded: 40 kills and a cut at every 41st byte when quick, else 1,000 and every byte.
 Fails: a response that a client had received is not in the log, or twice; a line before the last one
 is no JSON; a signal that ends mitmdump in good order leaves no final statistics, or a killed one
@@ -41,6 +42,7 @@ from lab.proxy import Mitmdump
 from ._origin import BODY
 from ._origin import origin
 from ._records import records_of
+from .disk import often
 from .result import Result
 
 CLIENTS = 8
@@ -57,6 +59,8 @@ LONG = "/long" * 360
 PATIENCE = 20
 """Seconds to wait for the first response, or for a log that is large enough."""
 LAST_RECORDS = 100
+BEFORE = 20
+"""Flows before a checkpoint, and after it."""
 PROGRESS = 50
 """After how many kills it is told how far it is."""
 
@@ -214,7 +218,7 @@ def _judge(counts: Counts, which: str, way: str, proxy: Mitmdump, received: list
 
 @dataclass(frozen=True)
 class Whole:
-    """A log that has ended in good order."""
+    """A log that ended in good order."""
 
     data: bytes
     flows: list[int]
@@ -222,6 +226,24 @@ class Whole:
 
 
 def _cut(step: int, folder: Path, result: Result) -> None:
+    ended = _ended(folder)
+    if len(ended.flows) != 3 * LAST_RECORDS:
+        result.failures.append(f"to be cut: {len(ended.flows)} flows")
+        return
+    records = range(ended.flows[-LAST_RECORDS - 1], ended.flows[-1], step)
+    checkpoint = range(ended.flows[-1], len(ended.data), step)
+    told = f"{len(records):,} in the last {LAST_RECORDS} records, {len(checkpoint):,} in the final "
+    going_on = _with_checkpoint(folder)
+    running = range(going_on.flows[BEFORE - 1], going_on.flows[BEFORE], step)
+    wrong = _cut_everywhere(ended, [*records, *checkpoint], folder)
+    wrong += _cut_everywhere(going_on, running, folder)
+    told += f"statistics, {len(running):,} in a checkpoint, {len(wrong)} read wrongly"
+    result.figures.append(("the log cut", told))
+    result.failures += wrong
+
+
+def _ended(folder: Path) -> Whole:
+    """The log of a mitmdump."""
     with origin(folder) as ports:
         proxy = Mitmdump(folder / "cut", modes=(f"reverse:http://127.0.0.1:{ports.plain}",))
         with proxy:
@@ -230,26 +252,36 @@ def _cut(step: int, folder: Path, result: Result) -> None:
                 connection.request("GET", f"/{chr(97 + number % 7)}")
                 connection.getresponse().read()
             connection.close()
-    data = proxy.log.read_bytes()
-    ends = list(_ends(data, b'{"type":"flow"'))
-    stats = list(_ends(data, b'{"type":"stats"'))
-    if len(ends) != 3 * LAST_RECORDS or not stats:
-        result.failures.append(f"to be cut: {len(ends)} flows, {len(stats)} lines of statistics")
-        return
-    first = ends[-LAST_RECORDS - 1]
-    cuts = list(range(first, len(data), step))
+    return _whole(proxy.log)
+
+
+def _with_checkpoint(folder: Path) -> Whole:
+    """A log with a checkpoint of many parts on the way, as others have after a megabyte."""
+    path = folder / "checkpoint.jsonl"
+    with often():
+        session = Session(str(path), [], {})
+        for _ in range(BEFORE):
+            session.add(_flow(session.id))
+        while session.step():
+            pass
+        for _ in range(BEFORE):
+            session.add(_flow(session.id))
+        session.close()
+    return _whole(path)
+
+
+def _whole(log: Path) -> Whole:
+    data = log.read_bytes()
+    return Whole(data, list(_ends(data, b'{"type":"flow"')))
+
+
+def _cut_everywhere(whole: Whole, cuts: Sequence[int], folder: Path) -> list[str]:
+    """What is wrong with the log, cut at each of these bytes."""
     batches = [cuts[part::20] for part in range(20)]
-    whole = Whole(data, ends)
+    paths = [folder / f"cut-{part}.jsonl" for part in range(20)]
     with ProcessPoolExecutor(2) as pool:
-        found = pool.map(
-            _cuts, [whole] * 20, batches, [folder / f"cut-{n}.jsonl" for n in range(20)]
-        )
-        wrong = [sentence for batch in found for sentence in batch]
-    result.failures += wrong
-    checkpoint = sum(cut >= ends[-1] for cut in cuts)
-    told = f"{len(cuts) - checkpoint:,} in the last {LAST_RECORDS} records, "
-    told += f"{checkpoint:,} in the last checkpoint, {len(wrong)} read wrongly"
-    result.figures.append(("the log cut", told))
+        found = pool.map(_cuts, [whole] * 20, batches, paths)
+        return [sentence for batch in found for sentence in batch]
 
 
 def _ends(data: bytes, beginning: bytes) -> Iterator[int]:
@@ -261,7 +293,7 @@ def _ends(data: bytes, beginning: bytes) -> Iterator[int]:
             yield position
 
 
-def _cuts(whole: Whole, cuts: list[int], path: Path) -> list[str]:
+def _cuts(whole: Whole, cuts: Sequence[int], path: Path) -> list[str]:
     """What is wrong with the log when it is cut there."""
     wrong = []
     for cut in cuts:

@@ -8,9 +8,10 @@ tables once a second; memory and descriptors are the kernel's figures.
 
 What is bounded: 3,540 s (quick: 60 s), eight clients with good requests, four with faults.
 
-How it can fail: a defect or a traceback of flowtally's stands in mitmproxy's log; a good request is
-not in the log exactly once; memory grows from the second quarter to the last; descriptors, tasks or
-open flows are left when all clients have gone; the page or a report cannot be read.
+How it can fail: a defect or a traceback of flowtally's stands in mitmproxy's log; a good request or
+WebSocket is not in the log exactly once; memory or one of the addon's tables grows from the second
+quarter to the last; descriptors, tasks or open flows are left when all clients have gone; the page
+or a report cannot be read.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import ExitStack
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +72,9 @@ LEAST_CAUSES = 12
 MORE_MEMORY = 1.2
 """How much more the last quarter may take than the second one; a session's tables fill up."""
 MORE_MEGABYTES = 15
+MORE_ENTRIES, FEW_ENTRIES = 1.5, 500
+"""How many times as many entries, and how many more, a table may have in the last quarter than in
+the second one."""
 TASKS_LEFT = 12
 FILES_LEFT = 12
 
@@ -176,8 +181,8 @@ class Soak:
             elif kind == 6:
                 done = b" 200 " in clients.get_tls(self.proxy, sites["tls"], path)[:20]
             elif kind == 7:
-                websocket.talk(f"{sites['websocket'].url}/1000", self.proxy.url)
-                continue
+                websocket.talk(f"{sites['websocket'].url}{path}/1000", self.proxy.url)
+                done = True  # else it had raised
             else:
                 done = b" 200 " in clients.get(self.proxy, sites["plain"], path)[:20]
             if done:
@@ -326,10 +331,10 @@ def judge(run: Soak, proxy: Mitmdump, counts: Path, result: Result) -> None:
     records, wrong_lines = records_of([proxy.log])
     result.failures += wrong_lines
     for record in records:
-        found = re.search(r"/good/\d+/\d+$", record.get("url", ""))
+        found = re.search(r"(/good/\d+/\d+)(/1000)?$", record.get("url", ""))
         # Not what was open when the script was reloaded: the next session tells how it ended.
-        if found and record["outcome"] == "status" and record["status"] == 200:
-            told[found.group()] += 1
+        if found and record["outcome"] == "status" and record["status"] in (200, 101):
+            told[found.group(1)] += 1
         if cause := record.get("cause"):
             causes[cause] += 1
     wrong = {path: told[path] for path in run.good if told[path] != 1}
@@ -354,10 +359,8 @@ def judge(run: Soak, proxy: Mitmdump, counts: Path, result: Result) -> None:
     if last > second * MORE_MEMORY + MORE_MEGABYTES:
         result.failures.append(f"memory grew from {second:.0f} MB to {last:.0f} MB")
     samples = [json.loads(line) for line in counts.read_text().splitlines()]
-    largest: Counter[str] = Counter()
-    for sample in samples:
-        for name, size in sample["tables"].items():
-            largest[name] = max(largest[name], size)
+    result.failures += growing(samples)
+    largest = largest_tables(samples)
     tables = ", ".join(f"{name} {size:,}" for name, size in largest.most_common(5))
     result.figures += [
         (
@@ -370,6 +373,23 @@ def judge(run: Soak, proxy: Mitmdump, counts: Path, result: Result) -> None:
         ("Tasks at most", str(max((sample["tasks"] for sample in samples), default=0))),
         ("Largest tables", tables),
     ]
+
+
+def largest_tables(samples: list[dict[str, Any]]) -> Counter[str]:
+    """The most entries of each table."""
+    largest: Counter[str] = Counter()
+    for sample in samples:
+        largest |= Counter(sample["tables"])
+    return largest
+
+
+def growing(samples: list[dict[str, Any]]) -> Iterator[str]:
+    """Tables that had far more entries in the last quarter than in the second one."""
+    quarter = len(samples) // 4
+    before = largest_tables(samples[quarter : 2 * quarter])
+    for name, size in largest_tables(samples[3 * quarter :]).items():
+        if size > before[name] * MORE_ENTRIES + FEW_ENTRIES:
+            yield f"{name} grew from {before[name]:,} to {size:,} entries"
 
 
 def run(quick: bool, folder: Path, result: Result) -> None:

@@ -17,7 +17,8 @@ from .servers import WAIT_TIMEOUT
 
 
 class WebSocketServer:
-    """`/1000` and `/1011` close with that code, `/cut` without a close frame."""
+    """A path that ends with `/1000` or `/1011` closes with that code, with `/cut` without a close
+    frame."""
 
     def __init__(self, *, tls: ssl.SSLContext | None = None, name: str = "127.0.0.1") -> None:
         self._server = serve(self._handle, "127.0.0.1", 0, ssl=tls, compression=None)
@@ -41,7 +42,7 @@ class WebSocketServer:
     @staticmethod
     def _handle(connection: ServerConnection) -> None:
         assert connection.request is not None
-        ending = connection.request.path.lstrip("/")
+        ending = connection.request.path.rpartition("/")[2]
         connection.send("hello")
         # The client's answer shows that the greeting has passed the proxy.
         with suppress(ConnectionClosed):
