@@ -34,6 +34,8 @@ LIMITS = {True: 1800, False: 10_800}
 a multiple of its time."""
 GRACE = 60
 """Seconds for an experiment to take away what it made when it is told to end."""
+NOT_TRIED = "not tried"
+"""What a figure begins with where this machine lacks what it takes."""
 SHOWN, SENTENCE = 20, 1000
 """How many failures of an experiment are told, and how many characters of each."""
 
@@ -79,6 +81,8 @@ def run(name: str, quick: bool, limit: float, python: Path) -> Done:
         if not result.exists():
             return Done(name, str(python), seconds, [], why or ["it tells nothing"])
         found = json.loads(result.read_text())
+    if not found["figures"]:
+        why.append("it measured nothing")
     return Done(name, found["generation"], seconds, found["figures"], found["failures"] + why)
 
 
@@ -97,6 +101,8 @@ def table(done: list[Done]) -> str:
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for one in done:
         verdict = f"**{len(one.failures)} failures**" if one.failures else "passed"
+        if untried := sum(value.startswith(NOT_TRIED) for _, value in one.figures):
+            verdict += f", {untried} not tried"
         for what, value in [("", f"{verdict}, {one.seconds:,.0f} s"), *one.figures]:
             cells.setdefault((one.name, what), {})[one.generation] = value
     lines = [f"| | | {' | '.join(generations)} |", "|---" * (2 + len(generations)) + "|"]

@@ -34,6 +34,7 @@ from mitmproxy.io import FlowWriter
 from mitmproxy.io import tnetstring
 from mitmproxy.test import tflow
 from test_har import PRODUCERS
+from test_markdown import outside_code
 
 MEMORY = 2 * 1024**3
 """Bytes of address space that a process may have."""
@@ -67,7 +68,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "html": ("report", "--force", "--html"),
     "junit": ("check", "--max", "problems=0", "--force", "--junit"),
     "comparison": ("compare",),
+    "sql": ("sql",),
+    "rows": ("sql", "--json"),
 }
+QUERIES = {"sql": "FROM flows", "rows": "FROM totals"}
+"""Of commands that read logs alone."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -220,6 +225,7 @@ class Judge:
         if name in ("html", "junit"):
             command.append(str(file))
         command += [str(hostile), *([str(whole)] if name == "comparison" else [])]
+        command += [QUERIES[name]] if name in QUERIES else []
         signal.alarm(SECONDS)
         try:
             done = CliRunner().invoke(flowtally, command)
@@ -254,8 +260,16 @@ def _check_terminal(text: str, _: Path) -> str:
     return f"control character {found.group()!r}" if found else ""
 
 
-def _check_markup(text: str, folder: Path) -> str:
-    return "markup of a peer's" if "<x-y" in text else _check_terminal(text, folder)
+def _check_html(text: str, folder: Path) -> str:
+    found = "<x-y" in text or re.search(r"""(href|src)\s*=\s*["']?\s*javascript:""", text, re.I)
+    return "markup of a peer's" if found else _check_terminal(text, folder)
+
+
+def _check_markdown(text: str, folder: Path) -> str:
+    # In code it is text, whatever it says.
+    rest = "\n".join(map(outside_code, text.split("\n")))
+    found = any(markup in rest for markup in ("<x-y", "![x](y)", "[x](javascript:y)"))
+    return "markup of a peer's" if found else _check_terminal(text, folder)
 
 
 def _check_csv(text: str, folder: Path) -> str:
@@ -310,13 +324,14 @@ def _check_shell(text: str, folder: Path) -> str:
 
 
 CHECKS: dict[str, Callable[[str, Path], str]] = {
-    "html": _check_markup,
-    "markdown": _check_markup,
-    "digest": _check_markup,
+    "html": _check_html,
+    "markdown": _check_markdown,
+    "digest": _check_markdown,
     "csv": _check_csv,
     "junit": _check_xml,
     "json": _check_json,
     "records": _check_records,
+    "rows": _check_json,
     "shell": _check_shell,
 }
 
@@ -327,14 +342,15 @@ def main(whole: Path, first: int, count: int) -> None:
     content, change = whole.read_bytes(), CHANGED[whole.suffix]
     with tempfile.TemporaryDirectory() as name:
         judge = Judge(Path(name))
-        for command in COMMANDS:
+        commands = [name for name in COMMANDS if name not in QUERIES or whole.suffix == ".jsonl"]
+        for command in commands:
             judge.run(command, whole, whole, answers=True)
         for number in range(first, first + count):
             random = Random(number)
             judge.number = number
             hostile = judge.folder / f"hostile{whole.suffix}"
             hostile.write_bytes(change(content, random))
-            for command in random.sample(list(COMMANDS), 2):
+            for command in random.sample(commands, 2):
                 judge.run(command, hostile, whole)
     found = [
         {"what": what, "times": times, "input": number, "where": where}

@@ -283,37 +283,42 @@ class Findings(logging.Handler):
             self.add(message[:150], trace[-900:])
 
 
-def connection_hook(addon: Any, random: Random, flow: Any) -> str:
-    """Calls a hook of a connection, or what stands for a line of mitmproxy's log."""
-    data = server_hooks.ServerConnectionHookData(client=flow.client_conn, server=flow.server_conn)
-    name = random.choice(
-        (
-            *(
-                "client_connected",
-                "client_disconnected",
-                "server_connected",
-                "server_connect_error",
-            ),
-            *(
-                "server_disconnected",
-                "log",
-                "error",
-                "page",
-                "tick",
-                "shook hands",
-                "failed",
-                "new",
-            ),
+CONNECTION_HOOKS = (
+    *("client_connected", "client_disconnected", "next_layer", "server_connect"),
+    *("server_connected", "server_connect_error", "server_disconnected"),
+    *("tls_clienthello", "tls_start_server", "tls_established_server", "tls_failed_server"),
+    *("tls_established_client", "tls_failed_client"),
+)
+OTHERS = ("log", "error", "page", "tick", "new")
+"""What stands for a line of mitmproxy's log, for a page of its errors, and for time."""
+
+
+def connection_hook(addon: Any, random: Random, flow: Any, runner: asyncio.Runner) -> str:
+    """Calls a hook of a connection, or what stands for something else that happens."""
+    client, server = flow.client_conn, flow.server_conn
+    name = random.choice(CONNECTION_HOOKS + OTHERS)
+    if name in CONNECTION_HOOKS:
+        data: Any = SimpleNamespace(
+            context=SimpleNamespace(client=client, server=server),
+            conn=client if name.endswith("_client") else server,
+            client_hello=SimpleNamespace(cipher_suites=random.choice(((), (0x0A0A, 0x1301), None))),
+            data_client=lambda: random.choice(BYTES),
+            data_server=lambda: random.choice(BYTES),
         )
-    )
+        if name.startswith("server"):
+            data = server_hooks.ServerConnectionHookData(client=client, server=server)
+        elif name in ("client_connected", "client_disconnected"):
+            data = client
+
+        async def call() -> None:  # one of them looks for the task that it is called in
+            getattr(addon, name)(data)
+
+        runner.run(call())
+        return name
     failures, record = addon.failures, addon._record_events
     peername = getattr(flow.client_conn, "peername", None)
     problem = random.choice((None, OSError(24, "x"), ValueError("x")))
-    if name.startswith("client"):
-        getattr(addon, name)(flow.client_conn)
-    elif name.startswith("server"):
-        getattr(addon, name)(data)
-    elif name == "log":
+    if name == "log":
         client = random.choice((None, peername))
         record(failures.log_line, client, random.choice(LINES), problem)
     elif name == "error":
@@ -324,12 +329,6 @@ def connection_hook(addon: Any, random: Random, flow: Any) -> str:
         record(failures.error_response, peername, text, random.choice(BYTES))
     elif name == "tick":
         addon._on_timer()
-    elif name == "shook hands":
-        context = SimpleNamespace(client=flow.client_conn, server=flow.server_conn)
-        addon.tls_established_client(SimpleNamespace(context=context))
-    elif name == "failed":
-        failed = failures.client_handshake_failed
-        record(failed, flow.client_conn, flow.server_conn, random.choice(ERRORS))
     elif random.random() < 0.02:
         addon._end_session()
         addon._begin_session()
@@ -357,7 +356,7 @@ def play(number: int, folder: Path, findings: Findings) -> None:
             name = random.choice(HOOKS[type(flow).__name__])
             try:
                 if random.random() < 0.15:
-                    name = connection_hook(addon, random, flow)
+                    name = connection_hook(addon, random, flow, runner)
                 else:
                     waiting = getattr(addon, name)(flow)
                     if waiting is not None:  # a request for the live page, which is answered

@@ -196,9 +196,14 @@ def try_in_namespaces(count: int, folder: Path, result: Result) -> None:
             continue
         place = folder / mode
         place.mkdir()
-        with namespaces():
-            prepare()
-            answered, flows = try_namespace(mode, count, place)
+        try:
+            with namespaces():
+                prepare()
+                answered, flows = try_namespace(mode, count, place)
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", "")
+            result.failures.append(f"mode {mode}: {error} {said}")
+            continue
         judge(result, mode, count, answered, flows)
 
 
@@ -268,8 +273,4 @@ def try_modes(quick: bool, folder: Path, result: Result) -> None:
     """All of them."""
     count = 5 if quick else 100
     try_on_loopback(count, folder, result)
-    try:
-        try_in_namespaces(count, folder, result)
-    except (AssertionError, OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", "")
-        result.failures.append(f"network namespaces: {error} {said}")
+    try_in_namespaces(count, folder, result)

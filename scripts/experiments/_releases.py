@@ -35,6 +35,7 @@ WHOLE_FILES = (
     "test_faults_of_connections.py",
     "test_silent_failures.py",
     "test_live_overlays.py",
+    "test_flow_details.py",
     "test_http3.py",
 )
 SMOKE = (

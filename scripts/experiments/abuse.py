@@ -41,9 +41,16 @@ from random import Random
 from typing import Any
 
 from flowtally.valid import check
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from lab import clients
+from lab import http2
 from lab import servers
+from lab.clients import Address
 from lab.dns import NameServer
+from lab.http2 import Behaviour
+from lab.http2 import Http2Server
 from lab.proxy import Mitmdump
 from lab.servers import Answer
 from lab.servers import AnsweringServer
@@ -62,9 +69,9 @@ PATIENCE = 0.3
 GOOD_EVERY = 20
 """One connection of so many is a good request."""
 SPOKEN = ("http", "websocket", "tcp", "dns", "HTTP/1.1", "HTTP/2.0", "HTTP/3")
-"""Kinds and versions that some of the records must have, or nothing was tried."""
-HTTP3_SHARE = 0.03
-"""Of the connections; each costs as much as ten others."""
+"""Kinds and versions that some of the records must have, or these were not tried."""
+HTTP3_SHARE, TLS_SHARE = 0.03, 0.1
+"""Of the connections; one with HTTP/3 costs as much as ten others."""
 PIECES = (
     *(b"\r\n", b"\n", b"\0", b"\xff", b":", b" ", b"\t", b"%", b"?", b"#", b"@", b"//", b"[", b"]"),
     *(b"\r\n\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Host: a\r\n"),
@@ -81,7 +88,6 @@ PIECES = (
 )
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
 """RFC 9113 §3.4, with empty settings."""
-HTTP2_REQUEST = PREFACE + bytes.fromhex("00000d0105000000018284418aa0e41d139d09b8f01e07")
 CHUNKED = "Transfer-Encoding: chunked"
 WEBSOCKET = (
     "Upgrade: websocket",
@@ -144,9 +150,17 @@ class OddNames(NameServer):
 class Traffic:
     """A proxy, hostile servers behind it, and connections, each made from its number."""
 
-    def __init__(self, proxy: Mitmdump, hostile: AnsweringServer, good: AnsweringServer) -> None:
+    def __init__(
+        self,
+        proxy: Mitmdump,
+        hostile: AnsweringServer,
+        secure: Mapping[str, Address],
+        good: AnsweringServer,
+    ) -> None:
         self.proxy = proxy
         self.hostile = hostile
+        self.secure = secure
+        """Hostile servers over TLS, by what they agree to speak."""
         self.good = good
         self.answered = 0
         """Good requests that got their answer."""
@@ -170,10 +184,10 @@ class Traffic:
             return self.proxy.modes[0], [upgrade, frames]
         if kind == 5:
             connect = clients.request_head("CONNECT", server, server, keep_alive=True)
-            inside = random.choice((clients.client_hello(HOST), get, HTTP2_REQUEST, b"\0\1raw"))
+            inside = random.choice((clients.client_hello(HOST), get, PREFACE, b"\0\1raw"))
             return self.proxy.modes[0], [connect, inside]
         if kind == 6:
-            return self.proxy.modes[0], [random.choice((PREFACE, HTTP2_REQUEST))]
+            return self.proxy.modes[0], [PREFACE]
         if kind == 7:
             return self.proxy.modes[0], [clients.client_hello(HOST)]
         if kind == 8:
@@ -194,8 +208,14 @@ class Traffic:
             self._ask_well(number)
             return
         random = Random(number)
-        if random.random() < HTTP3_SHARE:
+        chance = random.random()
+        if chance < HTTP3_SHARE:
             self._connect_http3(random, number)
+            return
+        if chance < HTTP3_SHARE + TLS_SHARE:
+            # The proxy may have no tunnel, or no handshake, to offer.
+            with suppress(OSError, AssertionError):
+                self._connect_tls(random, number)
             return
         mode, pieces = self.begin(random, number)
         port = self.proxy.ports[mode]
@@ -213,6 +233,21 @@ class Traffic:
                     if random.random() < 0.2:
                         servers.reset(client)
                         return
+
+    def _connect_tls(self, random: Random, number: int) -> None:
+        protocol = random.choice(list(self.secure))
+        server = self.secure[protocol]
+        path, host = f"/{number}", f"{server.host}:{server.port}"
+        pieces = [clients.request_head("GET", path, host, keep_alive=True)] * 2
+        if protocol == "h2":
+            pieces = list(http2_requests(path, host))
+        with closing(clients.open_tls(self.proxy, server, protocol)) as client:
+            client.settimeout(PATIENCE)
+            for piece in pieces:
+                client.sendall(mutated(piece, random))
+            # HTTP/2 has answers of the proxy's own before that of the server.
+            while client.recv(65536):
+                pass
 
     def _connect_http3(self, random: Random, number: int) -> None:
         port = self.proxy.ports[self.proxy.modes[4]]
@@ -240,6 +275,38 @@ class Traffic:
                 self.errors[repr(answer[:80])] += 1
 
 
+def http2_requests(path: str, authority: str) -> Iterator[bytes]:
+    """What an HTTP/2 client sends first, and then."""
+    connection = H2Connection(H2Configuration(client_side=True))
+    connection.initiate_connection()
+    for method, body in (("GET", b""), ("POST", b"hello")):
+        head = [(":method", method), (":scheme", "https"), (":authority", authority)]
+        stream = connection.get_next_available_stream_id()
+        connection.send_headers(stream, [*head, (":path", path)], end_stream=not body)
+        if body:
+            connection.send_data(stream, body, end_stream=True)
+        yield connection.data_to_send()
+
+
+def http2_behaviour() -> Behaviour:
+    """What a hostile HTTP/2 server does, each time something else."""
+    numbers = count()
+
+    def act(connection: H2Connection, stream: int) -> None:
+        random = Random(next(numbers))
+        way = random.randrange(6)
+        if way == 0:
+            connection.reset_stream(stream, random.choice(list(ErrorCodes)))
+        elif way == 1:
+            words = random.choice((b"", b"\x1b[31m", b"token=hunter2"))
+            connection.close_connection(random.choice(list(ErrorCodes)), words)
+        else:
+            http2.answer(connection, stream)
+            http2.flush(connection, lambda data: mutated(data, random))
+
+    return act
+
+
 def hostile_answers() -> Callable[[Request], Answer]:
     """What a hostile server says, each time something else."""
     numbers = count()
@@ -259,6 +326,11 @@ def try_sockets(number: int, folder: Path, result: Result) -> Path:
         hostile = resources.enter_context(AnsweringServer(hostile_answers()))
         good = resources.enter_context(AnsweringServer(servers.OK))
         names = resources.enter_context(OddNames())
+        plain = AnsweringServer(hostile_answers(), tls=authority.good(), name=HOST)
+        streams = Http2Server(http2_behaviour(), tls=authority.http2(), name=HOST)
+        secure = {"http/1.1": plain, "h2": streams}
+        for server in (plain, streams):
+            resources.enter_context(server)
         quic = resources.enter_context(_http3.server(authority, folder, mutated))
         behind = (hostile.url, f"dns://127.0.0.1:{names.port}", f"http3://{HOST}:{quic.port}")
         web, dns, http3 = (f"reverse:{url}" for url in behind)
@@ -273,7 +345,7 @@ def try_sockets(number: int, folder: Path, result: Result) -> Path:
         )
         proxy.start()
         resources.callback(lambda: proxy.running and proxy.kill())
-        traffic = Traffic(proxy, hostile, good)
+        traffic = Traffic(proxy, hostile, secure, good)
         began = time.monotonic()
         with ThreadPoolExecutor(WORKERS) as workers:
             for done, _ in enumerate(workers.map(traffic.connect, range(number)), 1):
@@ -309,7 +381,9 @@ def judge_log(
     last: dict[str, Any] = {}
     for line in lines:
         last = json.loads(line)
-        kinds.update((last.get("kind"), last.get("http_version")))
+        # A preface in the clear is a request of that version, too: to mitmproxy it is HTTP/1.
+        if last.get("method") != "PRI":
+            kinds.update((last.get("kind"), last.get("http_version")))
         if reason := check(last):
             yield f"own record refused: {reason}: {line[:300]!r}"
         if last.get("status") == 200 and last.get("port") == port:

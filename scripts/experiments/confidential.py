@@ -3,9 +3,9 @@
 What is done: for each value of `flowtally_urls`, a mitmdump gets requests, answers, connections,
 WebSockets, HTTP/2 and gRPC streams, logins and SOCKS names with tokens in them; then all that
 flowtally wrote is searched for each token, also in lower case, as hexadecimal and as Base64: the
-log, its lines in mitmproxy's log, the summary, the live page, and the command line's text, HTML,
-JSON, CSV, Markdown, JUnit and shell commands. Files and folders are looked at: who may read them,
-and what a planted link does.
+log, its lines in mitmproxy's log, the summary, the live page, what it put into the flows that
+mitmproxy saves, and the command line's text, HTML, JSON, CSV, Markdown, JUnit, tables and shell
+commands. Files and folders are looked at: who may read them, and what a planted link does.
 
 What is bounded: each place is tried once; an exchange ends when nothing comes for half a second.
 
@@ -46,6 +46,7 @@ from lab.servers import Then
 from lab.servers import read_until
 from lab.tls import HOST
 from lab.tls import Authority
+from mitmproxy.io import FlowReader
 
 from .result import Result
 
@@ -164,6 +165,7 @@ class Bench:
         self.authority = authority
         self._resources = ExitStack()
         self.own_lines = folder / "own.txt"
+        self.saved = folder / "saved.flows"
         folder.mkdir()
         self.own_lines.touch()
         watcher = folder / "watcher.py"
@@ -184,6 +186,7 @@ class Bench:
                 "ssl_verify_upstream_trusted_ca": str(authority.bundle),
                 "upstream_auth": login,
             },
+            arguments=["-w", str(self.saved)],
             scripts=[watcher],
             confdir=folder.parent / "confdir",
         )
@@ -438,7 +441,7 @@ PLACES = (in_requests, in_malformed_targets, in_answers, in_overlays, in_streams
 
 def written(bench: Bench, folder: Path) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of all that flowtally wrote; the proxy is stopped on the way."""
-    for path in ("/", "/report.json", "/session.jsonl"):
+    for path in ("/", "/report.json", "/session.jsonl", "/flows"):
         head = f"GET http://flowtally.test{path} HTTP/1.1\r\nHost: flowtally.test\r\n"
         head += "Connection: close\r\n\r\n"
         answer = clients.exchange(bench.proxy.port, head.encode())
@@ -449,14 +452,24 @@ def written(bench: Bench, folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "lines in mitmproxy's log", bench.own_lines.read_bytes()
     yield "summary", bench.proxy.stderr.text.encode("utf-8", "replace")
     log = str(bench.proxy.log)
+    yield "comments, marks and tags in a flow file", b"".join(marks(bench.saved))
     for name, command in COMMANDS.items():
         yield name, call(*command, log)
+    yield "sql", call("sql", log, "FROM flows")
     for name, option in (("report", "--html"), ("check", "--junit"), ("compare", "--html")):
         file = folder / f"{name}.out"
         more = [log] if name == "compare" else []
         more += ["--max", "problems=0"] if name == "check" else []
         said = call(name, option, str(file), log, *more)
         yield f"{name} {option}", said + file.read_bytes()
+
+
+def marks(saved: Path) -> Iterator[bytes]:
+    """What flowtally put into the flows that mitmproxy saved."""
+    with saved.open("rb") as file:
+        for flow in FlowReader(file).stream():
+            own = {key: value for key, value in flow.metadata.items() if "flowtally" in str(key)}
+            yield repr((flow.comment, flow.marked, own)).encode()
 
 
 def call(*arguments: str | Path) -> bytes:

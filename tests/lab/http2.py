@@ -118,10 +118,11 @@ def bad_header_on(number: int, *, of: int) -> Behaviour:
     return act
 
 
-def flush(connection: H2Connection) -> None:
-    """Sends what is ready, and waits until it has left in a packet of its own."""
+def flush(connection: H2Connection, change: Callable[[bytes], bytes] = bytes) -> None:
+    """Sends what is ready, or what `change` makes of it, and waits until it has left in a packet of
+    its own."""
     data = connection.data_to_send()
-    _SOCKETS[connection].sendall(data)
+    _SOCKETS[connection].sendall(change(data))
     time.sleep(0.05)
 
 
