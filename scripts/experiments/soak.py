@@ -1,10 +1,11 @@
 """Soak: good and bad traffic from many clients, for an hour.
 
 What is done: a mitmdump with all the modes of the fault laboratory gets good requests (http, https,
-HTTP/2, WebSockets) and the faults of tests/test_faults.py that need no settings of their own, from
-clients that come and go; meanwhile the script is reloaded, options change, the live page is polled,
-and reports read the log. A script inside mitmdump counts tasks and the entries of flowtally's
-tables once a second; memory and descriptors are the kernel's figures.
+HTTP/2, WebSockets) and the faults of tests/test_faults.py, test_blame.py and
+test_silent_failures.py that need no settings of their own, from clients that come and go; meanwhile
+the script is reloaded, options change, the live page is polled, and reports read the log. A script
+inside mitmdump counts tasks and the entries of flowtally's tables once a second; memory and
+descriptors are the kernel's figures.
 
 What is bounded: 3,540 s (quick: 60 s), eight clients with good requests, four with faults.
 
@@ -34,11 +35,15 @@ from random import Random
 from typing import Any
 
 import lab.proxy
+import test_blame
+import test_faults
+import test_silent_failures
 from h2.events import StreamEnded
 from lab import clients
 from lab import http2
 from lab import servers
 from lab import websocket
+from lab.factories import ServerFactory
 from lab.http2 import Http2Server
 from lab.laboratory import SETUPS
 from lab.laboratory import Laboratory
@@ -47,8 +52,6 @@ from lab.proxy import Mitmdump
 from lab.servers import AnsweringServer
 from lab.tls import HOST
 from lab.websocket import WebSocketServer
-from test_faults import CASES
-from test_faults import Bench
 
 from ._records import records_of
 from .result import Result
@@ -122,6 +125,37 @@ def running():
     global task
     task = asyncio.get_running_loop().create_task(count())
 """
+
+
+Act = Callable[[Laboratory, Mitmdump, Any], None]
+
+
+def all_faults() -> dict[str, tuple[ServerFactory, Act]]:
+    """Name → server and what a client does, of all tests' faults that a proxy with usual settings
+    shows."""
+    cases = [*test_faults.CASES, *(case for case, _ in test_blame.CASES)]
+    found = {
+        case.name: (case.server, _acting(case.act, test_faults.Bench))
+        for case in cases
+        if case.proxy == "regular" and not case.skip
+    }
+    for case in test_silent_failures.CASES:
+        if case.proxy == "regular":
+            act = _acting(case.act, test_silent_failures.Bench, program)
+            found[case.name] = (case.server, act)
+    return found
+
+
+def _acting(act: Callable[[Any], None], bench: Callable[..., Any], *more: Any) -> Act:
+    return lambda *given: act(bench(*given, *more))
+
+
+def program(*names: str) -> Path:
+    """Where one of these programs is. Raises: FileNotFoundError."""
+    for path in map(shutil.which, names):
+        if path is not None:
+            return Path(path)
+    raise FileNotFoundError(names[0])
 
 
 class Soak:
@@ -199,18 +233,19 @@ class Soak:
     def do_bad(self, number: int) -> None:
         """A client with one fault after another."""
         random = Random(number)
-        cases = [case for case in CASES if case.proxy == "regular" and not case.skip]
+        faults = all_faults()
         while self.going_on(0.05):
-            case = random.choice(cases)
+            name = random.choice(list(faults))
+            serve, act = faults[name]
             try:
-                with case.server(self.laboratory) as server:
+                with serve(self.laboratory) as server:
                     # What a fault does to its own client is not judged here.
                     with suppress(Exception):
-                        case.act(Bench(self.laboratory, self.proxy, server))
+                        act(self.laboratory, self.proxy, server)
                     with self._lock:
-                        self.bad[case.name] += 1
+                        self.bad[name] += 1
             except Exception as problem:
-                self.tell(f"the server of {case.name}: {problem!r:.300}")
+                self.tell(f"the server of {name}: {problem!r:.300}")
 
     def watch_page(self) -> None:
         """A tab with the live page, and one with the statistics."""
