@@ -27,6 +27,7 @@ from lab.cli import final
 from lab.cli import lines
 from lab.cli import start
 from lab.proxy import REPOSITORY
+from lab.proxy import is_of
 
 SCRIPTS = REPOSITORY / "scripts"
 EXPERIMENT = """
@@ -155,6 +156,8 @@ MARK = Mark(
     collection=40.0,
     report=0.5,
     report_memory=40.0,
+    page=5.0,
+    page_memory=100.0,
 )
 
 
@@ -171,12 +174,38 @@ MARK = Mark(
         ("collection", 150.0, 1),
         ("report", 5.0, 1),
         ("report_memory", 120.0, 1),
+        ("page", 50.0, 0),
+        ("page_memory", 300.0, 1),
     ],
 )
 def test_what_grows_with_the_number_of_flows_is_told(field: str, value: float, fails: int) -> None:
     result = Result()
     judge_scale([MARK, dataclasses.replace(MARK, flows=10, **{field: value})], result)
     assert len(result.failures) == fails, result.failures
+
+
+WRAPPED = """Traceback (most recent call last):
+  File "/site-packages/mitmproxy/proxy/layers/http/__init__.py", line 204, in _handle_event
+    yield from self.server_state(event)
+               ~~~~~~~~~~~~~~~~~^^^^^^^
+  File "/addon/flowtally/internals.py", line 147, in state
+    return original(self, event)
+  File "/site-packages/mitmproxy/proxy/utils.py", line 27, in _check_event_type
+    raise AssertionError(
+AssertionError: Unexpected event type
+"""
+
+
+@pytest.mark.parametrize(
+    ("traceback", "is_ours"),
+    [
+        (WRAPPED, False),  # mitmproxy's own, through a method that the addon wraps
+        (WRAPPED.replace("return original(self, event)", "return len(event)"), True),
+        (WRAPPED.replace("/addon/", "/elsewhere/"), False),
+    ],
+)
+def test_an_exception_is_the_addons_where_it_came_out_of_it(traceback: str, is_ours: bool) -> None:
+    assert is_of(Path("/addon"), traceback) == is_ours
 
 
 GOOD_PORT = 8000

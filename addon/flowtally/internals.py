@@ -124,7 +124,7 @@ def watch_streams() -> Undo:
 
         stream: Any = http.HttpStream
         from_client: Any = http.RequestProtocolError  # type: ignore[attr-defined]
-        handle_error: Any = stream.handle_protocol_error
+        original: Any = stream.handle_protocol_error
         states = {
             name: getattr(stream, name)
             for name in (
@@ -148,14 +148,14 @@ def watch_streams() -> Undo:
 
         return state
 
-    @functools.wraps(handle_error)
+    @functools.wraps(original)
     def handle_protocol_error(self: Any, event: Any) -> Any:
         try:
             side = "client" if isinstance(event, from_client) else "server"
             self.flow._flowtally_broken = event.message, side
         except AttributeError:
             pass
-        return handle_error(self, event)
+        return original(self, event)
 
     replacements = {name: noting_time(original) for name, original in states.items()}
     replacements["handle_protocol_error"] = handle_protocol_error
