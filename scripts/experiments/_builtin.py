@@ -29,6 +29,7 @@ from lab.servers import Answer
 from lab.servers import AnsweringServer
 from lab.servers import Request
 from mitmproxy import io as flow_io
+from mitmproxy.addons import default_addons
 
 from .result import Result
 
@@ -238,6 +239,15 @@ def _try(case: Case, first: bool, place: Place) -> list[str]:
     return wrong
 
 
+_BY_HAND = "a person's commands, which change no flow on its way"
+UNTRIED = {
+    **dict.fromkeys(("commandhistory", "comment", "core", "cut", "export"), _BY_HAND),
+    "browser": "starts a browser",
+    "scriptloader": "loads flowtally itself",
+}
+"""Built-in addons that no case makes act, with the reason."""
+
+
 def _save_two(folder: Path, origin: AnsweringServer) -> Path:
     """Two flows in a file, for the addons that replay."""
     file = folder / "two.flows"
@@ -272,6 +282,9 @@ def try_builtin(quick: bool, folder: Path, result: Result) -> None:
             except Exception as problem:
                 wrong = [repr(problem)[:600]]
             failures += [f"{where}: {what}" for what in wrong]
+    there = {getattr(one, "name", type(one).__name__.lower()) for one in default_addons()}
+    left = there - {case.addon for case in CASES} - UNTRIED.keys()
+    failures += [f"{name} is not made to act" for name in sorted(left)]
     told = f"{len(CASES)}, {len(tried)} runs, {len(failures)} wrong"
     result.figures.append(("Built-in addons made to act", told))
     result.failures += failures
