@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import tempfile
 import warnings
 from dataclasses import dataclass
 from datetime import UTC
@@ -54,9 +55,7 @@ class Authority:
         """An RSA key of 1024 bits, which OpenSSL takes at security level 0 only."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        path = self.directory / "weak-key.pem"
-        path.write_bytes(_weak_pem(self.trusted))
-        context.load_cert_chain(path)
+        _load(context, _weak_pem(self.trusted))
         return context
 
     def wrong_host(self) -> ssl.SSLContext:
@@ -67,9 +66,7 @@ class Authority:
 
     def self_signed(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        path = self.directory / "self-signed.pem"
-        path.write_bytes(_self_signed_pem())
-        context.load_cert_chain(path)
+        _load(context, _self_signed_pem())
         return context
 
     def demands_client_certificate(self, version: ssl.TLSVersion) -> ssl.SSLContext:
@@ -107,6 +104,14 @@ def _context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     certificate.configure_cert(context)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _load(context: ssl.SSLContext, pem: bytes) -> None:
+    # A file of its own: several threads may make the same thing.
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(pem)
+        file.flush()
+        context.load_cert_chain(file.name)
 
 
 def _weak_pem(issuer: trustme.CA) -> bytes:
