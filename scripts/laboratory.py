@@ -24,6 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.result import NOT_TRIED
+
 SCRIPTS = Path(__file__).resolve().parent
 REPOSITORY = SCRIPTS.parent
 NAMES = sorted(
@@ -34,8 +36,6 @@ LIMITS = {True: 1800, False: 10_800}
 a multiple of its time."""
 GRACE = 60
 """Seconds for an experiment to take away what it made when it is told to end."""
-NOT_TRIED = "not tried"
-"""What a figure begins with where this machine lacks what it takes."""
 SHOWN, SENTENCE = 20, 1000
 """How many failures of an experiment are told, and how many characters of each."""
 
@@ -88,11 +88,13 @@ def run(name: str, quick: bool, limit: float, python: Path) -> Done:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE)
+    finally:  # also for whoever does not want to wait
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def table(done: list[Done]) -> str:

@@ -38,6 +38,7 @@ from lab.tls import HOST
 from lab.tls import Authority
 
 from ._records import records_of
+from .result import NOT_TRIED
 from .result import Result
 
 START_SECONDS = 30.0
@@ -192,7 +193,7 @@ def try_in_namespaces(count: int, folder: Path, result: Result) -> None:
         missing = [tool for tool in tools if shutil.which(tool) is None]
         if os.geteuid() != 0 or missing:
             why = f"{', '.join(missing)} is missing" if missing else "needs root"
-            result.figures.append((f"Mode {mode}", f"not tried: {why}"))
+            result.figures.append((f"Mode {mode}", f"{NOT_TRIED}: {why}"))
             continue
         place = folder / mode
         place.mkdir()

@@ -380,7 +380,11 @@ def judge_log(
     kinds: Counter[Any] = Counter()
     last: dict[str, Any] = {}
     for line in lines:
-        last = json.loads(line)
+        try:
+            last = json.loads(line)
+        except ValueError:
+            yield f"a line that is no JSON: {line[:200]!r}"
+            continue
         # A preface in the clear is a request of that version, too: to mitmproxy it is HTTP/1.
         if last.get("method") != "PRI":
             kinds.update((last.get("kind"), last.get("http_version")))

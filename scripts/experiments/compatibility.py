@@ -31,4 +31,7 @@ def run(quick: bool, folder: Path, result: Result) -> None:
     for name, part in parts.items():
         place = folder / name
         place.mkdir()
-        part(quick, place, result)
+        try:
+            part(quick, place, result)
+        except Exception as error:  # the others are tried all the same
+            result.failures.append(f"{name}: it did not end: {error!r:.600}")

@@ -26,9 +26,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from contextlib import suppress
 from dataclasses import dataclass
-from dataclasses import field
 from http.client import HTTPConnection
 from http.client import HTTPException
 from itertools import count
@@ -42,7 +42,9 @@ from lab.proxy import Mitmdump
 from ._origin import BODY
 from ._origin import origin
 from ._records import records_of
-from .disk import often
+from ._sessions import flow_record
+from ._sessions import often
+from ._sessions import write_checkpoint
 from .result import Result
 
 CLIENTS = 8
@@ -78,7 +80,6 @@ class Counts:
     """Logs that end within a line."""
     with_checkpoint: int = 0
     """Logs in which there is a checkpoint, whole or not, that is not the final one."""
-    failures: list[str] = field(default_factory=list)
 
 
 def run(quick: bool, folder: Path, result: Result) -> None:
@@ -105,9 +106,10 @@ def _kill(kills: int, folder: Path, result: Result) -> None:
                 place, modes=(f"reverse:http://127.0.0.1:{ports.plain}",), confdir=confdir
             )
             received, wrong = _until_killed(proxy, WAYS[way], long, random.Random(number))
+            which = f"kill {number}, {way}"
             with lock:
-                counts[way].failures += [f"kill {number}, {way}: {why}" for why in wrong]
-                _judge(counts[way], f"kill {number}, {way}", way, proxy, received)
+                result.failures += [f"{which}: {why}" for why in wrong]
+                result.failures += _judge(counts[way], which, way, proxy, received)
                 done = sum(of_way.kills for of_way in counts.values())
             if done % PROGRESS == 0:
                 print(f"{done} of {kills} killed", file=sys.stderr, flush=True)
@@ -115,7 +117,6 @@ def _kill(kills: int, folder: Path, result: Result) -> None:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(one, range(kills)))
     for way, of_way in counts.items():
-        result.failures += of_way.failures
         told = f"{of_way.kills:,} times, {of_way.received:,} responses received, "
         told += f"{of_way.lost} lost, {of_way.twice} twice; "
         told += f"{of_way.with_checkpoint} had written checkpoints, {of_way.torn} ended torn"
@@ -138,20 +139,22 @@ def _until_killed(
     proxy.start()
 
     def keep_asking() -> None:
-        connection = HTTPConnection("127.0.0.1", proxy.port, timeout=10)
-        with suppress(OSError, HTTPException):
+        with closing(HTTPConnection("127.0.0.1", proxy.port, timeout=10)) as connection:
             while True:
-                number = next(numbers)
-                path = f"/{number}" + LONG * long
-                connection.request("GET", path)
-                answer = connection.getresponse()
-                if answer.read() != BODY:
+                path = f"/{next(numbers)}" + LONG * long
+                try:
+                    connection.request("GET", path)
+                    answer = connection.getresponse()
+                    complete = answer.read() == BODY
+                    said = f"a request was answered {answer.status}"
+                except (OSError, HTTPException) as error:
+                    complete, said = False, f"a request was not answered: {error!r}"
+                if not complete:
                     if not signalled.is_set():
-                        wrong.append(f"a request was answered {answer.status}")
+                        wrong.append(said)
                     return
                 received.append(path)
                 begun.set()
-        connection.close()
 
     clients = [threading.Thread(target=keep_asking) for _ in range(CLIENTS)]
     for thread in clients:
@@ -173,8 +176,10 @@ def _until_killed(
     return received, wrong
 
 
-def _judge(counts: Counts, which: str, way: str, proxy: Mitmdump, received: list[str]) -> None:
-    """Compare what the clients had received with what is in the log."""
+def _judge(
+    counts: Counts, which: str, way: str, proxy: Mitmdump, received: list[str]
+) -> Iterator[str]:
+    """Compare what the clients had received with what is in the log: what is wrong."""
     *lines, last = proxy.log.read_bytes().split(b"\n")
     logged: Counter[str] = Counter()
     named = f"{which}, {len(received)} responses"
@@ -182,7 +187,7 @@ def _judge(counts: Counts, which: str, way: str, proxy: Mitmdump, received: list
         try:
             record = json.loads(line)
         except ValueError:
-            counts.failures.append(f"{named}: line {number} of the log is no JSON")
+            yield f"{named}: line {number} of the log is no JSON"
             continue
         if record["type"] == "flow":
             logged["/" + record["url"].partition("://")[2].partition("/")[2]] += 1
@@ -196,22 +201,22 @@ def _judge(counts: Counts, which: str, way: str, proxy: Mitmdump, received: list
     counts.torn += bool(last)
     counts.with_checkpoint += checkpoints
     if lost or twice:
-        counts.failures.append(f"{named}: {lost} not in the log, {twice} twice")
+        yield f"{named}: {lost} not in the log, {twice} twice"
     found = read([("log", proxy.log)])
     (session,) = found.sessions.values()
     tallied = session.tally.flows
     if tallied != sum(logged.values()) or found.missing:
-        counts.failures.append(
+        yield (
             f"{named}: the reader counts {tallied} flows of {sum(logged.values())}, "
             f"{found.missing} missing"
         )
     if way == "SIGKILL" and session.final:
-        counts.failures.append(f"{named}: a killed session seems to have ended in good order")
+        yield f"{named}: a killed session seems to have ended in good order"
     # A second SIGINT may end mitmdump wherever it is.
     if way in ("SIGTERM", "SIGINT") and not session.final:
-        counts.failures.append(f"{named}: no final statistics")
+        yield f"{named}: no final statistics"
     if error := proxy.addon_error():
-        counts.failures.append(f"{named}: mitmdump said {error[-500:]!r}")
+        yield f"{named}: mitmdump said {error[-500:]!r}"
     proxy.log.unlink()
 
 
@@ -237,6 +242,9 @@ def _cut(step: int, folder: Path, result: Result) -> None:
     told = f"{len(records):,} in the last {LAST_RECORDS} records, {len(checkpoint):,} in the final "
     going_on = _with_checkpoint(folder)
     running = range(going_on.flows[BEFORE - 1], going_on.flows[BEFORE], step)
+    parts = going_on.data[running.start : running.stop].count(b'{"type":"stats"')
+    if parts < 2:
+        result.failures.append(f"to be cut: a checkpoint of {parts} parts")
     wrong = _cut_everywhere(ended, [*records, *checkpoint], folder)
     wrong += _cut_everywhere(going_on, running, folder)
     told += f"statistics, {len(running):,} in a checkpoint, {len(wrong)} read wrongly"
@@ -262,12 +270,10 @@ def _with_checkpoint(folder: Path) -> Whole:
     path = folder / "checkpoint.jsonl"
     with often():
         session = Session(str(path), [], {})
-        for _ in range(BEFORE):
-            session.add(_flow(session.id))
-        while session.step():
-            pass
-        for _ in range(BEFORE):
-            session.add(_flow(session.id))
+        for number in range(2 * BEFORE):
+            if number == BEFORE:
+                write_checkpoint(session)
+            session.add(flow_record(session.id, number))
         session.close()
     return _whole(path)
 
@@ -318,7 +324,7 @@ def _read_cut(whole: Whole, cut: int, path: Path) -> Iterator[str]:
     if found.unreadable != torn:
         yield f"{found.unreadable} lines said to be unreadable, {int(torn)} is"
     going_on = Session(str(path), [], {})
-    going_on.add(_flow(going_on.id))
+    going_on.add(flow_record(going_on.id, 0))
     going_on.close()
     data = path.read_bytes()
     if data[:cut] != whole.data[:cut]:
@@ -329,17 +335,3 @@ def _read_cut(whole: Whole, cut: int, path: Path) -> Iterator[str]:
         yield f"gone on with: {flows}, {found.unreadable} lines unreadable"
     # What the reader forgives: a line that another one was written into.
     yield from records_of([path])[1]
-
-
-def _flow(session: str) -> dict[str, object]:
-    return {
-        "type": "flow",
-        "session": session,
-        "time": "2026-01-02T03:04:05.000Z",
-        "flow": "00000000-0000-4000-8000-000000000000",
-        "kind": "http",
-        "outcome": "status",
-        "status": 200,
-        "band": "Success",
-        "description": "OK",
-    }

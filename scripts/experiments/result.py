@@ -16,6 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from dataclasses import field
 
+NOT_TRIED = "not tried"
+"""What a figure begins with where this machine lacks what it takes."""
+
 
 @dataclass
 class Result:

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import ExitStack
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,6 +40,7 @@ import test_blame
 import test_faults
 import test_silent_failures
 from h2.events import StreamEnded
+from h2.exceptions import ProtocolError
 from lab import clients
 from lab import http2
 from lab import servers
@@ -52,6 +54,7 @@ from lab.proxy import Mitmdump
 from lab.servers import AnsweringServer
 from lab.tls import HOST
 from lab.websocket import WebSocketServer
+from websockets.exceptions import WebSocketException
 
 from ._records import records_of
 from .result import Result
@@ -59,7 +62,7 @@ from .result import Result
 GOOD_CLIENTS = 8
 BAD_CLIENTS = 4
 NAME = "soak"
-RELOAD_EVERY = 20.0
+RELOAD_EVERY = 10.0
 """Seconds."""
 REPORT_EVERY = 15.0
 REST = 45.0
@@ -72,6 +75,10 @@ NO_PAGES_A_RELOAD = 4
 """Requests for the page that may come while a reload takes place: two a second."""
 LEAST_CAUSES = 12
 """How many causes the faults must have brought about for a soak to have tried anything."""
+OF_CLIENTS = (OSError, HTTPException, WebSocketException, ProtocolError, AssertionError)
+"""What a client raises that meets a fault."""
+PROGRAMS = {"curl --pinnedpubkey": "curl", "GnuTLS's wget distrusts the CA": "wget"}
+"""Faults of other programs'."""
 MORE_MEMORY = 1.2
 """How much more the last quarter may take than the second one; a session's tables fill up."""
 MORE_MEGABYTES = 15
@@ -140,7 +147,8 @@ def all_faults() -> dict[str, tuple[ServerFactory, Act]]:
         if case.proxy == "regular" and not case.skip
     }
     for case in test_silent_failures.CASES:
-        if case.proxy == "regular":
+        needed = PROGRAMS.get(case.name)
+        if case.proxy == "regular" and (needed is None or shutil.which(needed)):
             act = _acting(case.act, test_silent_failures.Bench, program)
             found[case.name] = (case.server, act)
     return found
@@ -164,7 +172,10 @@ class Soak:
     def __init__(self, laboratory: Laboratory, proxy: Mitmdump, seconds: float) -> None:
         self.laboratory = laboratory
         self.proxy = proxy
-        self.ends = time.monotonic() + seconds
+        begun = time.monotonic()
+        self.ends, self.reload_until = begun + seconds, begun + seconds / 4
+        self.ends_at = time.time() + seconds
+        """The same as Unix time."""
         self.good: Counter[str] = Counter()
         """Path of each good request that got its answer."""
         self.bad: Counter[str] = Counter()
@@ -216,7 +227,7 @@ class Soak:
                 done = b" 200 " in clients.get_tls(self.proxy, sites["tls"], path)[:20]
             elif kind == 7:
                 websocket.talk(f"{sites['websocket'].url}{path}/1000", self.proxy.url)
-                done = True  # else it had raised
+                done = True  # else it had raised: it was greeted
             else:
                 done = b" 200 " in clients.get(self.proxy, sites["plain"], path)[:20]
             if done:
@@ -240,7 +251,7 @@ class Soak:
             try:
                 with serve(self.laboratory) as server:
                     # What a fault does to its own client is not judged here.
-                    with suppress(Exception):
+                    with suppress(*OF_CLIENTS):
                         act(self.laboratory, self.proxy, server)
                     with self._lock:
                         self.bad[name] += 1
@@ -270,7 +281,8 @@ class Soak:
                 self.tell(f"report ended with {done.returncode}: {done.stderr[-300:]}")
 
     def reload(self, script: Path) -> None:
-        while self.going_on(RELOAD_EVERY):
+        # Then no more: the tables of a new addon are empty, so what grows would not be seen.
+        while self.going_on(RELOAD_EVERY) and time.monotonic() < self.reload_until:
             os.utime(script)
             self.reloads += 1
 
@@ -335,10 +347,12 @@ def soak(seconds: float, folder: Path, result: Result) -> None:
         run.start(run.reload, script)
         run.start(run.measure)
         run.join()
-        left = come_to_rest(proxy, counts, files)
+        result.failures += [f"{what} ({n} times)" for what, n in run.problems.items()]
+        if not proxy.running:
+            result.failures.append(f"mitmdump ended: {proxy.output[-600:]}")
+            return
+        result.failures += come_to_rest(proxy, counts, files)
         proxy.stop()
-    result.failures += left
-    result.failures += [f"{what} ({n} times)" for what, n in run.problems.items()]
     judge(run, proxy, counts, result)
 
 
@@ -394,7 +408,7 @@ def judge(run: Soak, proxy: Mitmdump, counts: Path, result: Result) -> None:
     if last > second * MORE_MEMORY + MORE_MEGABYTES:
         result.failures.append(f"memory grew from {second:.0f} MB to {last:.0f} MB")
     samples = [json.loads(line) for line in counts.read_text().splitlines()]
-    result.failures += growing(samples)
+    result.failures += growing([one for one in samples if one["time"] < run.ends_at])
     largest = largest_tables(samples)
     tables = ", ".join(f"{name} {size:,}" for name, size in largest.most_common(5))
     result.figures += [

@@ -39,6 +39,8 @@ _START_ATTEMPTS = 5
 
 _LISTENING = re.compile(r"listening at \S+?:(\d+)")
 _PORT_TAKEN = re.compile(r"address already in use|Address in use|Errno 98", re.IGNORECASE)
+WRAPPED = "return original("
+"""How a method of the addon calls the one of mitmproxy's that it stands for."""
 _ADDON_FAILURE = re.compile(r"addon error|error in script|flowtally: defect", re.IGNORECASE)
 # "client connect" and "client disconnect" frame each connection in mitmproxy's own log.
 _CONNECT = re.compile(r" client connect$", re.MULTILINE)
@@ -150,7 +152,12 @@ class Mitmdump:
         raise AssertionError(f"no free port in {_START_ATTEMPTS} attempts\n{self.output}")
 
     def _launch(self) -> None:
-        self.ports = {mode: free_port() for mode in self.modes}
+        self.ports = {}
+        for mode in self.modes:
+            port = free_port()
+            while port in self.ports.values():  # nobody has taken it yet
+                port = free_port()
+            self.ports[mode] = port
         command = [str(MITMDUMP), "--set", f"confdir={self.confdir}"]
         for mode, port in self.ports.items():
             command += ["--mode", f"{mode}@127.0.0.1:{port}"]
@@ -338,11 +345,13 @@ class Mitmdump:
 
 
 def is_of(folder: Path, traceback: str) -> bool:
-    """Whether an exception came out of the addon. Where it only calls what it wraps (internals.py),
-    what raises is mitmproxy."""
+    """Whether an exception came out of the addon. Where the addon only calls what it wraps
+    (internals.py) and something deeper raises, that is mitmproxy."""
     # By its folder: a checkout, with an environment inside, is often called flowtally, too.
-    frame = rf'File "{re.escape(str(folder))}/[^"]*", line \d+, in .*\n +(.*)'
-    return any(not code.startswith("return original(") for code in re.findall(frame, traceback))
+    frames = re.findall(r'File "([^"]*)", line \d+, in .*\n +(.*)', traceback)
+    own = [path.startswith(f"{folder}/") for path, _ in frames]
+    own_code = [code for (_, code), is_own in zip(frames, own, strict=True) if is_own]
+    return own[-1:] == [True] or any(not code.startswith(WRAPPED) for code in own_code)
 
 
 def _tracebacks(output: str) -> Iterator[str]:

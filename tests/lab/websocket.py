@@ -55,14 +55,12 @@ class WebSocketServer:
 
 def talk(url: str, proxy: str, tls: ssl.SSLContext | None = None) -> None:
     """Greets the server and reads until the connection has ended."""
-    with (
-        connect(url, proxy=proxy, ssl=tls, compression=None) as connection,
-        suppress(ConnectionClosed),
-    ):
+    with connect(url, proxy=proxy, ssl=tls, compression=None) as connection:
         assert connection.recv(timeout=WAIT_TIMEOUT) == "hello"
         connection.send("hello yourself")
-        while True:
-            connection.recv(timeout=WAIT_TIMEOUT)
+        with suppress(ConnectionClosed):
+            while True:
+                connection.recv(timeout=WAIT_TIMEOUT)
 
 
 def wait(url: str, proxy: str) -> None:
