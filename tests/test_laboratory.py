@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from experiments.load import judge as judge_load
 from experiments.result import Result
 from experiments.scale import Mark
 from experiments.scale import judge as judge_scale
+from experiments.soak import growing
 from lab.cli import answered
 from lab.cli import final
 from lab.cli import lines
@@ -189,6 +191,16 @@ def test_what_grows_with_the_number_of_flows_is_told(field: str, value: float, f
     result = Result()
     judge_scale([MARK, dataclasses.replace(MARK, flows=10, **{field: value})], result)
     assert len(result.failures) == fails, result.failures
+
+
+@pytest.mark.parametrize(
+    ("of_a_second", "grows"), [(lambda _: 300, False), (lambda n: min(n, 4096), False), (int, True)]
+)
+def test_a_table_that_grows_for_ever_is_told(
+    of_a_second: Callable[[int], int], grows: bool
+) -> None:
+    samples = [{"time": n, "tables": {"_open": of_a_second(10 * n)}} for n in range(3540)]
+    assert [told.split()[0] for told in growing(samples)] == ["_open"] * grows
 
 
 WRAPPED = """Traceback (most recent call last):
