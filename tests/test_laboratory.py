@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from experiments._records import accounts
 from experiments._records import records_of
+from experiments._releases import requirements
 from experiments.abuse import judge_log as judge_sockets
 from experiments.load import BARE
 from experiments.load import FLOWTALLY
@@ -191,6 +192,13 @@ def test_what_grows_with_the_number_of_flows_is_told(field: str, value: float, f
     result = Result()
     judge_scale([MARK, dataclasses.replace(MARK, flows=10, **{field: value})], result)
     assert len(result.failures) == fails, result.failures
+
+
+def test_no_index_is_asked_for_flowtally_itself() -> None:
+    """The extra `test` names another one of this package: once, no environment could be made."""
+    needed = requirements()
+    assert needed
+    assert [need for need in needed if need.startswith("flowtally")] == []
 
 
 @pytest.mark.parametrize(

@@ -162,8 +162,18 @@ def pairs(quick: bool) -> list[Pair]:
 def requirements() -> list[str]:
     """What the tests need beside mitmproxy."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+
+    def needs_of(extra: str) -> Iterator[str]:
+        for need in extras[extra]:
+            # An extra may name others of this package, which no index has.
+            if own := re.fullmatch(rf"{project['name']}\[([\w-]+)\]", need):
+                yield from needs_of(own[1])
+            else:
+                yield need
+
     own = [need for need in project["dependencies"] if not need.startswith("mitmproxy")]
-    return [*own, *project["optional-dependencies"]["test"]]
+    return [*own, *needs_of("test")]
 
 
 def install(pair: Pair, folder: Path) -> Path:
