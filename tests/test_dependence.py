@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from random import Random
 from typing import Any
+from unittest import mock
 
 import pytest
 from flowtally.blocks import MAX_BLOCKS
@@ -171,3 +172,14 @@ def test_all_that_is_said_is_judged_at_once(tests: list[float], limit: float) ->
 def test_effective_counts() -> None:
     assert Proportion(9, 30).effective(3) == Proportion(3, 10)
     assert Proportion(9, 30).effective(0.5) == Proportion(9, 30)
+
+
+def test_blocks_get_as_wide_as_they_must_at_once() -> None:
+    """Step by step, a row whose times are minutes apart held up the proxy six times as long."""
+    found = Blocks()
+    with mock.patch.object(Blocks, "widened", autospec=True, side_effect=Blocks.widened) as widened:
+        for number in range(MAX_BLOCKS + 1):
+            found.at(3600 * number)[0] += 1
+    assert widened.call_count == 1
+    assert found.seconds == 10800
+    assert sum(block.flows for block in found.values()) == MAX_BLOCKS + 1

@@ -76,8 +76,13 @@ class Blocks:
         if block is not None:
             return block
         self._blocks[start] = block = [0, 0, 0, 0]
-        while len(self._blocks) > MAX_BLOCKS and self.number < len(WIDTHS) - 1:
-            self._widen(self.number + 1)
+        # First how wide: to add up all blocks once for each width would hold up the proxy longer.
+        starts, number = set(self._blocks), self.number
+        while len(starts) > MAX_BLOCKS and number < len(WIDTHS) - 1:
+            number += 1
+            starts = {one - one % WIDTHS[number] for one in starts}
+        if number > self.number:
+            self._widen(number)
             block = self._blocks[second - second % self.seconds]
         return block
 
