@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments import _files
 from flowtally.valid import check
 from lab.cli import answered
 from lab.cli import event
@@ -21,23 +22,18 @@ from lab.proxy import REPOSITORY
 from lab.sessions import everything
 
 PLACES = [REPOSITORY / name for name in ("addon", "scripts", "tests")]
-MAKE = "import sys; from experiments import _files; sys.stdout.buffer.write(_files.{}())"
-
-
-def python(*arguments: str) -> bytes:
-    """What an interpreter prints that has the laboratory at hand."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PLACES))},
-    )
-    assert done.stdout, done.stderr.decode()
-    return done.stdout
 
 
 def worker(*arguments: str) -> Any:
     """What a module of the laboratory tells."""
-    return json.loads(python("-m", *arguments))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PLACES))},
+    )
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_odd_flows_in_odd_orders_harm_no_other() -> None:
@@ -48,8 +44,8 @@ def test_odd_flows_in_odd_orders_harm_no_other() -> None:
     ("name", "content"),
     [
         ("log.jsonl", lambda: lines(*everything(20))),
-        ("browser.har", lambda: python("-c", MAKE.format("har"))),
-        ("saved.flows", lambda: python("-c", MAKE.format("flow_file"))),
+        ("browser.har", _files.har),
+        ("saved.flows", _files.flow_file),
     ],
 )
 def test_hostile_files_are_read_or_refused(

@@ -62,25 +62,20 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    directory = tmp_path_factory.mktemp("http3")
+def bench(laboratory: Laboratory) -> Iterator[Bench]:
     trusted, unknown = laboratory.authority.trusted, laboratory.authority.unknown
 
-    def server(name: str, ca: trustme.CA, host: str = HOST, **more: Any) -> Http3Server:
+    def server(ca: trustme.CA, host: str = HOST, **more: Any) -> Http3Server:
         idle = more.pop("idle_timeout", 60.0)
-        issued = ca.issue_cert(host, **more)
-        certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
-        issued.cert_chain_pems[0].write_to_path(certificate)
-        issued.private_key_pem.write_to_path(key)
-        return Http3Server(BEHAVIOURS, certificate, key, idle_timeout=idle)
+        return Http3Server(BEHAVIOURS, ca.issue_cert(host, **more), idle_timeout=idle)
 
     with ExitStack() as resources:
         servers: dict[str, Http3Server | DeadUdpPort] = {
-            "good": server("good", trusted),
-            "idle": server("idle", trusted, idle_timeout=1.0),
-            "unknown issuer": server("unknown", unknown),
-            "expired": server("expired", trusted, not_after=datetime(2020, 1, 1, tzinfo=UTC)),
-            "wrong host": server("wrong", trusted, "elsewhere.example"),
+            "good": server(trusted),
+            "idle": server(trusted, idle_timeout=1.0),
+            "unknown issuer": server(unknown),
+            "expired": server(trusted, not_after=datetime(2020, 1, 1, tzinfo=UTC)),
+            "wrong host": server(trusted, "elsewhere.example"),
             "dead": DeadUdpPort(),
         }
         for one in servers.values():

@@ -76,15 +76,15 @@ class Blocks:
         if block is not None:
             return block
         self._blocks[start] = block = [0, 0, 0, 0]
-        # First how wide: to add up all blocks once for each width would hold up the proxy longer.
-        starts, number = set(self._blocks), self.number
-        while len(starts) > MAX_BLOCKS and number < len(WIDTHS) - 1:
-            number += 1
-            starts = {one - one % WIDTHS[number] for one in starts}
-        if number > self.number:
-            self._widen(number)
+        if len(self._blocks) > MAX_BLOCKS and (wider := range(self.number + 1, len(WIDTHS))):
+            # At once: to add up all blocks for each width would hold up the proxy for longer.
+            self._widen(next(filter(self._fits, wider), wider[-1]))
             block = self._blocks[second - second % self.seconds]
         return block
+
+    def _fits(self, number: int) -> bool:
+        """Whether blocks that span this one of WIDTHS are few enough."""
+        return len({start - start % WIDTHS[number] for start in self._blocks}) <= MAX_BLOCKS
 
     def merge(self, other: Blocks) -> None:
         """Add what `other` counted."""

@@ -157,7 +157,7 @@ def watch_streams() -> Undo:
             pass
         return original(self, event)
 
-    replacements = {name: noting_time(original) for name, original in states.items()}
+    replacements = {name: noting_time(method) for name, method in states.items()}
     replacements["handle_protocol_error"] = handle_protocol_error
     return _replace(stream, replacements)
 

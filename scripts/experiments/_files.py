@@ -54,7 +54,7 @@ NUMBERS = (0, -1, 1, 1.5, 65536, 2**31, 2**53, 2**63, 10**30, 10**400, 1e308, -1
 OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [None], [[]], {"": {}}, [1, "x"])
 BYTES = (b"", b"\0", b"\xff\xfe", b"\x1b]0;owned\x07", b"GET", b"99999999999", b"<x-y onload=1>")
 """For flow files, whose values may be bytes; JSON has none."""
-COMMANDS: dict[str, tuple[str, ...]] = {
+PRINTING: dict[str, tuple[str, ...]] = {
     "text": ("report",),
     "json": ("report", "--json"),
     "csv": ("report", "--csv"),
@@ -64,6 +64,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "records": ("flows", "--json"),
     "shell": ("flows", "--curl"),
     "sessions": ("sessions",),
+}
+"""Commands that print what is in a file, each in its own form."""
+COMMANDS: dict[str, tuple[str, ...]] = {
+    **PRINTING,
     "budgets": ("check", "--max", "problems=0", "--max", "p95_ms=1", "--min", "200=1"),
     "html": ("report", "--force", "--html"),
     "junit": ("check", "--max", "problems=0", "--force", "--junit"),

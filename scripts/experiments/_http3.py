@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -55,13 +54,9 @@ def _string(text: str) -> bytes:
     return bytes([len(text)]) + text.encode()
 
 
-def server(authority: Authority, folder: Path, mutated: Mutated) -> Http3Server:
+def server(authority: Authority, mutated: Mutated) -> Http3Server:
     """One that answers each request in another odd way."""
-    issued = authority.trusted.issue_cert(HOST)
-    certificate, key = folder / "http3.pem", folder / "http3.key"
-    issued.cert_chain_pems[0].write_to_path(certificate)
-    issued.private_key_pem.write_to_path(key)
-    return Http3Server(_Ways(mutated), certificate, key)
+    return Http3Server(_Ways(mutated), authority.trusted.issue_cert(HOST))
 
 
 class _Ways(dict[str, Behaviour]):

@@ -71,11 +71,7 @@ def try_on_loopback(count: int, folder: Path, result: Result) -> None:
         upstream = resources.enter_context(AnsweringServer(servers.OK))
         names = resources.enter_context(NameServer())
         issued = authority.trusted.issue_cert(HOST)
-        issued.cert_chain_pems[0].write_to_path(folder / "h3.pem")
-        issued.private_key_pem.write_to_path(folder / "h3.key")
-        quic = resources.enter_context(
-            Http3Server({"/answer": http3.answer}, folder / "h3.pem", folder / "h3.key")
-        )
+        quic = resources.enter_context(Http3Server({"/answer": http3.answer}, issued))
         acts: list[tuple[str, Callable[[Mitmdump], bool]]] = [
             ("regular", lambda proxy: good(clients.get(proxy, plain))),
             ("regular", lambda proxy: good(clients.get_tls(proxy, secure))),

@@ -7,14 +7,15 @@ answer so; among them good requests, which are counted at both ends; the command
 HARs and flow files with changes of every kind (`_files.py`), and logs that are nothing but size.
 
 What is bounded: inputs by number (quick: 20,000 hooks, 2,000 connections, 300 files of each kind;
-else 1,000,000, 100,000 and 5,000), each connection by 0.3 s, a command by 20 s and 2 GB of address
-space.
+else 1,000,000, 100,000 and 5,000), each wait for an answer by 0.3 s, a command by 20 s and 2 GB of
+address space.
 
 How it can fail: a hook raises, a defect or a traceback of flowtally's stands in mitmproxy's log, a
 good request is missing or told twice, a record is refused by flowtally's own reader, a command
 crashes or takes too long or too much, something of a peer's becomes a formula, markup, a control
-character of the terminal, or runs in a shell. Each input follows from its number, which is told;
-of HTTP/3, all but the keys.
+character of the terminal, or runs in a shell. Hooks and files follow from their number, which is
+told; of connections, what is random in TLS and QUIC does not, and what a server answers follows
+from the order in which it is asked.
 """
 
 from __future__ import annotations
@@ -331,7 +332,7 @@ def try_sockets(number: int, folder: Path, result: Result) -> Path:
         secure = {"http/1.1": plain, "h2": streams}
         for server in (plain, streams):
             resources.enter_context(server)
-        quic = resources.enter_context(_http3.server(authority, folder, mutated))
+        quic = resources.enter_context(_http3.server(authority, mutated))
         behind = (hostile.url, f"dns://127.0.0.1:{names.port}", f"http3://{HOST}:{quic.port}")
         web, dns, http3 = (f"reverse:{url}" for url in behind)
         proxy = Mitmdump(

@@ -48,6 +48,7 @@ from lab.tls import HOST
 from lab.tls import Authority
 from mitmproxy.io import FlowReader
 
+from ._files import PRINTING
 from .result import Result
 
 MODES = ("redacted", "origin", "full")
@@ -115,17 +116,6 @@ logging.getLogger("flowtally").addHandler(Keeper())
 
 REFUSED = ("that file exists and is no", "flowtally did not write it", "there is no folder")
 """What is said of a link that leads to a file of somebody else's, or nowhere."""
-COMMANDS = {
-    "report": ("report",),
-    "report --json": ("report", "--json"),
-    "report --csv": ("report", "--csv"),
-    "report --markdown": ("report", "--markdown"),
-    "why": ("why",),
-    "flows": ("flows",),
-    "flows --json": ("flows", "--json"),
-    "flows --curl": ("flows", "--curl"),
-    "sessions": ("sessions",),
-}
 
 
 class Tokens:
@@ -453,8 +443,8 @@ def written(bench: Bench, folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "summary", bench.proxy.stderr.text.encode("utf-8", "replace")
     log = str(bench.proxy.log)
     yield "comments, marks and tags in a flow file", b"".join(marks(bench.saved))
-    for name, command in COMMANDS.items():
-        yield name, call(*command, log)
+    for command in PRINTING.values():
+        yield " ".join(command), call(*command, log)
     yield "sql", call("sql", log, "FROM flows")
     for name, option in (("report", "--html"), ("check", "--junit"), ("compare", "--html")):
         file = folder / f"{name}.out"

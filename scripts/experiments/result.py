@@ -5,10 +5,10 @@ how it can fail, with one function:
 
     def run(quick: bool, folder: Path, result: Result) -> None
 
-`quick`: in about a minute. `folder`: a temporary folder of its own, empty. `result`: what is found
-goes into it at once, so that it is there however the experiment ends. The interpreter is the one
-whose mitmproxy is tried, so a module may import mitmproxy, flowtally and `lab`, which is tests/lab.
-Modules whose name begins with `_` are what experiments share.
+`quick`: in some minutes at most. `folder`: a temporary folder of its own, empty. `result`: what is
+found goes into it at once, so that it is there however the experiment ends. The interpreter is the
+one whose mitmproxy is tried, so a module may import mitmproxy, flowtally and `lab`, which is
+tests/lab. Modules whose name begins with `_` are what experiments share.
 """
 
 from __future__ import annotations

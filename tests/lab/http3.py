@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from typing import Self
 
+import trustme
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import serve
@@ -83,8 +85,7 @@ class Http3Server:
     def __init__(
         self,
         behaviours: dict[str, Behaviour],
-        certificate: Path,
-        key: Path,
+        issued: trustme.LeafCert,
         *,
         idle_timeout: float = 60.0,
     ) -> None:
@@ -94,7 +95,11 @@ class Http3Server:
         self._configuration = QuicConfiguration(
             alpn_protocols=H3_ALPN, is_client=False, idle_timeout=idle_timeout
         )
-        self._configuration.load_cert_chain(certificate, key)
+        with tempfile.TemporaryDirectory() as folder:
+            certificate, key = Path(folder, "certificate"), Path(folder, "key")
+            issued.cert_chain_pems[0].write_to_path(certificate)
+            issued.private_key_pem.write_to_path(key)
+            self._configuration.load_cert_chain(certificate, key)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: Any = None
