@@ -26,8 +26,15 @@ settings.load_profile("flowtally")
 # On a build machine a missing tool is a fault of the machine, not a reason to test less.
 CI = bool(os.environ.get("CI"))
 
-# Whoever starts the tests with nohup has SIGHUP ignored, and all that they start would ignore it.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Under nohup, or in the background of a script, these are ignored, and whatever the tests start
+# would ignore them, too.
+for _ignored, _usual in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+):
+    if signal.getsignal(_ignored) is signal.SIG_IGN:
+        signal.signal(_ignored, _usual)
 
 
 @pytest.fixture(scope="session")
