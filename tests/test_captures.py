@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -21,6 +22,8 @@ from flowtally.captures.kinds import Kind
 from flowtally.captures.kinds import kind_of
 from flowtally.captures.kinds import seems
 from flowtally.captures.packed import unpack
+from flowtally.source import temporary_folder
+from flowtally.terminal import ends_in_order
 from flowtally.vocabulary import KNOWN
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,6 +145,26 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
     for content in (har, written(tmp_path, gzip.compress(THREE), "flows")):
         assert run("report", content, TMPDIR=os.fspath(folder)).returncode == 0
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a program without asking it")
+def test_a_folder_does_not_stay_where_a_signal_comes_as_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+    mkdir = os.mkdir
+
+    def interrupted(path: Path, mode: int = 0o777) -> None:
+        mkdir(path, mode)
+        made.append(path)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("os.mkdir", interrupted)
+    with pytest.raises(SystemExit), ends_in_order(), temporary_folder():
+        pass
+    assert made
+    assert list(tmp_path.iterdir()) == []
 
 
 FOREIGN: list[tuple[bytes, str]] = [

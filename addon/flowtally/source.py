@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -339,6 +340,19 @@ def seekable(log: Path | BinaryIO, stack: ExitStack) -> Path | BinaryIO:
     stack.enter_context(copy)
     shutil.copyfileobj(log, copy, BLOCK)
     return copy
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards. Raises: OSError."""
+    # Not tempfile's: it knows the folder's name only once that is there, and a signal may come in
+    # between.
+    path = Path(tempfile.gettempdir(), f"flowtally-{secrets.token_hex(8)}")
+    try:
+        path.mkdir(mode=0o700)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

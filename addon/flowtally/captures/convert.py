@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Callable
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -23,6 +22,7 @@ from typing import BinaryIO
 
 from ..logs import BY_CLIENT
 from ..source import seekable
+from ..source import temporary_folder
 from .kinds import ACCEPTED
 from .kinds import HEAD
 from .kinds import ForeignError
@@ -82,7 +82,7 @@ def _as_log(
         head = _head(source)
     kind, packed = kind_of(head), ""
     if kind is Kind.PACKED:
-        source = _unpacked(name, source, _folder(stack), lacking)
+        source = _unpacked(name, source, stack.enter_context(temporary_folder()), lacking)
         packed = "gzip of "
         with source.open("rb") as opened:
             head = _head(opened)
@@ -94,17 +94,13 @@ def _as_log(
         lacking.empty.append(name)
     if kind in (Kind.LOG, Kind.EMPTY):
         return source
-    log = _folder(stack) / "capture.jsonl"
+    log = stack.enter_context(temporary_folder()) / "capture.jsonl"
     with _opened(source) as file:
         by_client = kind is Kind.HAR and not _BY_MITMPROXY.search(head)
         capture = _Capture(name, file, log, lacking, told, by_client)
         (_read_har if kind is Kind.HAR else _read_flows)(capture)
         capture.end()
     return log
-
-
-def _folder(stack: ExitStack) -> Path:
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flowtally-")))
 
 
 def _opened(source: Path | BinaryIO) -> AbstractContextManager[BinaryIO]:

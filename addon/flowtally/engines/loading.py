@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import BinaryIO
@@ -23,6 +22,7 @@ from ..logs import Logs
 from ..source import MAX_LINE
 from ..source import Source
 from ..source import sources
+from ..source import temporary_folder
 from ..valid import DURATIONS
 from ..valid import PARTS
 from ..valid import SIZES
@@ -72,7 +72,7 @@ def loaded(
 
     with ExitStack() as stack:
         found = sources(logs, stack)
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="flowtally-")))
+        folder = stack.enter_context(temporary_folder())
         connection = stack.enter_context(duckdb.connect(folder / "logs.duckdb"))
         connection.execute(f"SET memory_limit = '{MEMORY}'")
         connection.execute("SET preserve_insertion_order = false")
