@@ -786,6 +786,14 @@ def test_only_the_rows_that_are_seen_are_there(browser: Browser, many: str) -> N
         assert page.locator("#flows .figures").inner_text().startswith("5,000 flows")
 
 
+def test_a_browser_that_cannot_unpack_the_list_says_so(browser: Browser, many: str) -> None:
+    with lab.opened(browser) as page:
+        page.add_init_script("delete globalThis.DecompressionStream")
+        page.goto(many)
+        said = page.locator("#flows-list .empty", has_text="This browser cannot show the list: ")
+        said.wait_for()
+
+
 def test_a_narrow_window_has_no_box_that_scrolls_but_turns_pages(
     browser: Browser, many: str
 ) -> None:

@@ -386,6 +386,10 @@
     figures.watch(present);
     filter.watch(present);
     if (Object.keys(filter.state).length) present();
+  }).catch((error) => {
+    const place = document.querySelector("#flows-list .empty");
+    if (!place) throw error;
+    place.textContent = `This browser cannot show the list: ${error.message}`;
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(true));
   let opened = []; // for the printer
