@@ -17,6 +17,7 @@ from flowtally.filters import is_problem
 from flowtally.filters import wanted
 from flowtally.record import flow_record
 from flowtally.tally import incident_of
+from flowtally.vocabulary import COLLATERAL
 from flowtally.vocabulary import STATUS_TAGS
 from hypothesis import given
 from hypothesis import settings
@@ -344,3 +345,9 @@ def test_it_means_what_it_means_to_mitmproxy(expressions: list[str]) -> None:
 def test_a_problem_is_one_whatever_its_outcome() -> None:
     assert is_problem(MISSING | {"cause": "grpc_error"})
     assert not is_problem(record())
+
+
+def test_a_peer_cannot_make_a_problem_none() -> None:
+    blamed = MISSING | {"cause": "graphql_error", "reason": COLLATERAL}
+    assert is_problem(blamed), "an operation can have that name"
+    assert not is_problem(blamed | {"outcome": "error", "cause": "connection_terminated"})

@@ -23,7 +23,7 @@ from .tally import incident_of
 from .tally import place
 from .vocabulary import BANDS
 from .vocabulary import CAUSES
-from .vocabulary import COLLATERAL
+from .vocabulary import is_collateral
 
 Record = Mapping[str, Any]
 
@@ -93,9 +93,7 @@ def in_words(given: Given) -> str:
 def is_problem(record: Record) -> bool:
     """Whether a record is of a problem, as far as it alone tells: a challenge may be answered
     later."""
-    return (
-        "error_code" in record and "background" not in record and record.get("reason") != COLLATERAL
-    )
+    return "error_code" in record and "background" not in record and not is_collateral(record)
 
 
 def _any_of(make: Callable[[str], Filter], given: Sequence[str]) -> list[Filter]:

@@ -10,8 +10,8 @@ from mitmproxy.log import LegacyLogEvents
 from .record import Record
 from .tally import endpoint
 from .tally import place
-from .vocabulary import COLLATERAL
 from .vocabulary import Tag
+from .vocabulary import is_collateral
 
 MAX_PROBLEMS = 10_000
 """For how many different problems it is known how often they were told of."""
@@ -39,9 +39,7 @@ class ProblemLog:
     def tell(self, tag: Tag, entry: Record, client: Any) -> None:
         """Write a problem's line. `client`: the address (`peername`) that mitmproxy puts before
         it."""
-        # Of a complete response the reason may be a word that the client chose.
-        collateral = tag.get("outcome") == "error" and tag.get("reason") == COLLATERAL
-        if "background" in tag or collateral:
+        if "background" in tag or is_collateral(tag):
             return  # nobody's problem, or told of already
         times = self._count(tag, entry)
         if times != 10 ** (len(str(times)) - 1):

@@ -43,10 +43,10 @@ from .rows import Timeline
 from .rows import series
 from .totals import Totals
 from .vocabulary import BANDS
-from .vocabulary import COLLATERAL
 from .vocabulary import DEFAULT_PORTS
 from .vocabulary import ERRORS
 from .vocabulary import KINDS
+from .vocabulary import is_collateral
 
 UNFINISHED = ("", "unfinished", "")
 """The key of what was still open at the end among the causes: no error, but worth a look."""
@@ -173,7 +173,7 @@ def is_timed(record: Record) -> bool:
 def _is_wrong(record: Record) -> bool:
     """Whether a flow is a problem of what it was for, as far as it tells alone."""
     if record["outcome"] == "error":
-        return record.get("reason") != COLLATERAL
+        return not is_collateral(record)
     return record["outcome"] != "cancelled" and "error_code" in record
 
 
@@ -460,7 +460,7 @@ class Tally:
     def _add_special(self, record: Record, rows: Sequence[Row]) -> None:
         """Count what a flow is beyond a flow."""
         if record["outcome"] == "error":
-            collateral = record.get("reason") == COLLATERAL
+            collateral = is_collateral(record)
             for row in rows:
                 row.failures += 1
                 row.collateral += collateral

@@ -134,7 +134,7 @@ CLIENT_GAVE_UP = "client_gave_up"
 TIMED_OUT = "timed_out"
 """Stands there for a timeout whose cause depends on how far the exchange had come."""
 COLLATERAL = "collateral"
-"""The reason of a failure that another stream of the connection had caused."""
+"""The reason of a failure that another flow caused, which has a problem of its own."""
 CANCELLED = "client_cancelled"
 """The cause of an exchange that the client ended of its own will."""
 GAVE_UP = frozenset(
@@ -316,6 +316,12 @@ def error_fields(cause: str) -> Tag:
     """The error code of a cause and its name; nothing of one that is no failure."""
     error = CAUSES[cause].error
     return {"error_code": error.code, "error_name": error.name} if error else {}
+
+
+def is_collateral(tag: Mapping[str, Any]) -> bool:
+    """Whether a tag, or a record, is of a failure that another flow caused."""
+    # Of a complete response the reason may be a word that a peer chose.
+    return tag.get("outcome") == "error" and tag.get("reason") == COLLATERAL
 
 
 def side_of(why: Why) -> str:
