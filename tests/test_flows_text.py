@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flowtally.report.flows_text import NARROWEST
+from flowtally.report.flows_text import _style
 from flowtally.report.flows_text import curl
 from flowtally.report.flows_text import line
 from flowtally.report.flows_text import result
@@ -56,6 +57,26 @@ REFUSED: Record = {
 )
 def test_what_became_of_a_flow(of: Record, said: str) -> None:
     assert result(of) == said
+
+
+@pytest.mark.parametrize(
+    ("of", "style"),
+    [
+        (record(), ""),
+        (record(**STATUS_TAGS[404]), "Client error"),
+        (record(**STATUS_TAGS[503]), "Server error"),
+        # A problem inside a complete answer has not the colour of success.
+        (record(cause="graphql_error", error_code=-3), "failure"),
+        (record(cause="cors_blocked", error_code=-1), "failure"),
+        (REFUSED, "failure"),
+        (REFUSED | {"background": "chromium"}, "dim"),
+        ({"outcome": "cancelled", "cause": "client_cancelled"}, "dim"),
+        ({"outcome": "ok"}, ""),
+    ],
+    ids=str,
+)
+def test_the_colour_of_a_flow(of: Record, style: str) -> None:
+    assert _style(of) == style
 
 
 TEXTS = st.text(max_size=300)

@@ -74,8 +74,9 @@ def _style(record: Record) -> str:
     if "background" in record:
         return "dim"
     if "error_code" in record:
-        complete = record.get("outcome") == "status" and record["error_code"] == -3
-        return str(record.get("band", "failure")) if complete else "failure"
+        # A band says what the status is; a problem inside a complete answer is one all the same.
+        told_by_status = record.get("outcome") == "status" and "cause" not in record
+        return str(record.get("band", "failure")) if told_by_status else "failure"
     return "dim" if record.get("outcome") in ("cancelled", "unfinished") else ""
 
 
