@@ -94,7 +94,6 @@ def frame(flags: int, data: bytes) -> bytes:
 MESSAGE = frame(0, b"hello")
 DENIED = frame(0x80, b"grpc-status: 7\r\n")
 FINE = frame(0x80, b"grpc-status: 0\r\n")
-BOTH = ("grpc-status", "grpc-message")
 
 
 @pytest.mark.parametrize(
@@ -547,6 +546,9 @@ def without(headers: Headers, *names: str) -> Headers:
         ({"Origin": PAGE}, {"url": "http://127.0.0.1:3000/"}, False),
         ({"Origin": PAGE}, {"url": "http://127.0.0.1.example/"}, True),
         ({"Origin": PAGE}, {"url": "http://[::1]/"}, False),
+        ({"Origin": "http://[2001:db8::1]"}, {"url": "http://[2001:db8::1]/"}, False),
+        ({"Origin": "http://[2001:db8::1]:81"}, {"url": "http://[2001:db8::1]:81/"}, False),
+        ({"Origin": "http://[2001:db8::1]"}, {"url": "http://[2001:db8::2]/"}, True),
     ],
 )
 def test_whether_it_is_certain_that_a_permission_is_needed(

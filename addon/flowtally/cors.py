@@ -12,7 +12,7 @@ import re
 
 from mitmproxy import http
 
-from .vocabulary import DEFAULT_PORTS
+from .record import url_of
 from .vocabulary import REDIRECT_CODES
 
 MAX_LIST = 8192
@@ -74,8 +74,7 @@ def _is_cross_origin(flow: http.HTTPFlow, origin: str, preflight: bool) -> bool:
     if flow.client_conn.proxy_mode.type_name == "reverse":
         return False
     host, port = request.pretty_host.lower(), request.port
-    own = f"http://{host}" if port == DEFAULT_PORTS["http"] else f"http://{host}:{port}"
-    return origin.lower() != own
+    return origin.lower() != url_of("http", host, port, "")
 
 
 def _check(response: http.Response, origin: str, credentials: bool) -> str:
