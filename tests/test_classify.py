@@ -790,6 +790,7 @@ def test_a_har_entry_without_an_answer_is_no_response(status: int) -> None:
     flow.live = False
     tag = classify(flow, RULES)
     assert (tag["outcome"], tag["error_code"], tag["cause"]) == ("error", -1, "unknown")
+    assert tag["reason"] == "no_status"
     assert "band" not in tag
 
 

@@ -112,7 +112,7 @@ def classify(flow: mflow.Flow, rules: Rules, note: Note | None = None) -> Tag:
     code = response.status_code
     # What browsers write into a HAR for a request that got no answer; mitmproxy's reader drops why.
     if code <= 0 and not flow.live:
-        return failure_tag(Why("unknown"), "the file has no status: no answer came")
+        return no_answer()
     if code == 101 and not rules.raw_tcp:
         return {
             **_head(response, rules),
@@ -213,6 +213,11 @@ def task_failure(exception: BaseException, rules: Rules) -> Tag:
 def noted_failure(note: Note, rules: Rules) -> Tag:
     """What a note means if no flow came of it."""
     return failure_tag(note.message.client, redaction.detail(note.text, rules.urls))
+
+
+def no_answer() -> Tag:
+    """The tag of an exchange of which a file has neither a status nor a word on why."""
+    return failure_tag(Why("unknown", "no_status"), "the file has no status: no answer came")
 
 
 def failure_tag(why: Why, detail: str, side: str = "") -> Tag:

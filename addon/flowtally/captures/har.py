@@ -29,6 +29,7 @@ from .. import redaction
 from ..classify import Rules
 from ..classify import exchange_failure
 from ..classify import failure_tag
+from ..classify import no_answer
 from ..classify import with_overlay
 from ..classify import with_reason
 from ..record import Record
@@ -44,7 +45,6 @@ from ..vocabulary import COLLATERAL
 from ..vocabulary import REDIRECT_CODES
 from ..vocabulary import STATUS_TAGS
 from ..vocabulary import Tag
-from ..vocabulary import Why
 from ..vocabulary import status_tag
 from .entry import ERROR
 from .entry import BadEntryError
@@ -75,7 +75,6 @@ MAX_PAGE = 64
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{\[,]', re.DOTALL)
 _decoder = json.JSONDecoder(strict=False)
 REDIRECTS = "too_many_redirects"
-_NO_ANSWER = "the file has no status: no answer came"
 _CLOSE, _TEXT = 8, 1  # opcodes, RFC 6455 §5.2
 
 
@@ -288,7 +287,7 @@ def _known(flow: http.HTTPFlow, entry: Entry, rules: Rules) -> Tag | None:
         if not entry.answered:
             return {"outcome": "unfinished"}
         if not entry.words:
-            return failure_tag(Why("unknown", "no_status"), _NO_ANSWER)
+            return no_answer()
         return _failed(entry, entry.words, rules)
     words = entry.words
     if not words or _is_complete(flow, entry, words, rules.urls):
