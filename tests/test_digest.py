@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flowtally.budgets import evaluate
 from flowtally.budgets import parse
+from flowtally.report.budgets_text import limit
 from flowtally.report.digest import MAX_BUDGETS
 from flowtally.report.digest import MAX_LINES
 from flowtally.report.digest import MAX_TOKENS
@@ -89,6 +90,14 @@ def test_it_is_short_for_everything_and_many_budgets() -> None:
     assert len(lines) <= MAX_LINES
     assert tokens(lines) <= MAX_TOKENS
     assert any(re.fullmatch(r"- and \d+ more incidents: .*", line) for line in lines)
+
+
+def test_a_budget_has_the_words_that_a_terminal_gets() -> None:
+    found = tally(answered(200))
+    (result,) = evaluate(parse(["p95_ms=12345.678"], [], None), found)
+    (line,) = (line for line in digest(found, [result]) if "p95_ms" in line)
+    assert line.startswith("- `p95_ms: at most 12345.678`, is ")
+    assert limit(result.budget) == "at most 12345.678"
 
 
 def numbered(lines: list[str]) -> list[str]:

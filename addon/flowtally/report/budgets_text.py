@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from ..budgets import INCIDENTS
+from ..budgets import Budget
 from ..budgets import Result
 from ..budgets import names
 from ..budgets import number
@@ -15,7 +16,7 @@ from .layout import WIDTH
 from .layout import columns
 from .layout import indented
 
-BOUNDS = {"max": "at most", "min": "at least"}
+_BOUNDS = {"max": "at most", "min": "at least"}
 
 
 def text(results: Sequence[Result], width: int = WIDTH) -> list[str]:
@@ -25,7 +26,7 @@ def text(results: Sequence[Result], width: int = WIDTH) -> list[str]:
         (
             result.verdict,
             printable(result.budget.name),
-            f"{BOUNDS[result.budget.bound]} {number(result.budget.limit)}",
+            limit(result.budget),
             actual(result),
         )
         for result in results
@@ -41,6 +42,11 @@ def text(results: Sequence[Result], width: int = WIDTH) -> list[str]:
         lines += [printable(f"  {request}", width) for request in result.slowest]
         lines += incidents_text.lines(result.incidents, INCIDENTS, width, said)
     return lines
+
+
+def limit(budget: Budget) -> str:
+    """What a budget allows: `at most 3`."""
+    return f"{_BOUNDS[budget.bound]} {number(budget.limit)}"
 
 
 def actual(result: Result) -> str:

@@ -9,12 +9,11 @@ from xml.etree import ElementTree
 
 from ..budgets import INCIDENTS
 from ..budgets import Result
-from ..budgets import number
 from ..redaction import MAX_URL
 from ..redaction import printable
 from . import incidents_text
-from .budgets_text import BOUNDS
 from .budgets_text import actual
+from .budgets_text import limit
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What no XML 1.0 document can hold, not even as a reference (XML 1.0 §2.2)."""
@@ -52,18 +51,17 @@ def junit(results: Sequence[Result], logs: Iterable[str], sessions: Iterable[str
 
 def _case(suite: ElementTree.Element, result: Result) -> None:
     budget = result.budget
-    limit = f"{BOUNDS[budget.bound]} {number(budget.limit)}"
     case = ElementTree.SubElement(
         suite,
         "testcase",
         {
             "classname": "flowtally.check",
-            "name": _clean(f"{budget.name} {limit}"),
+            "name": _clean(f"{budget.name} {limit(budget)}"),
             "time": "0",
         },
     )
     if not result.holds:
-        message = f"{budget.name} {actual(result)}; the budget is {limit}"
+        message = f"{budget.name} {actual(result)}; the budget is {limit(budget)}"
         failure = ElementTree.SubElement(
             case, "failure", {"message": _clean(message), "type": result.verdict}
         )

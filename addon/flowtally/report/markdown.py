@@ -13,8 +13,8 @@ from ..budgets import Result
 from ..examples import describe
 from ..redaction import printable
 from ..tally import Tally
-from .budgets_text import BOUNDS
 from .budgets_text import actual
+from .budgets_text import limit
 from .incidents_text import incident_ids
 from .layout import cell
 from .layout import clock
@@ -140,8 +140,7 @@ def _where(problem: Problem) -> str:
 
 def budget(result: Result) -> str:
     """A budget and what it was held against."""
-    limit = cell(result.budget.limit, "count").removesuffix(".0")
-    name = f"{result.budget.name}: {BOUNDS[result.budget.bound]} {limit}"
+    name = f"{result.budget.name}: {limit(result.budget)}"
     return f"- {code(name)}, {plain(actual(result))}"
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 
 from ..budgets import Result
-from ..budgets import number
 from ..incidents import Incident
 from ..redaction import printable
 from ..report import budgets_text
@@ -31,8 +30,7 @@ def verdict(results: Sequence[Result], incidents: Sequence[Incident], still_open
     to say in one."""
     broken = [result for result in results if not result.holds]
     said = [
-        f"{result.budget.name} {budgets_text.BOUNDS[result.budget.bound]} "
-        f"{number(result.budget.limit)}, {budgets_text.actual(result)}"
+        f"{result.budget.name} {budgets_text.limit(result.budget)}, {budgets_text.actual(result)}"
         for result in broken
     ]
     lines = [f"flowtally: {'; '.join(said)}", "", *budgets_text.text(broken)]
