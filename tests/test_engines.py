@@ -14,6 +14,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,11 @@ def test_endpoints_are_those_of_the_tally(path: str) -> None:
         assert f"GET {found[0]}" == expected
 
 
-def _folding(made: list[Any] = []) -> Any:  # noqa: B006
-    if not made:
-        made.append(duckdb.connect())
-        made[0].execute(next(each for each in statements("duckdb") if "folded" in each))
-    return made[0]
+@cache
+def _folding() -> Any:
+    connection = duckdb.connect()
+    connection.execute(next(each for each in statements("duckdb") if "folded" in each))
+    return connection
 
 
 def test_exchanges_in_the_names_of_opentelemetry(tmp_path: Path) -> None:

@@ -120,7 +120,9 @@ def test_where_flows_are_of_several_days_the_list_has_dates(
         session = [request(1, "page"), request(last, "later")]
         with report(browser, tmp_path, *session, size=size) as page:
             times = page.locator("#flows .flow time")
+            times.nth(1).wait_for()  # what the list shows is unpacked beside
             told = times.all_inner_texts()
+            assert len(told) == 2
             assert [time[:-9] for time in told if len(time) > len("hh:mm:ss")] == dates
             assert page.evaluate(lab.WIDTHS) == {"scrolls": False, "outside": []}
             cut = "(times) => times.some((each) => each.scrollWidth > each.clientWidth)"

@@ -161,6 +161,8 @@ def met(
                     page.wait_for_timeout(100)  # the last events of the protocol
                     if tools.is_complete:
                         break
+                else:
+                    raise AssertionError("the protocol's events did not end")
                 exported += told(json.dumps(tools.har()).encode())[0]
             recorded += told(path.read_bytes())[0]
         found = [_by_port(records) for records in (proxy.outcomes(), exported, recorded)]

@@ -77,7 +77,6 @@ def _in_quic_handshake(word: str) -> Tag:
     return handshake_failure(word, Situation(quic=True), rules)
 
 
-SIDES = ("server", "client")
 CHECK = (
     "refusing to prevent request smuggling attacks. "
     "Disable the validate_inbound_headers option to skip this security check."

@@ -166,7 +166,7 @@ def test_no_hook_raises_whatever_is_in_a_flow(tmp_path: Path, seed: int) -> None
             healthy += 1
             if not healthy % 10:
                 addon._on_timer()
-                assert addon.open_flows.in_flight(flow.timestamp_created).flows >= 0
+                addon.open_flows.in_flight(flow.timestamp_created)
             if not healthy % 50:
                 addon.command_new()
         addon.done()

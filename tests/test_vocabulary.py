@@ -77,12 +77,22 @@ def test_source_table(band: str, code: int, description: str) -> None:
     assert (tag["band"], tag["description"]) == (band, description)
 
 
+REWORDED = {413, 414, 416, 422}
+"""What RFC 9110 calls otherwise than its predecessors, and Python only from 3.13 on."""
+
+
 @pytest.mark.parametrize("status", list(http.HTTPStatus), ids=lambda status: str(status.value))
 def test_every_code_of_the_standard_library_is_known(status: http.HTTPStatus) -> None:
-    tag = STATUS_TAGS[status.value]
-    reworded = {203, 302, 413, 414, 416, 422, 505}
-    if status.value not in reworded:
-        assert tag["description"].lower() == status.phrase.lower()
+    assert status.value in STATUS_TAGS
+
+
+@pytest.mark.parametrize(
+    "status",
+    [status for status in http.HTTPStatus if status not in REWORDED],
+    ids=lambda status: str(status.value),
+)
+def test_a_code_is_called_as_the_standard_library_calls_it(status: http.HTTPStatus) -> None:
+    assert STATUS_TAGS[status.value]["description"].lower() == status.phrase.lower()
 
 
 @pytest.mark.parametrize("code", VENDOR_CODES)
