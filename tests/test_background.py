@@ -10,8 +10,10 @@ from flowtally import settings
 from flowtally import vocabulary
 from flowtally.background import Background
 from flowtally.classify import Rules
+from flowtally.classify import unanswered_query
 from flowtally.defects import Defects
 from flowtally.failures import Failure
+from flowtally.redirects import MAX_AGE
 from flowtally.tagger import Tagger
 from hypothesis import given
 from hypothesis import strategies as st
@@ -273,6 +275,49 @@ def test_where_a_redirect_sends_a_page_nobody_went_on_its_own() -> None:
     assert tags.tag(refused)["background"] == "Chromium"
     tags.tag(login)
     assert "background" not in tags.tag(refused)
+
+
+def sent_on(url: str, to: str) -> http.HTTPFlow:
+    flow = request(url, {})
+    flow.response = http.Response.make(302, b"", {"location": to})
+    return flow
+
+
+PORTAL = "http://detectportal.firefox.com/"
+
+
+def test_the_answer_that_ends_a_chain_was_asked_for_by_a_page_too() -> None:
+    tags = tagger()
+    tags.tag(sent_on("http://shop.example/", f"{PORTAL}x"))
+    for path, own in (("canonical.html", True), ("x", False), ("x", True)):
+        found = request(f"{PORTAL}{path}", {})
+        found.response = http.Response.make(404)
+        assert ("background" in tags.tag(found)) is own, path
+
+
+def test_a_browser_that_is_sent_on_still_goes_on_its_own() -> None:
+    tags = tagger()
+    assert "background" in tags.tag(sent_on(PORTAL, f"{PORTAL}there"))
+    assert "background" in tags.tag(failed(request(f"{PORTAL}there", {})))
+
+
+def test_a_redirect_that_nobody_followed_is_forgotten() -> None:
+    tags = tagger()
+    redirect = sent_on("http://shop.example/", f"{PORTAL}x")
+    tags.tag(redirect)
+    for later, own in ((MAX_AGE, False), (MAX_AGE + 1, True)):
+        own_request = failed(request(f"{PORTAL}x", {}))
+        assert redirect.response
+        assert redirect.response.timestamp_end
+        own_request.request.timestamp_start = redirect.response.timestamp_end + later
+        assert ("background" in tags.tag(own_request)) is own
+        assert len(tags._redirects) == 1
+
+
+def test_what_the_proxy_ended_or_found_open_may_be_background_too() -> None:
+    for known in (unanswered_query(), {"outcome": "unfinished"}):
+        tag = tagger().tag(request(PORTAL, {}), known=known)
+        assert tag == {**known, "background": "Firefox"}
 
 
 @given(st.text(), st.text(), st.dictionaries(st.text("abc-"), st.text("abc")))

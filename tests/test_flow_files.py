@@ -15,6 +15,7 @@ from flowtally.captures.flow_files import NOT_SAVED
 from flowtally.captures.flow_files import flows
 from flowtally.captures.lacking import Lacking
 from flowtally.live import OWN_KEY
+from flowtally.vocabulary import METADATA_KEY
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import clients
@@ -174,6 +175,32 @@ def test_a_file_that_breaks_off_is_no_reason_to_pass(tmp_path: Path) -> None:
 def test_no_damage_raises(junk: bytes, at: int) -> None:
     content = THREE[:at] + junk + THREE[at + len(junk) :]
     list(flows(io.BytesIO(content), "file", Lacking(), lambda _: None))
+
+
+@pytest.mark.parametrize("make", [tflow.ttcpflow, tflow.tudpflow])
+@pytest.mark.parametrize(("ended", "outcome"), [(None, "unfinished"), (2.0, "ok")])
+def test_a_stream_that_was_open_at_the_end_of_its_session_is_open_in_a_file(
+    make: Any, ended: float | None, outcome: str, tmp_path: Path
+) -> None:
+    stream = make()
+    stream.client_conn.timestamp_end = ended
+    stream.metadata[METADATA_KEY] = {"outcome": "unfinished"}
+    saved = tmp_path / "saved.flows"
+    saved.write_bytes(_file(stream))
+    (record,) = map(json.loads, run("flows", saved, "--json").stdout.splitlines())
+    assert record["outcome"] == outcome
+
+
+def test_a_question_that_nobody_answered_ended_when_its_client_left(tmp_path: Path) -> None:
+    query = tflow.tdnsflow()
+    query.request.questions[0].name = "detectportal.firefox.com"
+    query.request.timestamp, query.client_conn.timestamp_end = 1000.0, 1020.0
+    saved = tmp_path / "saved.flows"
+    saved.write_bytes(_file(query))
+    done = run("flows", saved, "--json", "--background")
+    (record,) = map(json.loads, done.stdout.splitlines())
+    assert (record["cause"], record["background"]) == ("dns_timeout", "Firefox")
+    assert (record["time"], record["duration_ms"]) == ("1970-01-01T00:17:00.000Z", 20_000)
 
 
 def test_requests_for_the_live_page_are_left_out(tmp_path: Path) -> None:

@@ -358,16 +358,22 @@ def test_clients_are_told_apart_by_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "start", "follows"),
-    [(1060.0, None, True), (1061.0, 1000.0, False), (None, 1061.0, False), (None, None, True)],
+    ("start", "end", "asked", "follows"),
+    [
+        (990.0, 1000.0, 1060.0, True),
+        (990.0, 1000.0, 1061.0, False),
+        (1000.0, None, 1060.0, True),
+        (1000.0, None, 1061.0, False),
+        (None, None, 60.0, True),
+    ],
 )
 def test_a_chain_is_as_old_as_its_last_answer(
-    end: float | None, start: float | None, follows: bool
+    start: float | None, end: float | None, asked: float, follows: bool
 ) -> None:
     tags = tagger(max_redirects=2)
     first, second = redirect(0), redirect(1)
-    first.response.timestamp_start, first.response.timestamp_end = 990.0, 1000.0
-    second.response.timestamp_start, second.response.timestamp_end = start, end
+    first.response.timestamp_start, first.response.timestamp_end = start, end
+    second.request.timestamp_start = asked
     tags.tag(first)
     assert ("cause" in tags.tag(second)) == follows
 

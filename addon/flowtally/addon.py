@@ -180,7 +180,7 @@ class Flowtally(ConnectionHooks, Commands):
         self._record_events(self.failures.at_end)
         # They stay in the table: if one ends later, a new session tells how.
         for flow in self._open.values():
-            tag = unfinished(flow, self.tagger.rules)
+            tag = self.tagger.tag(flow, known=unfinished(flow, self.tagger.rules))
             self._defects.guard(self.recorder.record_flow, self.session, flow, flow_kind(flow), tag)
         self._defects.guard(self.session.close)
         self.session = None
@@ -288,25 +288,24 @@ class Flowtally(ConnectionHooks, Commands):
 
     # --- the line: tag → mark and record ---
 
-    def _finish(self, flow: mflow.Flow, tag: Tag | None = None) -> None:
-        """A flow has ended. `tag`: what is known of it beforehand."""
+    def _finish(self, flow: mflow.Flow, known: Tag | None = None) -> None:
+        """A flow has ended. `known`: what became of it, where mitmproxy does not say so."""
         # Out of the tables first, whatever follows: a second hook of the flow must not record it
         # again, and it must not be one of its client's open flows any more when that one is gone.
-        known = self._open.pop(flow.id, None) is not None
+        was_open = self._open.pop(flow.id, None) is not None
         by_proxy = flow.id in self._by_proxy
         if by_proxy:
             self._by_proxy.remove(flow.id)
         # A flow from before the addon was loaded is not known, and is recorded all the same.
-        if self.session is None or not (known or self._is_new(flow)):
+        if self.session is None or not (was_open or self._is_new(flow)):
             return
         pending = bool(self.failures)  # False for all but a few flows
         kind = flow_kind(flow)
         try:
             client = flow.client_conn.peername
-            if tag is None:
-                # The note before it is claimed, as the tag tells whether it explains this flow.
-                note = self.failures.note(client) if pending else None
-                tag = self.tagger.tag(flow, note, by_proxy)
+            # The note before it is claimed, as the tag tells whether it explains this flow.
+            note = self.failures.note(client) if pending else None
+            tag = self.tagger.tag(flow, note, by_proxy, known)
             if kind == "connect" and tag.get("band") == "Success" and tag["outcome"] == "status":
                 return  # what happens inside the tunnel is what counts
             # Before it is recorded, as it may change the tag; and before its client is settled, or
@@ -317,7 +316,7 @@ class Flowtally(ConnectionHooks, Commands):
                 self.failures.cancelled(client)
         except Exception as problem:  # it is counted all the same
             self._defects.tell("finish", problem)
-            pending, tag = False, tag or broken_flow()
+            pending, tag = False, known or broken_flow()
         self.recorder.record_flow(self.session, flow, kind, tag)
         # Last: with this flow, its client may have had its last one.
         if pending and flow.client_conn.timestamp_end is not None:
@@ -354,11 +353,10 @@ class Flowtally(ConnectionHooks, Commands):
             self._defects.guard(self._record_event, failure)
 
     def _record_event(self, failure: Failure) -> None:
-        failure = self.tagger.tag_failure(failure)
         if self.session is None or self.live.is_own_host(failure.host):
             return
         if failure.server is None or not self._fail_with(failure.server, failure):
-            self.recorder.record_failure(self.session, failure)
+            self.recorder.record_failure(self.session, self.tagger.tag_failure(failure))
 
     def _fail_with(self, server: connection.Connection, failure: Failure) -> bool:
         """Finish the flows that wait for a dead connection; whether there are any."""

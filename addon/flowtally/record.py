@@ -278,6 +278,8 @@ def _dns_fields(record: Record, flow: dns.DNSFlow) -> float:
             record["wait_ms"] = wait
     elif flow.error:
         ended = flow.error.timestamp
+    else:  # nobody answered, and the client left
+        ended = flow.client_conn.timestamp_end or started
     if (duration := milliseconds(started, ended)) is not None:
         record["duration_ms"] = duration
     return ended

@@ -40,11 +40,14 @@ _SAFE = "!#$%&'()*+,/:;=?@[]~"
 class Chain:
     """One client's way from redirect to redirect."""
 
-    __slots__ = ("by_get", "came_back", "length", "seen", "time", "told")
+    __slots__ = ("background", "by_get", "came_back", "length", "seen", "time", "told")
 
     def __init__(self) -> None:
         self.by_get = False
         """Nobody follows its last redirect but with GET or HEAD."""
+        self.background = False
+        """Its last redirect was the answer to a request that a browser or system sent on its
+        own."""
         self.length = 0
         self.time = 0.0
         """When the last redirect arrived, Unix time."""
@@ -59,7 +62,8 @@ class Chain:
 def normalize(url: str, base: str = "") -> str:
     """The URL a client requests when it is told to go to `url` from `base`; "" if none.
 
-    Scheme and host in lower case, default port, fragment left out, path percent-encoded.
+    Scheme and host in lower case, default port, fragment left out, path percent-encoded, without
+    `.` and `..`.
     """
     try:
         parts = urlsplit(urljoin(base, url.strip()))
@@ -71,12 +75,28 @@ def normalize(url: str, base: str = "") -> str:
         return ""
     if ":" in host:  # an IPv6 address, whose brackets `hostname` leaves out
         host = f"[{host}]"
-    path = quote(parts.path or "/", _SAFE, errors="replace")
+    path = quote(_without_dots(parts.path or "/"), _SAFE, errors="replace")
     query = quote(parts.query, _SAFE, errors="replace")
     return (
         f"{parts.scheme}://{host}:{port or DEFAULT_PORTS[parts.scheme]}{path}"
         f"{'?' if query else ''}{query}"
     )
+
+
+def _without_dots(path: str) -> str:
+    """An absolute path, its dot segments resolved: RFC 3986 §5.2.4, and as URL standard §4.1 has
+    it, also encoded ones. `urljoin` does so with relative references alone."""
+    if "/." not in path and "/%2" not in path:
+        return path
+    kept: list[str] = []
+    dots = ""
+    for segment in path.split("/"):
+        dots = segment.replace("%2e", ".").replace("%2E", ".")
+        if dots == "..":
+            del kept[max(1, len(kept) - 1) :]
+        elif dots != ".":
+            kept.append(segment)
+    return "/".join([*kept, ""] if dots in (".", "..") else kept)
 
 
 class Redirects:
@@ -97,32 +117,54 @@ class Redirects:
         nearly all, nobody has to look at the URL."""
         return (client, host.lower()) in self._hosts
 
+    def sent(self, client: str, host: str, url: str, time: float) -> bool:
+        """Whether a redirect sent this client to `url` not long before `time`, and not a browser or
+        system that went on its own. An empty URL stands for any of the host: of a CONNECT there is
+        no more to go by."""
+        if not self.expects(client, host):
+            return False
+        if url:
+            found = self._waiting.get((client, normalize(url)), [])
+        else:
+            of = client, host.lower()
+            found = [
+                chain
+                for key, chains in self._waiting.items()
+                if _host(key) == of
+                for chain in chains
+            ]
+        return any(not chain.background and time - chain.time <= MAX_AGE for chain in found)
+
     def follow(
         self,
         client: str,
         url: str,
         location: str,
+        asked: float,
         time: float,
         limit: int,
         *,
         method: str = "GET",
         status: int = 302,
+        background: bool = False,
     ) -> str:
         """Take in one redirect response; a cause if the chain reaches the limit with it, else "".
 
         `client`: the client's address without port. `url`: what was requested. `location`: the
-        header's value. `time`: of the response, Unix time. `limit`: how many redirects in a row are
-        too many; browsers give up at the response that is the 20th (Fetch standard, HTTP-redirect
-        fetch), without asking for what it names. `method` of the request and `status` of the
-        response: what was a POST is followed with GET (RFC 9110 §15.4), so that a client that
-        follows nothing may post a form again and again.
+        header's value. `asked`, `time`: of the request and of the response, Unix time. `limit`:
+        how many redirects in a row are too many; browsers give up at the response that is the 20th
+        (Fetch standard, HTTP-redirect fetch), without asking for what it names. `method` of the
+        request and `status` of the response: what was a POST is followed with GET (RFC 9110
+        §15.4), so that a client that follows nothing may post a form again and again.
+        `background`: a browser or system sent the request on its own.
         """
         if len(url) > MAX_LENGTH or len(location) > MAX_LENGTH:
             return ""
         url = normalize(url)
-        chain = self._take((client, url), time, method) or Chain()
+        chain = self._take((client, url), asked, method) or Chain()
         chain.length += 1
         chain.time = time
+        chain.background = background
         chain.by_get = status == 303 or (status in (301, 302) and method == "POST")
         target = normalize(location, url)
         if not chain.told:
@@ -138,12 +180,13 @@ class Redirects:
         chain.seen.clear()
         return "redirect_loop" if chain.came_back else "too_many_redirects"
 
-    def answered(self, client: str, url: str, time: float, method: str = "GET") -> None:
-        """Take in a response that is no redirect: it ends the chain that led to `url`."""
+    def answered(self, client: str, url: str, asked: float, method: str = "GET") -> None:
+        """Take in a response that is no redirect: it ends the chain that led to `url`. `asked`:
+        when it was asked for, Unix time."""
         if len(url) <= MAX_LENGTH:
-            self._take((client, normalize(url)), time, method)
+            self._take((client, normalize(url)), asked, method)
 
-    def _take(self, key: tuple[str, str], time: float, method: str) -> Chain | None:
+    def _take(self, key: tuple[str, str], asked: float, method: str) -> Chain | None:
         chains = self._waiting.get(key)
         gets = method in ("GET", "HEAD")
         while chains:
@@ -155,7 +198,8 @@ class Redirects:
             if not chains:
                 del self._waiting[key]
                 self._forget(key)
-            if time - chain.time <= (MAX_AGE_AT_LIMIT if chain.told else MAX_AGE):
+            # How long a server takes says nothing of its client.
+            if asked - chain.time <= (MAX_AGE_AT_LIMIT if chain.told else MAX_AGE):
                 return chain
         return None
 

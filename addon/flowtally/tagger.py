@@ -80,14 +80,7 @@ class Tagger:
         the flow, where somebody else than mitmproxy says so.
         """
         try:
-            if note is None and not flow.live and _may_have_timed_out(flow):
-                note = _note_seen_live(flow)
-            tag = classify(flow, self.rules, note) if known is None else known
-            # A note is fresher than what a file kept of an earlier one.
-            if flow.error and note is None:
-                tag = _as_seen_live(flow, tag)
-            if flow.error and isinstance(flow, http.HTTPFlow):
-                tag = self._of_connection(flow, tag)
+            tag = self._classified(flow, note) if known is None else {**known}
             if by_proxy or _answered_by_proxy(flow, tag):
                 tag["answered_by"] = "proxy"
         except Exception as problem:
@@ -95,9 +88,11 @@ class Tagger:
             text = f"{type(problem).__name__}: {problem}"
             tag = exchange_failure(text, Situation(), self.rules)
         try:
+            # First, as long as a chain still waits for this flow.
+            whose = self._background(flow)
             # Answers that are no redirect count too, while a chain waits for one: they end it.
             if tag.get("status") in REDIRECT_CODES or self._redirects:
-                tag = self._follow_redirect(flow, tag)
+                tag = self._follow_redirect(flow, tag, bool(whose))
             # Then, for a redirect that broke the limit is that and nothing more.
             is_answer = tag["outcome"] == "status" and "cause" not in tag
             if is_answer and isinstance(flow, http.HTTPFlow):
@@ -105,20 +100,36 @@ class Tagger:
             # Then, for what is another problem as well is no mere request for credentials.
             if tag.get("status") in CHALLENGE_CODES or self._challenges:
                 tag |= self._challenges.take(flow, tag)
-            if whose := self.rules.background.of(flow):
-                tag = self._of_background(flow, tag, whose)
+            if whose:
+                tag = {**tag, "background": whose}
         except Exception as problem:
             self._defects.tell("tag", problem)
         return tag
 
-    def _of_background(self, flow: mflow.Flow, tag: Tag, whose: str) -> Tag:
+    def _classified(self, flow: mflow.Flow, note: Note | None) -> Tag:
+        """What became of a flow by itself, and what is known of its connection."""
+        if note is None and not flow.live and _may_have_timed_out(flow):
+            note = _note_seen_live(flow)
+        tag = classify(flow, self.rules, note)
+        # A note is fresher than what a file kept of an earlier one.
+        if flow.error and note is None:
+            tag = _as_seen_live(flow, tag)
+        if flow.error and isinstance(flow, http.HTTPFlow):
+            tag = self._of_connection(flow, tag)
+        return tag
+
+    def _background(self, flow: mflow.Flow) -> str:
+        """Whose request a flow is that a browser or system sent on its own, or ""."""
+        whose = self.rules.background.of(flow)
+        if not whose or not self._redirects or not isinstance(flow, http.HTTPFlow):
+            return whose
         # A redirect sends a page there, as a login does: then nobody went there on its own.
-        sent = (
-            bool(self._redirects)
-            and isinstance(flow, http.HTTPFlow)
-            and self._redirects.expects(client_of(flow), requested_host(flow))
+        request = flow.request
+        url = "" if request.method == "CONNECT" else request.pretty_url
+        sent = self._redirects.sent(
+            client_of(flow), requested_host(flow), url, request.timestamp_start
         )
-        return tag if sent else {**tag, "background": whose}
+        return "" if sent else whose
 
     def tag_failure(self, failure: Failure) -> Failure:
         """A failure without a flow, its tag with what the failure itself does not show."""
@@ -146,7 +157,7 @@ class Tagger:
             tag = with_reason(tag, "reused_connection")
         return self.faults.with_collateral(flow, tag)
 
-    def _follow_redirect(self, flow: mflow.Flow, tag: Tag) -> Tag:
+    def _follow_redirect(self, flow: mflow.Flow, tag: Tag, background: bool) -> Tag:
         if tag["outcome"] != "status" or not isinstance(flow, http.HTTPFlow):
             return tag
         response = flow.response
@@ -157,18 +168,20 @@ class Tagger:
         if not location and not self._redirects.expects(client, requested_host(flow)):
             return tag
         ended = response.timestamp_end or response.timestamp_start or 0.0
-        url = flow.request.pretty_url
+        url, asked = flow.request.pretty_url, flow.request.timestamp_start
         if not location:
-            self._redirects.answered(client, url, ended, flow.request.method)
+            self._redirects.answered(client, url, asked, flow.request.method)
             return tag
         cause = self._redirects.follow(
             client,
             url,
             location,
+            asked,
             ended,
             self.max_redirects,
             method=flow.request.method,
             status=response.status_code,
+            background=background,
         )
         return with_overlay(tag, Why(cause)) if cause else tag
 

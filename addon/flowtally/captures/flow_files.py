@@ -12,6 +12,8 @@ from typing import BinaryIO
 from mitmproxy import flow as mflow
 from mitmproxy import http
 from mitmproxy import io as mitmproxy_io
+from mitmproxy import tcp
+from mitmproxy import udp
 
 from ..classify import failure_tag
 from ..classify import flow_kind
@@ -90,14 +92,22 @@ def record(flow: mflow.Flow, tagger: Tagger, recorder: Recorder, session: Sessio
 
 def _tag(flow: mflow.Flow, tagger: Tagger) -> Tag:
     if is_unanswered_query(flow) and flow.client_conn.timestamp_end is not None:
-        return unanswered_query()
-    response = getattr(flow, "response", None)
-    # mitmproxy saves what is open when it ends; it calls no hook that would say so.
-    if isinstance(flow, http.HTTPFlow) and response is not None and not flow.error:
-        is_socket = flow.websocket is not None
-        if response.timestamp_end is None and not is_socket:
-            return unfinished(flow, tagger.rules)
+        return tagger.tag(flow, known=unanswered_query())
+    if _was_open(flow):
+        return tagger.tag(flow, known=unfinished(flow, tagger.rules))
     return _as_patient(flow, tagger.tag(flow))
+
+
+def _was_open(flow: mflow.Flow) -> bool:
+    """Whether a flow has not ended: mitmproxy saves what is open when it ends, and calls no hook
+    that would say so."""
+    if flow.error:
+        return False
+    if isinstance(flow, (tcp.TCPFlow, udp.UDPFlow)):  # its messages do not tell
+        open_at_end = (saved_tag(flow) or {}).get("outcome") == "unfinished"
+        return open_at_end and flow.client_conn.timestamp_end is None
+    response = flow.response if isinstance(flow, http.HTTPFlow) and not flow.websocket else None
+    return response is not None and response.timestamp_end is None
 
 
 def _as_patient(flow: mflow.Flow, tag: Tag) -> Tag:
