@@ -543,6 +543,16 @@ def test_exchange(message: str, situation: Situation, cause: str) -> None:
         assert tag["detail"] == message
 
 
+@pytest.mark.parametrize(
+    ("timeout", "shortest"), [(0.02, 0.01), (0.1, 0.05), (0.2, 0.1), (0.5, 0.4), (60.0, 59.9)]
+)
+def test_how_much_shorter_a_wait_may_look(timeout: float, shortest: float) -> None:
+    for waited, cause in ((0.999, "client_cancelled"), (1.001, "http_response_timeout")):
+        situation = Situation(waited=shortest * waited)
+        tag = exchange_failure("Client disconnected.", situation, RULES._replace(timeout=timeout))
+        assert tag["cause"] == cause
+
+
 OVERDUE = Situation(overdue=True, waited=NO_WAIT)
 ENDLESS = Situation(head=True, endless=True, waited=3600)
 
@@ -574,8 +584,8 @@ ENDLESS = Situation(head=True, endless=True, waited=3600)
     "message", ["Client disconnected.", "stream reset by client (CANCEL)", "peer closed connection"]
 )
 def test_how_a_client_left(message: str, situation: Situation, why: tuple[str, str | None]) -> None:
-    # The shortest timeout: a wait of nothing is as long.
-    tag = exchange_failure(message, situation._replace(side="client"), IMPATIENT)
+    waited = situation.waited or 1.0
+    tag = exchange_failure(message, situation._replace(side="client", waited=waited), IMPATIENT)
     assert (tag["cause"], tag.get("reason")) == why
     assert tag["detail"] == message.replace("by client", "by the client")
 

@@ -67,6 +67,9 @@ def test_no_habit(waits: list[float]) -> None:
         {"client": "10.0.0.1", "duration_ms": 4000.0},
         {"cause": "client_cancelled", "duration_ms": 4000.0},
         {"client": "10.0.0.1", "cause": "client_cancelled"},
+        # Not the client ended it.
+        left(4000.0, reason="tcp_timeout"),
+        left(131_000.0, cause="connection_timeout", detail="[Errno 110] Connect call failed"),
     ],
 )
 def test_what_is_no_wait(record: dict[str, Any]) -> None:

@@ -478,7 +478,24 @@ def test_connect(changes: Changes, expected: Situation) -> None:
     [
         ({}, Situation(waited=10.0)),
         ({"client_conn__timestamp_start": None}, Situation(waited=110.0)),
-        ({"server_conn__timestamp_start": None}, Situation(waited=10.0, connecting=True)),
+        # Of TCP there is a start when it is tried; of UDP, and of a tunnel, there is no more.
+        ({"server_conn__timestamp_tcp_setup": None}, Situation(waited=10.0, connecting=True)),
+        (
+            {"server_conn__timestamp_tcp_setup": None, "server_conn__transport_protocol": "udp"},
+            Situation(waited=10.0),
+        ),
+        (
+            {"server_conn__timestamp_start": None, "server_conn__transport_protocol": "udp"},
+            Situation(waited=10.0, connecting=True),
+        ),
+        (
+            {"server_conn__timestamp_tcp_setup": None, "server_conn__via": VIA},
+            Situation(waited=10.0),
+        ),
+        (
+            {"server_conn__timestamp_start": None, "server_conn__via": VIA},
+            Situation(waited=10.0, connecting=True),
+        ),
     ],
 )
 def test_stream(make: Any, changes: Changes, expected: Situation) -> None:

@@ -422,7 +422,7 @@ def _gave_up(situation: Situation, timeout: float) -> Why:
         return Why(_timeout(situation), "deadline_exceeded")
     if situation.endless:
         return Why(vocabulary.CANCELLED, "buffered" if situation.buffered else "")
-    if situation.waited < timeout - TIMEOUT_TOLERANCE:
+    if situation.waited < timeout - min(TIMEOUT_TOLERANCE, timeout / 2):
         return Why(vocabulary.CANCELLED)
     if situation.securing and not situation.head:
         return Why("http_response_timeout", "tls_handshake")

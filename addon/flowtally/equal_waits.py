@@ -15,6 +15,7 @@ from typing import Any
 from typing import NamedTuple
 
 from .vocabulary import GAVE_UP
+from .vocabulary import INACTIVITY
 
 LEAST = 1000.0
 """Shorter waits are not looked at, in ms: many things end within a second."""
@@ -62,6 +63,9 @@ def wait_of(record: Mapping[str, Any], endpoint: str) -> Wait | None:
     long as no response has begun, a limit for the silence as well.
     """
     if record.get("cause") not in GAVE_UP or "client" not in record:
+        return None
+    # mitmproxy ended it, or the operating system, whose number stands before its words.
+    if record.get("reason") == INACTIVITY or record.get("detail", "")[:1] == "[":
         return None
     wait = record.get("duration_ms", 0)
     return Wait(record["client"], endpoint, step(wait)) if wait >= LEAST else None

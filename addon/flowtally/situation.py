@@ -140,9 +140,13 @@ def connect_situation(flow: http.HTTPFlow) -> Situation:
 def stream_situation(flow: mflow.Flow) -> Situation:
     """The situation of a TCP or UDP flow that has an error."""
     assert flow.error is not None
+    server = flow.server_conn
+    # It has a start before it is there; of UDP, and of a tunnel, that is all that is noted.
+    noted = server.transport_protocol == "tcp" and server.via is None
+    there = server.timestamp_tcp_setup if noted else server.timestamp_start
     return Situation(
         waited=flow.error.timestamp - (flow.client_conn.timestamp_start or 0),
-        connecting=flow.server_conn.timestamp_start is None,
+        connecting=there is None,
     )
 
 

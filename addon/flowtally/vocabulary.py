@@ -135,6 +135,8 @@ TIMED_OUT = "timed_out"
 """Stands there for a timeout whose cause depends on how far the exchange had come."""
 COLLATERAL = "collateral"
 """The reason of a failure that another flow caused, which has a problem of its own."""
+INACTIVITY = "tcp_timeout"
+"""The reason of a timeout of mitmproxy's own, its option of that name."""
 CANCELLED = "client_cancelled"
 """The cause of an exchange that the client ended of its own will."""
 GAVE_UP = frozenset(
