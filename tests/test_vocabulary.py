@@ -181,6 +181,21 @@ def test_clients_have_words_for_known_causes() -> None:
             "The client says: net::ERR_SSL_PINNED_KEY_NOT_IN_CERT_CHAIN · curl 90 · "
             "UNABLE_TO_VERIFY_LEAF_SIGNATURE · requests SSLError",
         ),
+        # A proxy that is down is another thing than one that refuses.
+        (
+            Why("destination_unavailable"),
+            "Without a proxy: net::ERR_PROXY_CONNECTION_FAILED · curl 7 · requests ProxyError",
+        ),
+        (
+            Why("destination_unavailable", "refused"),
+            "Without a proxy: net::ERR_TUNNEL_CONNECTION_FAILED · curl 56 · requests ProxyError",
+        ),
+        # HTTP/2 has words of its own, and they ask once more where that helps.
+        (
+            Why("http_protocol_error", "enhance_your_calm"),
+            "Without a proxy: net::ERR_HTTP2_PROTOCOL_ERROR · curl 92",
+        ),
+        (Why("http_protocol_error", "http_1_1_required"), ""),
         # Clients cut the body, or take what mitmproxy refuses, and say nothing.
         (Why("http_protocol_error", "surplus_bytes"), ""),
         (Why("http_protocol_error", "refused_by_mitmproxy"), ""),
