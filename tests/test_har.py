@@ -743,6 +743,7 @@ _COARSE = {
     "client_tls_rejected": "tls_certificate_error",
     "connection_read_timeout": "http_response_timeout",
     "destination_not_found": "invalid_url",
+    "destination_unavailable": "connection_terminated",
     "redirect_loop": "too_many_redirects",
     "tls_alert_received": "tls_protocol_error",
 }

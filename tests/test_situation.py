@@ -423,6 +423,55 @@ RESET = "stream reset by client (INTERNAL_ERROR)"
         (RESET, CLIENT_H3 | SERVER_H2 | INCOMPLETE | CLIENT_CLOSED, "server"),
         ("stream closed by client (NO_ERROR)", CLIENT_H2 | SERVER_H2 | INCOMPLETE, "server"),
         ("a stream reset (CANCEL)", CLIENT_H2 | SERVER_H2, "server"),
+        # but of a saved one, what the session found that saw it live
+        (
+            CANCEL,
+            SAVED
+            | CLIENT_H2
+            | SERVER_H2
+            | metadata({"cause": "http_protocol_error", "side": "server"}),
+            "server",
+        ),
+        (
+            CANCEL,
+            SAVED
+            | CLIENT_H2
+            | SERVER_H2
+            | metadata({"cause": "client_cancelled", "side": "client"}),
+            "client",
+        ),
+        (
+            RESET,
+            SAVED
+            | CLIENT_H2
+            | SERVER_H2
+            | metadata({"cause": "client_cancelled", "side": "client"}),
+            "client",
+        ),
+        (
+            RESET,
+            SAVED
+            | CLIENT_H2
+            | SERVER_H2
+            | metadata({"cause": "http_response_timeout", "side": "server"}),
+            "client",
+        ),
+        (
+            RESET,
+            SAVED
+            | CLIENT_H2
+            | SERVER_H2
+            | metadata({"cause": "http_request_error", "side": "client"}),
+            "client",
+        ),
+        (
+            CANCEL,
+            SAVED | CLIENT_H2 | SERVER_H2 | metadata({"cause": "unknown", "side": "proxy"}),
+            "client",
+        ),
+        (CANCEL, SAVED | CLIENT_H2 | SERVER_H2 | metadata({"side": ["server"]}), "client"),
+        (RESET, SAVED | CLIENT_H2 | SERVER_H2 | metadata("client"), "server"),
+        (RESET, CLIENT_H2 | SERVER_H2 | metadata({"side": "client"}), "server"),  # a replayed one
         # else, of a live exchange, whose connection is closed
         (CLOSES, CLIENT_CLOSED, "client"),
         (CLOSES, {"client_conn__state": WRITABLE}, "client"),

@@ -268,7 +268,8 @@ def _side(flow: http.HTTPFlow, message: str) -> str:
     # Before the states: a stream is reset while both connections are open, or right before one
     # closes.
     if texts.ends_stream(message):
-        return "client" if texts.cancels_stream(message) else "server"
+        by_code = "client" if texts.cancels_stream(message) else "server"
+        return _found_live(flow) or by_code
     if flow.live:
         client_open, server_open = _is_readable(flow.client_conn), _is_readable(server)
         if client_open != server_open:
@@ -292,6 +293,14 @@ def _gave_up_live(flow: mflow.Flow) -> bool:
     """Whether the session that saw a saved flow live found that its client had left."""
     cause = (saved_tag(flow) or {}).get("cause")
     return isinstance(cause, str) and cause in GAVE_UP
+
+
+def _found_live(flow: mflow.Flow) -> str:
+    """Who broke a saved exchange, as the session found that saw it live; "" if that is unknown."""
+    if _gave_up_live(flow):
+        return "client"  # the side of a timeout is the server's
+    side = (saved_tag(flow) or {}).get("side")
+    return side if side in ("client", "server") else ""
 
 
 def _is_readable(peer: connection.Connection) -> bool:
