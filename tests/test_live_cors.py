@@ -7,6 +7,7 @@ browser keeps an answer from the page, or "" where it does not.
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from lab.laboratory import Laboratory
 from lab.laboratory import Setup
 from lab.proxy import Mitmdump
 from lab.proxy import Record
+from lab.servers import WAIT_TIMEOUT
 from lab.servers import Answer
 from lab.servers import AnsweringServer
 from lab.servers import Request
@@ -276,6 +278,11 @@ class Tab:
     def note(self, message: ConsoleMessage) -> None:
         self.console.append(message.text)
 
+    def said(self, path: str) -> tuple[list[str], list[str]]:
+        """What the console says of a path, and what of it is of CORS."""
+        console = [text for text in self.console if path in text]
+        return console, [text for text in console if "blocked by CORS policy" in text]
+
 
 @pytest.fixture(scope="module")
 def tabs(browser: Browser, proxy: Mitmdump, api: Api) -> Iterator[dict[str, Tab]]:
@@ -342,9 +349,11 @@ def test_the_console_says_the_same(
     tab.console.clear()
     url = f"http://{case.host}:{api.port}{case.path}"
     handed_over = tab.page.evaluate(ACT, [url, case.act])
-    tab.page.wait_for_function("true")  # the console is a step behind
-    console = [text for text in tab.console if case.path in text]
-    blocked = [text for text in console if "blocked by CORS policy" in text]
+    console, blocked = tab.said(case.path)
+    deadline = time.monotonic() + WAIT_TIMEOUT
+    while case.reason and not blocked and time.monotonic() < deadline:
+        tab.page.wait_for_timeout(20)  # the console is a step behind
+        console, blocked = tab.said(case.path)
 
     assert handed_over == (not case.reason), console
     if case.reason:

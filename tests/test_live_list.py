@@ -191,8 +191,10 @@ def test_of_more_than_a_page_holds_the_oldest_are_let_go_of(
             session.goes_on(page, *flows(begin, 150))
         page.locator("#flows .figures", has_text="the page holds no more").wait_for()
         assert said.inner_text() == "the latest 300; the page holds no more"
+        page.locator("#flows .flow", has_text="http://h/750").wait_for()  # the newest is there
         page.locator("#flows .flow").first.focus()
         page.keyboard.press("End")
+        page.locator("#flows .flow", has_text="http://h/451").wait_for()
         assert "http://h/451" in page.locator("#flows .flow").last.inner_text()
         asked = len(session.asks("before="))
         session.goes_on(page, *flows(751, 10))

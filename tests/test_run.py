@@ -513,13 +513,15 @@ def test_what_the_command_makes_of_a_signal_counts(place: Place) -> None:
 
 def test_an_interrupt_before_the_command(place: Place) -> None:
     # The proxy waits for this script.
-    script = place.folder / "script.py"
+    script, go = place.folder / "script.py", place.folder / "go"
     script.write_text(
-        f"open({str(place.notes)!r}, 'w').write('ready\\n')\nimport time\ntime.sleep(2)"
+        f"open({str(place.notes)!r}, 'w').write('ready\\n')\n"
+        f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)"
     )
     run = place.start("--set", f"scripts={script}", "--", "touch", "ran")
     place.noted("ready")
     run.send_signal(signal.SIGINT)
+    go.touch()
     assert run.wait(TIMEOUT) == 130
     assert not (place.folder / "ran").exists()
 
