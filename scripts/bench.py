@@ -43,7 +43,6 @@ from contextlib import contextmanager
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 from typing import Any
 
 from mitmproxy import flow as mflow
@@ -51,9 +50,6 @@ from mitmproxy import http
 from mitmproxy import io
 from mitmproxy import version
 from mitmproxy.test import tflow
-
-if TYPE_CHECKING:
-    pass
 
 ADDON = Path(__file__).resolve().parent.parent / "addon" / "main.py"
 MITMDUMP = str(Path(sys.executable).with_name("mitmdump"))

@@ -828,7 +828,7 @@ def serve(addon: Flowtally, flow: http.HTTPFlow) -> None:
 def tables(addon: Flowtally) -> list[Any]:
     """What the addon keeps of flows and connections that have not ended; empty ones left out."""
     kept = (
-        addon._open,
+        addon.open_flows,
         addon._by_proxy,
         addon._told_in_response,
         addon.failures._unclaimed,
@@ -866,7 +866,7 @@ def test_whose_requests_get_the_live_page(
         flow = request_for(host, mode, header)
         serve(addon, flow)
         assert (flow.response is not None) == own
-        assert (flow.id in addon._open) == (not own)
+        assert (flow.id in addon.open_flows) == (not own)
     assert statistics(tmp_path / "log").flows == (not own)
 
 
@@ -906,7 +906,7 @@ def test_any_host_header(tmp_path_factory: pytest.TempPathFactory, header: bytes
     with running(tmp_path_factory.mktemp("log") / "log") as addon:
         flow = request_for("192.0.2.1", "transparent", header)
         serve(addon, flow)
-        assert (flow.response is None) == (flow.id in addon._open)
+        assert (flow.response is None) == (flow.id in addon.open_flows)
 
 
 def test_its_own_requests_leave_no_trace(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The addon: mitmproxy's hooks, options and commands.
 
-It passes each flow along the line (tag → mark and record → journal and tally) and decides nothing
+It passes each flow along the line (tag → record → mark, journal and tally) and decides nothing
 itself: what a flow's tag says is decided by `tagger`, which failures without a flow are events by
 `failures`, which requests are for the live page by `live`.
 """
@@ -80,18 +80,18 @@ class Flowtally(ConnectionHooks, Commands):
         """A bad option was given: mitmproxy is about to stop."""
         self._loaded = time.time()
         self._defects = Defects()
-        self._open = self.open_flows = OpenFlows()
+        self.open_flows = OpenFlows()
         self._by_proxy: set[str] = set()
         """Ids of open flows that mitmproxy answered itself."""
         self._told_in_response: set[str] = set()
         """Ids of flows with an error that `response` recorded, and `error` may follow."""
         rules = settings.rules(self._values)
         self.tagger = Tagger(rules, self._values["flowtally_max_redirects"], self._defects)
-        answers = LastAnswers(self._open.answered_by)
-        self.failures = Failures(rules, self._open.clients, answers=answers)
-        self._open.attempts = self.failures.attempts  # a view: it follows
+        answers = LastAnswers(self.open_flows.answered_by)
+        self.failures = Failures(rules, self.open_flows.clients, answers=answers)
+        self.open_flows.attempts = self.failures.attempts  # a view: it follows
         self.live = LivePage(
-            self._running_session, lambda: self._open.in_flight(time.time()), self._defects
+            self._running_session, lambda: self.open_flows.in_flight(time.time()), self._defects
         )
         self.recorder = Recorder(self._defects, self.tagger.connections)
         self._timer: asyncio.TimerHandle | None = None
@@ -179,7 +179,7 @@ class Flowtally(ConnectionHooks, Commands):
         self._defects.guard(self._sweep, 0.0, 0.0)
         self._record_events(self.failures.at_end)
         # They stay in the table: if one ends later, a new session tells how.
-        for flow in self._open.values():
+        for flow in self.open_flows.values():
             tag = self.tagger.tag(flow, known=unfinished(flow, self.tagger.rules))
             self._defects.guard(self.recorder.record_flow, self.session, flow, flow_kind(flow), tag)
         self._defects.guard(self.session.close)
@@ -212,7 +212,7 @@ class Flowtally(ConnectionHooks, Commands):
         if self.live.is_own(flow):
             flow.metadata[OWN_KEY] = True
             return
-        self._open[flow.id] = flow
+        self.open_flows[flow.id] = flow
         if handshakes := self.failures.handshakes:
             handshakes.spoke(flow.client_conn.peername)
         if self._told_in_response:
@@ -220,25 +220,25 @@ class Flowtally(ConnectionHooks, Commands):
 
     def request(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         # Almost no flow is for the live page, and to wait for nothing would cost all of them.
-        if flow.id not in self._open and flow.live:
+        if flow.id not in self.open_flows and flow.live:
             if self.live.is_own(flow):
                 return self.live.serve(flow)
             self._meet(flow)
         return None
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        if flow.id not in self._open:
+        if flow.id not in self.open_flows:
             self._meet(flow)
         # A server's response has no end yet when its head is there; one that an addon made, has.
         made = flow.response is not None and flow.response.timestamp_end is not None
-        if made and flow.live and flow.id in self._open:
+        if made and flow.live and flow.id in self.open_flows:
             self._by_proxy.add(flow.id)
 
     def response(self, flow: http.HTTPFlow) -> None:
         if flow.websocket is not None:
             return  # websocket_end follows
         # Before it is finished, which takes it out of the table.
-        if flow.error and flow.id in self._open:
+        if flow.error and flow.id in self.open_flows:
             # A flow killed by an addon gets no other hook; one read from a file gets `error` next.
             if len(self._told_in_response) >= MAX_TOLD_IN_RESPONSE:
                 self._told_in_response.clear()
@@ -258,23 +258,23 @@ class Flowtally(ConnectionHooks, Commands):
             flow.metadata[OWN_KEY] = True
             self.live.answer_tunnel(flow)
             return
-        self._open[flow.id] = flow
+        self.open_flows[flow.id] = flow
         if flow.error:
             self._finish(flow)  # killed: no other hook follows
 
     def http_connected(self, flow: http.HTTPFlow) -> None:
         self.tagger.tunnel_opened(flow)
-        self._open.pop(flow.id, None)
+        self.open_flows.pop(flow.id, None)
 
     def http_connect_error(self, flow: http.HTTPFlow) -> None:
-        if flow.id in self._open and flow.server_conn.error is None:
+        if flow.id in self.open_flows and flow.server_conn.error is None:
             self._by_proxy.add(flow.id)
         self._finish(flow)
 
     # --- DNS, TCP, UDP, and what all flows have in common ---
 
     def _begins(self, flow: mflow.Flow) -> None:
-        self._open[flow.id] = flow
+        self.open_flows[flow.id] = flow
 
     dns_request = udp_start = _begins
 
@@ -284,7 +284,7 @@ class Flowtally(ConnectionHooks, Commands):
 
     def tcp_start(self, flow: tcp.TCPFlow) -> None:
         if not self.live.is_own_server(flow.server_conn):
-            self._open[flow.id] = flow
+            self.open_flows[flow.id] = flow
 
     # --- the line: tag → mark and record ---
 
@@ -292,7 +292,7 @@ class Flowtally(ConnectionHooks, Commands):
         """A flow has ended. `known`: what became of it, where mitmproxy does not say so."""
         # Out of the tables first, whatever follows: a second hook of the flow must not record it
         # again, and it must not be one of its client's open flows any more when that one is gone.
-        was_open = self._open.pop(flow.id, None) is not None
+        was_open = self.open_flows.pop(flow.id, None) is not None
         by_proxy = flow.id in self._by_proxy
         if by_proxy:
             self._by_proxy.remove(flow.id)
@@ -339,7 +339,7 @@ class Flowtally(ConnectionHooks, Commands):
     def _meet(self, flow: http.HTTPFlow) -> None:
         """A flow's first hook was kept from us."""
         if flow.timestamp_created >= self._loaded and self._is_new(flow):
-            self._open[flow.id] = flow
+            self.open_flows[flow.id] = flow
 
     def _record_events(
         self, happened: Callable[P, list[Failure]], *args: P.args, **kwargs: P.kwargs
@@ -360,7 +360,7 @@ class Flowtally(ConnectionHooks, Commands):
 
     def _fail_with(self, server: connection.Connection, failure: Failure) -> bool:
         """Finish the flows that wait for a dead connection; whether there are any."""
-        waiting = self._open.waiting_for(failure.client, server)
+        waiting = self.open_flows.waiting_for(failure.client, server)
         for flow in waiting:
             self._defects.guard(self._finish, flow, failure.tag)
         return bool(waiting)
@@ -369,6 +369,6 @@ class Flowtally(ConnectionHooks, Commands):
         """Finish flows that no hook will finish, and whose client is gone for `grace` seconds, or
         that have ended for `linger` seconds."""
         now = time.time()
-        for flow in self._open.abandoned(self._loaded, now - grace, now - linger):
+        for flow in self.open_flows.abandoned(self._loaded, now - grace, now - linger):
             tag = unanswered_query() if is_unanswered_query(flow) else None
             self._defects.guard(self._finish, flow, tag)

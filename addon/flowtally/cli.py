@@ -228,14 +228,15 @@ def compare(inputs: Inputs, html: Path | None, as_json: bool, force: bool) -> No
     if html is not None and as_json:
         stop("--html and --json: one of them at a time")
     both = [read(inputs, expanded([source])) for source in (before, after)]
-    for logs in both:
+    tallies = [logs.merged() for logs in both]
+    for logs, tally in zip(both, tallies, strict=True):
         _note_unclean(logs)
-        _note_nothing(logs.merged())
+        _note_nothing(tally)
     from .comparison import compare as compare_tallies
     from .report import comparison_text
     from .report.layout import terminal_width
 
-    comparison = compare_tallies(*(logs.merged() for logs in both))
+    comparison = compare_tallies(*tallies)
     if html is not None:
         from .report import comparison_html  # Jinja2 takes a while to load
         from .report.html import is_ours

@@ -44,7 +44,7 @@ from .rows import Row
 from .rows import Rows
 from .tally import Tally
 from .tally import endpoint
-from .tally import incident_id
+from .tally import id_of_row
 from .vocabulary import ERROR_BANDS
 from .vocabulary import ERRORS
 from .vocabulary import band_of
@@ -271,9 +271,8 @@ def _incidents(before: Tally, after: Tally) -> dict[_Name, list[str]]:
     counts: dict[_Name, dict[str, int]] = {}
     for tally in (before, after):
         for key, row in tally["incidents"].items():
-            code, cause, reason, side, host = key
-            if code and OTHER not in key and row.problems:
-                id = incident_id(cause, reason, side, host)
+            code, cause, reason = key[:3]
+            if (id := id_of_row(key)) and row.problems:
                 of = counts.setdefault((int(code), cause, reason), {})
                 of[id] = of.get(id, 0) + row.problems
     return {name: sorted(of, key=lambda id: (-of[id], id)) for name, of in counts.items()}

@@ -25,7 +25,10 @@ class Defects:
         """`place`: the name of the step that failed; its later defects are not told."""
         if place not in self._places:
             self._places.add(place)
-            logger.error(f"flowtally: defect in {place}: {problem!r}", exc_info=problem)
+            self._say(place, problem)
+
+    def _say(self, place: str, problem: Exception) -> None:
+        logger.error(f"flowtally: defect in {place}: {problem!r}", exc_info=problem)
 
     def guard(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Take a step; if it raises, tell so."""

@@ -21,12 +21,12 @@ from .rows import Key
 from .rows import Row
 from .rows import Rows
 from .tally import Tally
-from .tally import incident_id
-from .vocabulary import ERRORS
+from .tally import id_of_row
 from .vocabulary import Why
 from .vocabulary import advice
 from .vocabulary import band_of
 from .vocabulary import client_words
+from .vocabulary import error_of
 from .vocabulary import side_of
 
 LONG = 60.0
@@ -185,8 +185,7 @@ def _by_incident(rows: Rows) -> dict[str, list[Counted]]:
 def _incident(key: Key, row: Row, count: int, tally: Tally, within: _Within) -> Incident:
     code, cause, reason, side, host = key
     why, band = Why(cause, reason), band_of(cause)
-    error = ERRORS.get(int(code)) if code not in ("", OTHER) else None
-    id = "" if OTHER in key or not code else incident_id(cause, reason, side, host)
+    error, id = error_of(code), id_of_row(key)
     of = None if tally.only else tally["hosts"].get((host,))
     endpoints, more_endpoints = _counted(
         within.endpoints.get(id, ()), (OTHER, OTHER) in tally["endpoints_of_incidents"]

@@ -33,6 +33,7 @@ from .source import MAX_SESSIONS
 from .source import Source
 from .source import judged
 from .source import parsed
+from .source import records_at
 from .source import sources
 from .source import uncollected
 from .tally import Tally
@@ -335,9 +336,9 @@ class Logs:
         for id, (seqs, numbers, positions) in found.items():
             session = self.sessions[id]
             session.begin()
-            for index in sorted(range(len(seqs)), key=seqs.__getitem__):
-                with sources[numbers[index]] as source:
-                    record = parsed(source.line(positions[index]))
+            in_order = sorted(range(len(seqs)), key=seqs.__getitem__)
+            places = ((numbers[index], positions[index]) for index in in_order)
+            for record in records_at(sources, places):
                 if record is not None:  # the file is another one by now
                     session.add(record)
 

@@ -129,6 +129,11 @@ def incident_id(why: str, reason: str, side: str, host: str) -> str:
     return hashlib.md5(said, usedforsecurity=False).hexdigest()[:8]
 
 
+def id_of_row(key: Key) -> str:
+    """The id of a row of the table `incidents`; "" of what is no problem, and of all others."""
+    return incident_id(*key[1:]) if key[0] and OTHER not in key else ""
+
+
 def incident_of(record: Record) -> str:
     """The id of the incident that a record belongs to; "" where it is no problem."""
     key = _incident(record)

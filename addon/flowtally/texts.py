@@ -168,12 +168,6 @@ def ends_connection(text: str) -> bool:
     return not (ends_stream(text) or text.startswith(_OF_EXCHANGE))
 
 
-def quic_alert(code: int) -> Alert | None:
-    """The alert that a QUIC error code stands for, RFC 9001 §4.8."""
-    name = vocabulary.TLS_ALERT_NAMES.get(code - 0x100)
-    return vocabulary.TLS_ALERTS[name] if name else None
-
-
 def quic_code(code: int) -> str:
     """A QUIC error code as mitmproxy shows it where the peer gave no reason."""
     name = PROTOCOL_CODES.get(("http3", code)) or PROTOCOL_CODES.get(("quic", code))
@@ -238,7 +232,9 @@ _QUIC_NAMES = frozenset(
 
 def _quic_alert(text: str) -> Alert | None:
     found = re.fullmatch(_QUIC_UNKNOWN, text)
-    return quic_alert(int(found.group(1), 16)) if found else None
+    # A QUIC error code that stands for an alert: RFC 9001 §4.8.
+    name = vocabulary.TLS_ALERT_NAMES.get(int(found.group(1), 16) - 0x100) if found else None
+    return vocabulary.TLS_ALERTS[name] if name else None
 
 
 def _os_error(text: str) -> Why:

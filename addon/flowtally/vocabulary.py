@@ -158,6 +158,13 @@ ERRORS: Mapping[int, Error] = {
     int(row["code"]): Error(int(row["code"]), row["name"], row["meaning"])
     for row in _rows("error_codes.csv")
 }
+_ERRORS = {str(code): error for code, error in ERRORS.items()}
+
+
+def error_of(code: str) -> Error | None:
+    """The error of a code as statistics hold it; None where it is none, or stands for others."""
+    return _ERRORS.get(code)
+
 
 CAUSES: Mapping[str, Cause] = {
     row["cause"]: Cause(

@@ -14,8 +14,6 @@ class Quiet(Defects):
         self._name = name
         self._lacking = lacking
 
-    def tell(self, place: str, problem: Exception) -> None:
-        if place not in self._places:
-            self._places.add(place)
-            note = f"{self._name}: {place} cannot be told whole ({type(problem).__name__})"
-            self._lacking.notes.append(note)
+    def _say(self, place: str, problem: Exception) -> None:
+        note = f"{self._name}: {place} cannot be told whole ({type(problem).__name__})"
+        self._lacking.notes.append(note)

@@ -56,11 +56,11 @@ class Shown:
     more_clients: str
 
 
-def shown_incidents(view: View, most: int = MOST) -> list[Shown]:
+def shown_incidents(view: View) -> list[Shown]:
     """The first incidents of a report."""
     return [
         _shown(incident, view, number < OPEN)
-        for number, incident in enumerate(view.incidents[:most])
+        for number, incident in enumerate(view.incidents[:MOST])
     ]
 
 

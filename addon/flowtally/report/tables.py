@@ -33,12 +33,12 @@ from ..rows import Table
 from ..rows import Timeline
 from ..tally import TIMELINE
 from ..tally import Tally
-from ..tally import incident_id
+from ..tally import id_of_row
 from ..times import timestamp
 from ..vocabulary import CLIENTS
-from ..vocabulary import ERRORS
 from ..vocabulary import Why
 from ..vocabulary import advice
+from ..vocabulary import error_of
 from ..vocabulary import side_of
 from ..vocabulary import words_of
 
@@ -439,7 +439,7 @@ def _part(name: str, position: int) -> Column:
 
 
 def _error_name(entry: Entry) -> Value:
-    error = ERRORS.get(int(entry.key[0])) if entry.key[0] in _ERROR_CODES else None
+    error = error_of(entry.key[0])
     return error.name if error else None
 
 
@@ -452,15 +452,13 @@ def _known(name: Callable[[Why], str]) -> Callable[[Entry], Value]:
 
 
 def _id(entry: Entry) -> Value:
-    code = entry.key[0]  # "" of what is no problem: no record of it has an incident
-    return None if OTHER in entry.key or not code else incident_id(*entry.key[1:])
+    return id_of_row(entry.key) or None
 
 
 def _moment(which: str) -> Callable[[Entry], Value]:
     return lambda entry: getattr(entry.row.moments, which) or None
 
 
-_ERROR_CODES = frozenset(map(str, ERRORS))
 _EXPLAINED: Mapping[str, Sequence[Column]] = {
     "causes": (
         Column("error_name", "Error", "word", _error_name),

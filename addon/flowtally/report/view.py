@@ -36,12 +36,12 @@ from ..tally import UNFINISHED
 from ..tally import Tally
 from ..totals import InFlight
 from ..totals import Totals
-from ..vocabulary import ERRORS
 from ..vocabulary import REASONS
 from ..vocabulary import Why
 from ..vocabulary import advice
 from ..vocabulary import band_of
 from ..vocabulary import client_words
+from ..vocabulary import error_of
 from ..vocabulary import side_of
 from .layout import cell
 from .layout import counted
@@ -290,7 +290,7 @@ def _problem(
     key: Key, row: Row, hosts: Sequence[HostCount], by_cause: _ByCause, tally: Tally
 ) -> Problem:
     code, cause, reason = key
-    error = ERRORS.get(int(code)) if code not in ("", OTHER) else None
+    error = error_of(code)
     number = error.code if error else 0
     why = Why(cause, reason)
     band = band_of(cause)
