@@ -8,8 +8,6 @@ import logging
 import sys
 import time
 from collections.abc import Coroutine
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +25,9 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from lab.addon import running
 from lab.proxy import ADDON
+from lab.tallies import plain
 from mitmproxy import connection
 from mitmproxy import ctx
 from mitmproxy import dns
@@ -44,25 +44,10 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HttpStream
 from mitmproxy.test import taddons
 from mitmproxy.test import tflow
-from test_tally import plain
 
 SCHEMA = Draft202012Validator(
     json.loads((KNOWN / "record.schema.json").read_text(encoding="utf-8"))
 )
-
-
-@contextmanager
-def running(path: Path, **options: Any) -> Iterator[Flowtally]:
-    """The addon, loaded and running, in a mitmproxy of its own."""
-    with taddons.context(loadcore=False) as context:
-        addon = Flowtally()
-        context.master.addons.add(addon)
-        context.options.update(flowtally_log=str(path), **options)
-        addon.configure(context.options.keys())
-        addon.running()
-        yield addon
-        if addon.session is not None:
-            addon.done()
 
 
 @pytest.mark.parametrize("complete", [True, False], ids=["complete", "open"])

@@ -24,23 +24,23 @@ from lab.factories import in_handshake
 from lab.factories import nobody
 from lab.factories import over_http2
 from lab.factories import over_tls
+from lab.faults import Act
+from lab.faults import Bench
+from lab.faults import Case
+from lab.faults import absolute_get
+from lab.faults import ask
+from lab.faults import get
+from lab.faults import get_http2
+from lab.faults import get_tls
+from lab.faults import get_tls_through
+from lab.faults import post
+from lab.faults import request_to_proxy_itself
+from lab.faults import send
+from lab.faults import through
 from lab.laboratory import Laboratory
 from lab.proxy import Record
 from lab.servers import tls_alert
 from lab.tls import Authority
-from test_faults import Act
-from test_faults import Bench
-from test_faults import Case
-from test_faults import absolute_get
-from test_faults import ask
-from test_faults import get
-from test_faults import get_http2
-from test_faults import get_tls
-from test_faults import get_tls_through
-from test_faults import post
-from test_faults import request_to_proxy_itself
-from test_faults import send
-from test_faults import through
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -8,23 +8,17 @@ from __future__ import annotations
 import csv
 import socket
 import ssl
-from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from ssl import TLSVersion
-from typing import Any
 
 import pytest
 from h2.errors import ErrorCodes
 from lab import clients
-from lab import dns
 from lab import http2
 from lab import servers
 from lab import websocket
-from lab.clients import Destination
 from lab.clients import request_head
-from lab.expected import Expected
 from lab.expected import cancelled
 from lab.expected import event
 from lab.expected import failure
@@ -32,7 +26,6 @@ from lab.expected import fine
 from lab.expected import flow_or_event
 from lab.expected import overlaid
 from lab.expected import status
-from lab.factories import ServerFactory
 from lab.factories import answering
 from lab.factories import at
 from lab.factories import black_hole
@@ -45,43 +38,30 @@ from lab.factories import over_secure_websocket
 from lab.factories import over_tls
 from lab.factories import over_websocket
 from lab.factories import raw_tcp
+from lab.faults import Act
+from lab.faults import Bench
+from lab.faults import Case
+from lab.faults import absolute_get
+from lab.faults import ask
+from lab.faults import case
+from lab.faults import get
+from lab.faults import get_http2
+from lab.faults import get_tls
+from lab.faults import get_tls_through
+from lab.faults import post
+from lab.faults import request_to_proxy_itself
+from lab.faults import send
+from lab.faults import through
 from lab.laboratory import LATE
 from lab.laboratory import Laboratory
 from lab.proxy import REPOSITORY
-from lab.proxy import Mitmdump
 from lab.tls import Authority
 from mitmproxy.options import Options
 
 pytestmark = pytest.mark.timeout(60)
 
 
-@dataclass
-class Bench:
-    """What a case works with."""
-
-    laboratory: Laboratory
-    proxy: Mitmdump
-    server: Any
-
-
-Act = Callable[[Bench], None]
-
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    server: ServerFactory
-    act: Act
-    expected: tuple[Expected, ...]
-    proxy: str = "regular"
-    skip: str = ""
-
-
 # -- what the client does
-
-
-def get(bench: Bench) -> None:
-    clients.get(bench.proxy, bench.server)
 
 
 def get_path(path: str) -> Act:
@@ -91,21 +71,11 @@ def get_path(path: str) -> Act:
     return act
 
 
-def get_tls(bench: Bench) -> None:
-    clients.get_tls(bench.proxy, bench.server)
-
-
 def get_tls_path(path: str) -> Act:
     def act(bench: Bench) -> None:
         clients.get_tls(bench.proxy, bench.server, path)
 
     return act
-
-
-def get_http2(bench: Bench) -> None:
-    with clients.open_http2(bench.proxy, bench.server) as client:
-        client.request()
-        client.read_to_end()
 
 
 def connect_only(bench: Bench) -> None:
@@ -118,15 +88,6 @@ def distrust(bench: Bench) -> None:
 
 def hang_up_in_handshake(bench: Bench) -> None:
     clients.hang_up_in_handshake(bench.proxy, bench.server)
-
-
-def send(data: bytes) -> Act:
-    """Bytes without a server to go to."""
-
-    def act(bench: Bench) -> None:
-        clients.exchange(bench.proxy.port, data)
-
-    return act
 
 
 def send_and_leave(data: bytes) -> Act:
@@ -256,26 +217,11 @@ def cancel_http2_late(bench: Bench) -> None:
         client.cancel(stream)
 
 
-def post(*headers: str, body: bytes = b"") -> Act:
-    """A POST whose headers may not fit its body."""
-
-    def act(bench: Bench) -> None:
-        authority = f"{bench.server.host}:{bench.server.port}"
-        head = request_head("POST", f"http://{authority}/", authority, *headers)
-        clients.exchange(bench.proxy.port, head + body)
-
-    return act
-
-
 def post_cut_off(bench: Bench) -> None:
     authority = f"{bench.server.host}:{bench.server.port}"
     head = request_head("POST", f"http://{authority}/", authority, "Content-Length: 100")
     with closing(clients.open_connection(bench.proxy.port)) as connection:
         connection.sendall(head + b"abc")
-
-
-def request_to_proxy_itself(bench: Bench) -> None:
-    clients.get(bench.proxy, Destination("127.0.0.1", bench.proxy.port))
 
 
 def second_request_without_host(bench: Bench) -> None:
@@ -302,38 +248,8 @@ def _wait_until_read(bench: Bench) -> None:
     clients.get(bench.proxy, bench.laboratory.beacon)
 
 
-def through(mode: str, act: Callable[[int, Bench], object]) -> Act:
-    """Uses the port of another mode than the regular one."""
-
-    def through_mode(bench: Bench) -> None:
-        act(bench.laboratory.port(_setup_of(bench), mode), bench)
-
-    return through_mode
-
-
-def _setup_of(bench: Bench) -> str:
-    return bench.proxy.directory.name
-
-
 def origin_get(port: int, _: Bench) -> None:
     clients.exchange(port, request_head("GET", "/", "origin.example"))
-
-
-def absolute_get(port: int, bench: Bench) -> None:
-    clients.exchange(port, clients.absolute_get(bench.server))
-
-
-def get_tls_through(port: int, bench: Bench) -> None:
-    authority = f"{bench.server.host}:{bench.server.port}"
-    connection = clients.open_connection(port)
-    connection.sendall(request_head("CONNECT", authority, authority, keep_alive=True))
-    if servers.read_until(connection, b"\r\n\r\n").split(b" ")[1] != b"200":
-        connection.close()
-        return
-    context = clients.trusting(bench.proxy, "http/1.1")
-    with context.wrap_socket(connection, server_hostname=bench.server.host) as tunnel:
-        tunnel.sendall(request_head("GET", "/", authority))
-        clients.read_to_end(tunnel)
 
 
 def connect_in_reverse_mode(port: int, _: Bench) -> None:
@@ -389,13 +305,6 @@ def cut_off_websocket(bench: Bench) -> None:
     websocket.cut_off(f"{bench.server.url}/1000", bench.proxy.url)
 
 
-def ask(name: str, answer: str) -> Act:
-    def act(bench: Bench) -> None:
-        assert dns.query(name, bench.laboratory.port("dns", "dns")) == answer
-
-    return act
-
-
 WITHOUT_TCP_TIMEOUT = (
     "" if "tcp_timeout" in Options() else "the option tcp_timeout came with mitmproxy 12.2.1"
 )
@@ -421,17 +330,6 @@ DNS_ERROR = failure(-2, "dns_error", "network", kind="dns")
 PROXY_REFUSED_CLIENT = event(-2, "client_tls_rejected", "client")
 INVALID_URL = event(-4, "invalid_url", "client")
 NO_DESTINATION = event(-4, "destination_not_found", "client")
-
-
-def case(
-    name: str,
-    server: ServerFactory,
-    act: Act,
-    *expected: Expected,
-    proxy: str = "regular",
-    skip: str = "",
-) -> Case:
-    return Case(name, server, act, expected, proxy, skip)
 
 
 # fmt: off

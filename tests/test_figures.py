@@ -36,22 +36,22 @@ from lab.cli import numbered
 from lab.cli import run
 from lab.cli import start
 from lab.cli import tally
+from lab.report_page import EVIL
+from lab.report_page import HARMLESS
+from lab.report_page import Data
+from lab.report_page import check_bands
+from lab.report_page import check_cells
+from lab.report_page import check_charts
+from lab.report_page import check_endpoints
+from lab.report_page import check_hosts
+from lab.report_page import check_problems
+from lab.report_page import check_totals
+from lab.report_page import hostile
+from lab.report_page import read
+from lab.report_page import shown
+from lab.report_page import statistics
+from lab.report_page import times
 from lab.sessions import everything
-from test_browser import EVIL
-from test_browser import HARMLESS
-from test_browser import Data
-from test_browser import check_bands
-from test_browser import check_cells
-from test_browser import check_charts
-from test_browser import check_endpoints
-from test_browser import check_hosts
-from test_browser import check_problems
-from test_browser import check_totals
-from test_browser import hostile
-from test_browser import read
-from test_browser import shown
-from test_browser import statistics
-from test_browser import times
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

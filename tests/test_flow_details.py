@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import pytest
-from conftest import CI
 from lab import browser as lab
 from lab import clients
 from lab.cli import Record
@@ -20,23 +18,15 @@ from lab.cli import failed
 from lab.cli import lines
 from lab.cli import run
 from lab.cli import start
+from lab.mitmweb import mitmweb
+from lab.mitmweb import records
 from lab.servers import DeadPort
-from test_live_commands import mitmweb
-from test_live_commands import records
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
     from playwright.sync_api import Page
 
 OTHERS = ".around li button"
-
-
-@pytest.fixture(scope="module")
-def browser(tool: Callable[..., Path]) -> Iterator[Browser]:
-    if not CI:
-        pytest.importorskip("playwright", reason="Playwright is not installed")
-    with lab.launch(tool(*lab.NAMES)) as browser:
-        yield browser
 
 
 @contextmanager

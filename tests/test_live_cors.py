@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
 from collections.abc import Iterator
 from dataclasses import dataclass
 from dataclasses import field
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import pytest
-from conftest import CI
 from lab import browser as lab
 from lab.laboratory import SCRIPTS
 from lab.laboratory import Laboratory
@@ -30,8 +28,6 @@ from lab.servers import AnsweringServer
 from lab.servers import Request
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from playwright.sync_api import Browser
     from playwright.sync_api import ConsoleMessage
     from playwright.sync_api import Page
@@ -236,14 +232,6 @@ class Api(AnsweringServer):
         for word, value in words.items():
             text = text.replace(word, str(value))
         return Answer(text.encode())
-
-
-@pytest.fixture(scope="module")
-def browser(tool: Callable[..., Path]) -> Iterator[Browser]:
-    if not CI:
-        pytest.importorskip("playwright", reason="Playwright is not installed")
-    with lab.launch(tool(*lab.NAMES)) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ from lab.cli import numbered
 from lab.cli import start
 from lab.cli import tally
 from lab.sessions import everything
-from test_tally import plain
+from lab.tallies import plain
 
 TIME = "2026-01-02T03:04:05.678Z"
 

@@ -16,6 +16,7 @@ import pytest
 from flowtally import logs
 from flowtally.encoding import decode
 from flowtally.valid import check
+from lab.addon import running
 from mitmproxy import connection
 from mitmproxy import ctx
 from mitmproxy import flow as mflow
@@ -25,7 +26,6 @@ from mitmproxy.proxy import server_hooks
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import tflow
-from test_addon import running
 
 CALLS = 3000
 """Calls of hooks for each seed."""

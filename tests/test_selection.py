@@ -23,7 +23,7 @@ from lab.cli import lines
 from lab.cli import numbered
 from lab.cli import start
 from lab.sessions import everything
-from test_tally import plain
+from lab.tallies import plain
 
 Record = dict[str, Any]
 

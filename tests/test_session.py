@@ -21,7 +21,7 @@ from lab.cli import answer
 from lab.cli import answered
 from lab.cli import event
 from lab.cli import failed
-from test_tally import plain
+from lab.tallies import plain
 
 SCHEMA = Draft202012Validator(json.loads((KNOWN / "record.schema.json").read_text("utf-8")))
 

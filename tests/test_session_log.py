@@ -24,9 +24,9 @@ from lab.proxy import MITMDUMP
 from lab.proxy import Mitmdump
 from lab.servers import AnsweringServer
 from lab.servers import DeadPort
+from lab.tallies import plain
 from mitmproxy import io
 from mitmproxy.test import tflow
-from test_tally import plain
 
 KILLS = 5
 

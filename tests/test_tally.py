@@ -30,6 +30,7 @@ from flowtally.vocabulary import error_fields
 from flowtally.vocabulary import status_tag
 from hypothesis import given
 from hypothesis import strategies as st
+from lab.tallies import plain
 
 Record = dict[str, Any]
 
@@ -99,13 +100,6 @@ def loaded(tally: Tally) -> Tally:
         again.take(row)
     again.dropped, again.first, again.last = tally.dropped, tally.first, tally.last
     return again
-
-
-def plain(tally: Tally) -> Any:
-    """All that a tally says, in an order of its own."""
-    rows = sorted(json.dumps(row, sort_keys=True) for row in tally.to_rows())
-    marked = {name: sorted(rows.at_least) for name, rows in tally.tables.items() if rows.at_least}
-    return rows, tally.dropped, tally.first, tally.last, marked
 
 
 # Any status, any cause, any kind of flow, with any of the optional fields.

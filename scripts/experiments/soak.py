@@ -46,6 +46,7 @@ from lab import http2
 from lab import servers
 from lab import websocket
 from lab.factories import ServerFactory
+from lab.faults import Bench
 from lab.http2 import Http2Server
 from lab.laboratory import SETUPS
 from lab.laboratory import Laboratory
@@ -142,7 +143,7 @@ def all_faults() -> dict[str, tuple[ServerFactory, Act]]:
     shows."""
     cases = [*test_faults.CASES, *(case for case, _ in test_blame.CASES)]
     found = {
-        case.name: (case.server, _acting(case.act, test_faults.Bench))
+        case.name: (case.server, _acting(case.act, Bench))
         for case in cases
         if case.proxy == "regular" and not case.skip
     }
