@@ -5,7 +5,7 @@
 NAME: an experiment, a module of scripts/experiments; without one, all of them, one after another.
 --quick: less of each. --limit: after how many seconds an experiment is ended; without it, after a
 multiple of what it takes. --python: the interpreters whose mitmproxy is tried, one after another,
-each with the packages of `pip install 'flowtally[test]'`; without it, the one that runs this. Tells
+each with the packages of `pip install '.[test]'`; without it, the one that runs this. Tells
 on stderr how far it is; prints a Markdown table of what was measured and a list of what was not as
 it must be. Exit status: 0 if all passed, 1 if anything failed, 2 for a wrong argument.
 """

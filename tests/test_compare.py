@@ -656,12 +656,12 @@ def test_a_session_that_did_not_end_cleanly_is_said(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ("- -", "flowtally: BEFORE and AFTER cannot both be standard input\n"),
-        ("{log}", "flowtally: two logs are compared, BEFORE and AFTER; 1 were given\n"),
+        ("{log}", "flowtally: two logs are compared, BEFORE and AFTER; given: 1\n"),
         ("{log} {none}", "flowtally: {none}: No such file or directory\n"),
         ("{none} {log}", "flowtally: {none}: No such file or directory\n"),
         ("{log} /dev/null", "flowtally: no flowtally session in /dev/null: it is empty\n"),
         ("{log} -", "flowtally: no flowtally session in -: it is empty\n"),
-        ("{log} {log} {log}", "flowtally: two logs are compared, BEFORE and AFTER; 3 were given\n"),
+        ("{log} {log} {log}", "flowtally: two logs are compared, BEFORE and AFTER; given: 3\n"),
     ],
 )
 def test_bad_usage(tmp_path: Path, words: str, message: str) -> None:

@@ -201,6 +201,10 @@ def test_a_time_of_day_is_of_the_date_that_it_is_here(monkeypatch: pytest.Monkey
             {"causes": ["refused"]},
             "--cause 'refused': there is no such cause; there are dns_error,",
         ),
+        (
+            {"causes": ["cancelled"]},
+            "--cause 'cancelled': there is no such cause; did you mean client_cancelled? There are",
+        ),
         ({"statuses": ["4x"]}, "--status '4x': allowed are a status code such as 404, a class"),
         (
             {"statuses": ["Error"]},

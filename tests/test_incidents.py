@@ -83,6 +83,18 @@ def test_the_same_cause_reason_side_and_host_are_one(other: Record, together: bo
     assert len(ids) == (1 if together else 2)
 
 
+def test_one_of_several_error_codes_is_one() -> None:
+    blocked = {"cause": "cors_blocked", "reason": "missing_allow_origin", "side": "server"}
+    preflight = STATUS_TAGS[405] | blocked
+    answer = STATUS_TAGS[200] | blocked | error_fields("cors_blocked")
+    records = [flow(n, path=f"/{n}", **(preflight if n == 1 else answer)) for n in range(3)]
+    (incident,) = found(*records)
+    assert {incident_of(record) for record in records} == {incident.id}
+    assert (incident.count, incident.code) == (3, -1)
+    assert incident.first < incident.last
+    assert [example["url"] for example in incident.examples] == ["http://shop/2", "http://shop/1"]
+
+
 def test_a_status_code_takes_the_place_of_the_cause() -> None:
     (incident,) = found(missing(), missing(path="/b"))
     assert (incident.cause, incident.description, incident.band) == (

@@ -11,9 +11,11 @@ from flowtally.budgets import Budget
 from flowtally.budgets import BudgetError
 from flowtally.budgets import evaluate
 from flowtally.incidents import incidents
+from flowtally.launch.aftermath import ANSWERED_IN_PLACE
 from flowtally.launch.through import Wanted
 from flowtally.testing import summary as summary_module
 from flowtally.testing import text as text_module
+from flowtally.testing.ending import ending
 from flowtally.testing.environment import Changed
 from flowtally.testing.environment import difference
 from flowtally.testing.options import marked
@@ -240,6 +242,16 @@ def test_hostile_text_is_printable_and_bounded() -> None:
 
 
 # --- the summary ---
+
+
+@pytest.mark.parametrize(("record", "said"), [(failed(), True), (answered(500), False)])
+def test_a_502_in_the_place_of_a_failure_is_told_of(
+    record: Record, said: bool, tmp_path: Path
+) -> None:
+    """A test that expects an exception meets an answer, and one that expects none passes."""
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(lines(start(), record))
+    assert (ANSWERED_IN_PLACE in ending({SESSION: str(log)}, None, ()).lines) is said
 
 
 def test_incidents_are_told_by_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

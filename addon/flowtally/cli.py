@@ -221,7 +221,7 @@ def compare(inputs: Inputs, html: Path | None, as_json: bool, force: bool) -> No
     expression of mitmproxy's, and the options that narrow say which flows are compared.
     """
     if len(inputs.names) != 2:
-        stop(f"two logs are compared, BEFORE and AFTER; {len(inputs.names)} were given")
+        stop(f"two logs are compared, BEFORE and AFTER; given: {len(inputs.names)}")
     before, after = inputs.names
     if before == after == "-":
         stop("BEFORE and AFTER cannot both be standard input")

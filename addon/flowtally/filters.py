@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from datetime import datetime
 from datetime import timedelta
+from difflib import get_close_matches
 from fnmatch import translate
 from typing import Any
 from typing import NamedTuple
@@ -106,8 +107,10 @@ def _any_of(make: Callable[[str], Filter], given: Sequence[str]) -> list[Filter]
 def _cause(text: str) -> Filter:
     cause, colon, reason = text.partition(":")
     if cause not in CAUSES:
+        close = get_close_matches(cause.lower(), CAUSES, 1)
+        suggestion = f"did you mean {close[0]}? There" if close else "there"
         raise FilterError(
-            f"--cause {text!r:.60}: there is no such cause; there are {_list(CAUSES)}"
+            f"--cause {text!r:.60}: there is no such cause; {suggestion} are {_list(CAUSES)}"
         )
     if colon:
         return lambda record: record.get("cause") == cause and record.get("reason", "") == reason

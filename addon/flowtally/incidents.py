@@ -20,6 +20,7 @@ from .rows import OTHER
 from .rows import Key
 from .rows import Row
 from .rows import Rows
+from .rows import Table
 from .tally import Tally
 from .tally import id_of_row
 from .vocabulary import Why
@@ -155,17 +156,41 @@ def incidents(tally: Tally, counted: Callable[[Key, Row], int] = problems) -> li
     `counted`: how much of a row counts. What clients cancelled and what is unfinished can be had
     too; it has no id.
     """
-    rows = tally["incidents"].items()
     within = _Within(
         _by_incident(tally["endpoints_of_incidents"]), _by_incident(tally["clients_of_incidents"])
     )
-    found = [
-        _incident(key, row, count, tally, within)
-        for key, row in rows
-        if (count := counted(key, row))
-    ]
+    found = [_incident(part, tally, within) for part in _parts(tally["incidents"], counted)]
     found.sort(key=lambda each: (each.host == OTHER, -weight(each), each.first, each.id))
     return found
+
+
+class _Part(NamedTuple):
+    """What is one incident of a table's rows."""
+
+    key: Key
+    row: Row
+    times: int
+    """How much of it counts."""
+
+
+def _parts(rows: Rows, counted: Callable[[Key, Row], int]) -> list[_Part]:
+    """A row is one incident; so are those of one id, for a cause can have several error codes."""
+    found: dict[object, _Part] = {}
+    for key, row in rows.items():
+        if not (times := counted(key, row)):
+            continue
+        name = id_of_row(key) or key
+        part = _Part(key, row, times)
+        found[name] = _together(found[name], part, rows.table) if name in found else part
+    return list(found.values())
+
+
+def _together(one: _Part, other: _Part, table: Table) -> _Part:
+    """Two rows as one, which has the code of the larger."""
+    row = Row(table)
+    for part in (one, other):
+        row.merge(part.row, table)
+    return _Part(max(one, other, key=lambda part: part.times).key, row, one.times + other.times)
 
 
 class _Within(NamedTuple):
@@ -182,7 +207,8 @@ def _by_incident(rows: Rows) -> dict[str, list[Counted]]:
     return found
 
 
-def _incident(key: Key, row: Row, count: int, tally: Tally, within: _Within) -> Incident:
+def _incident(part: _Part, tally: Tally, within: _Within) -> Incident:
+    key, row, count = part
     code, cause, reason, side, host = key
     why, band = Why(cause, reason), band_of(cause)
     error, id = error_of(code), id_of_row(key)

@@ -42,6 +42,12 @@ SUMMARY_FILE = "GITHUB_STEP_SUMMARY"
 "Workflow commands", "Adding a job summary")."""
 
 
+ANSWERED_IN_PLACE = (
+    "Where a server failed, mitmproxy may have answered 502 in its place, which a client can take "
+    "for an answer."
+)
+
+
 class File(NamedTuple):
     """A file that was asked for."""
 
@@ -116,10 +122,7 @@ def hints_on(tally: Tally, failed: bool) -> list[str]:
             "client itself was told not to check (curl -k, verify=False)."
         )
     if totals.failures:
-        hints.append(
-            "Where a server failed, mitmproxy may have answered 502 in its place, which a client "
-            "can take for an answer."
-        )
+        hints.append(ANSWERED_IN_PLACE)
     if failed and totals.cancelled and not totals.problems:
         hints.append(
             "The command failed, and left requests before flowtally_timeout was over, so they "

@@ -118,9 +118,8 @@ def _launched(asked: Asked, environment: Mapping[str, str]) -> int:
         status = foreground.run(file, asked.command, changed)
         why_nothing = partial(nothing.why_nothing, asked.command, environment)
         what = " ".join(asked.command)
-        told = aftermath.tell(
-            proxy, asked.outputs, what, why_nothing, environment, failed=status != 0
-        )
+        failed = status != 0 and not foreground.interrupted
+        told = aftermath.tell(proxy, asked.outputs, what, why_nothing, environment, failed)
         return exit_status(status, foreground.interrupted, told)
 
 

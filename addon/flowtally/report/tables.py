@@ -173,7 +173,7 @@ def _status_or_cause(entry: Entry) -> str:
     return str(entry.example.get("status") or entry.example.get("cause", ""))
 
 
-STARTED = Column("started", "At", "time", _started)
+STARTED = Column("started", "Began", "time", _started)
 STATUS_OR_CAUSE = Column("status", "Status", "word", _status_or_cause)
 WAITED = _from_example("wait_ms", "Wait", "ms")
 TOOK = _from_example("duration_ms", "Took", "ms")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ..launch.aftermath import ANSWERED_IN_PLACE
 from ..output import OutputError
 from ..output import write
 from ..redaction import printable
@@ -37,7 +38,10 @@ def ending(sessions: Mapping[str, str], html: Path | None, troubles: Iterable[st
     except OSError as error:
         lines.append(f"flowtally: {error.filename}: {error.strerror or error}")
         return Ending([printable(line, MAX_LINE) for line in lines], True)
-    lines += [headline(found.tally.totals()), *by_test(found.tests, found.more)]
+    totals = found.tally.totals()
+    lines += [headline(totals), *by_test(found.tests, found.more)]
+    if totals.failures:
+        lines.append(ANSWERED_IN_PLACE)
     lines += [f"Log: {log}" for log in sorted(set(sessions.values()))]
     failed = False
     if html is not None:
