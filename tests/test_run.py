@@ -41,6 +41,8 @@ from lab.servers import AnsweringServer
 from lab.servers import DeadPort
 from lab.servers import Request
 from lab.servers import status_answer
+from lab.streams import EVENT
+from lab.streams import DrippingServer
 
 TIMEOUT = 60
 GET = """
@@ -314,6 +316,18 @@ def test_what_came_through_is_told_on_standard_error(place: Place, server: Answe
     assert lines[1].startswith("flowtally: 2 flows, 1 unsuccessful")
     assert f"  1  -3 HTTPError: 404 Not found  127.0.0.1:{server.port}" in lines
     assert lines[-1] == f"Session log: {place.log}"
+
+
+READ_ONE = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).readline())"
+
+
+@pytest.mark.parametrize("media_type", ["text/event-stream", "text/event-stream; charset=utf-8"])
+def test_events_come_while_their_stream_goes_on(place: Place, media_type: str) -> None:
+    with DrippingServer(media_type, 1) as server:
+        done = place.run("--", sys.executable, "-c", READ_ONE, f"http://127.0.0.1:{server.port}/")
+    assert (done.returncode, done.stdout) == (0, f"{EVENT.splitlines(keepends=True)[0]!r}\n")
+    (record,) = place.flows()
+    assert (record["outcome"], record.get("reason")) == ("cancelled", None)
 
 
 def test_children_of_the_command_go_through_too(place: Place, server: AnsweringServer) -> None:

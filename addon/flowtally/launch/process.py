@@ -23,10 +23,13 @@ from typing import IO
 from typing import Any
 
 from mitmproxy import ctx
+from mitmproxy import http
 from mitmproxy.options import Options
 
 from ..addon import Flowtally
 from ..current_test import name_of
+from ..headers import EVENT_STREAM
+from ..headers import media_type_of
 from . import mitmdump
 from .attribution import Attribution
 from .detour import Detour
@@ -118,9 +121,26 @@ def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[by
         starter = Starter(flowtally, questions, answers)
         return starter
 
-    mitmdump.run(arguments, companion, before=partial(_as_environment, folder))
+    mitmdump.run(arguments, companion, before=partial(_before, folder))
     assert starter is not None
     return starter.died
+
+
+class EventStreams:
+    """An addon that lets events pass as they come: mitmproxy would keep them until their stream
+    ends, which most never do."""
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        response = flow.response
+        # One that has an end already was made by another addon, and is there.
+        if response is None or response.timestamp_end is not None or response.stream:
+            return
+        if media_type_of(response) == EVENT_STREAM:
+            response.stream = True
+
+
+def _before(folder: Path, options: Options) -> list[object]:
+    return [EventStreams(), *_as_environment(folder, options)]
 
 
 def _as_environment(folder: Path, options: Options) -> list[Detour]:
