@@ -251,10 +251,7 @@ def bench(request: pytest.FixtureRequest, laboratory: Laboratory) -> Iterator[Be
 
 @pytest.mark.parametrize(
     ("case", "expected", "bench"),
-    [
-        pytest.param(case, expected, case, id=case.name, marks=pytest.mark.xdist_group(case.proxy))
-        for case, expected in CASES
-    ],
+    [pytest.param(case, expected, case, id=case.name) for case, expected in CASES],
     indirect=["bench"],
 )
 def test_blame(case: Case, expected: Record, bench: Bench) -> None:

@@ -31,8 +31,10 @@ from lab.factories import over_http2
 from lab.factories import over_tls
 from lab.factories import over_websocket
 from lab.factories import raw_tcp
+from lab.laboratory import SCRIPTS
 from lab.laboratory import TOO_LONG
 from lab.laboratory import Laboratory
+from lab.laboratory import Setup
 from lab.proxy import Mitmdump
 from lab.servers import read_until
 from lab.streams import PAUSE
@@ -193,9 +195,7 @@ def case(
     *,
     needs_tcp_timeout: bool = False,
 ) -> Any:
-    marks = [pytest.mark.xdist_group(proxy)]
-    if needs_tcp_timeout:
-        marks.append(TCP_TIMEOUT)
+    marks = [TCP_TIMEOUT] if needs_tcp_timeout else []
     return pytest.param(server, act, expected, proxy, id=name, marks=marks)
 
 
@@ -388,6 +388,20 @@ def test_a_silent_handshake_behind_an_upstream_proxy(laboratory: Laboratory) -> 
     flow_or_event(-6, "http_response_timeout", "server").check(record)
 
 
+def test_a_client_that_leaves_while_its_request_is_held_waits_for_no_server(
+    laboratory: Laboratory,
+) -> None:
+    setup = Setup(scripts=[SCRIPTS / "hold_requests.py"], options={"flowtally_timeout": "0.5"})
+    server = laboratory.beacon
+    with laboratory.mitmdump("holding", setup) as proxy:
+        with closing(clients.open_connection(proxy.port)) as client:
+            client.sendall(clients.absolute_get(server))
+            clients.wait_in_vain(client, 1.0)
+        proxy.wait_for(lambda _: proxy.flows())
+        (record,) = proxy.flows()
+    cancelled().check(record)
+
+
 # -- the watch over mitmproxy's streams
 
 
@@ -396,6 +410,7 @@ def test_the_watch_leaves_everything_as_it_was() -> None:
     undo = internals.watch_streams()
     changed = {name for name, value in vars(HttpStream).items() if before[name] is not value}
     assert changed == {
+        "check_killed",
         "state_wait_for_response_headers",
         "state_stream_response_body",
         "state_consume_response_body",

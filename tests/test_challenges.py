@@ -59,6 +59,16 @@ def take(challenges: Challenges, ended: http.HTTPFlow, tag: Tag | None = None) -
     return str(found["answers"])
 
 
+def test_a_program_logs_in_for_itself_alone() -> None:
+    for other, answers in (("curl/8", "a"), ("Mozilla/5.0", "")):
+        challenges = Challenges()
+        asked, given = flow("a", 401), flow("b", 200, **BASIC)
+        asked.request.headers["user-agent"] = "curl/8"
+        given.request.headers["user-agent"] = other
+        take(challenges, asked)
+        assert take(challenges, given) == answers
+
+
 # --- which request answers which ---
 
 # A flow: name, status, what else it has. Expected: name → the challenge that it answers.

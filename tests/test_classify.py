@@ -311,6 +311,22 @@ REASONS = [
         "refused",
         "server",
     ),
+    *(
+        (
+            f"Upstream proxy p:1 refused HTTP CONNECT request: {said}",
+            UPSTREAM,
+            "destination_unavailable",
+            reason,
+            "server",
+        )
+        for said, reason in (
+            ("502 Bad gateway", "not_reached"),
+            ("503 x", "not_reached"),
+            ("504 x", "not_reached"),
+            ("500 504 x", "refused"),
+            ("403 : 502 x", "refused"),
+        )
+    ),
     # certificates
     (
         "Certificate verify failed: certificate revoked",

@@ -583,10 +583,7 @@ def bench(request: pytest.FixtureRequest, laboratory: Laboratory) -> Iterator[Be
 
 @pytest.mark.parametrize(
     ("case", "bench"),
-    [
-        pytest.param(case, case, id=case.name, marks=pytest.mark.xdist_group(case.proxy))
-        for case in CASES
-    ],
+    [pytest.param(case, case, id=case.name) for case in CASES],
     indirect=["bench"],
 )
 def test_fault(case: Case, bench: Bench) -> None:

@@ -28,7 +28,7 @@ from lab.proxy import Mitmdump
 from lab.proxy import Record
 from lab.tls import HOST
 
-pytestmark = [pytest.mark.timeout(90), pytest.mark.xdist_group("http3")]
+pytestmark = pytest.mark.timeout(90)
 
 # Words that are mitmproxy's own elsewhere.
 MISLEADING = "Connection killed."

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("cors")]
+pytestmark = pytest.mark.timeout(120)
 
 # What the console says, by the reason that it means.
 SAYS = {

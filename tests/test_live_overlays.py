@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     # A machine without grpcio skips the tests that use it.
     from lab.rpc import Service
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.xdist_group("regular")]
+pytestmark = pytest.mark.timeout(60)
 
 OK = status(200, "OK")
 
@@ -118,7 +118,6 @@ def test_grpc_call(
     expected.check(record)
 
 
-@pytest.mark.xdist_group("streaming")
 def test_grpc_status_of_a_body_that_is_not_kept(laboratory: Laboratory, service: Service) -> None:
     from lab import rpc
 

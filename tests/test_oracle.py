@@ -300,10 +300,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        pytest.param(fault, id=fault.name, marks=pytest.mark.xdist_group(fault.proxy))
-        for fault in FAULTS
-    ],
+    [pytest.param(fault, id=fault.name) for fault in FAULTS],
 )
 def test_requests_agrees(laboratory: Laboratory, fault: Fault) -> None:
     scheme = "https" if fault.secure else "http"

@@ -344,10 +344,7 @@ def bench(
 
 @pytest.mark.parametrize(
     ("case", "bench"),
-    [
-        pytest.param(case, case, id=case.name, marks=pytest.mark.xdist_group(case.proxy))
-        for case in CASES
-    ],
+    [pytest.param(case, case, id=case.name) for case in CASES],
     indirect=["bench"],
 )
 def test_silent_failure(case: Case, bench: Bench) -> None:

@@ -83,6 +83,10 @@ SAVED_STALL = {"live": False, "metadata": {"flowtally": {"cause": "connection_re
         # how long the client waited: since its request was complete
         ("Client disconnected.", {"error__timestamp": 101.5}, {"waited": 0.5}),
         ("Client disconnected.", {"request__timestamp_end": 108.0}, {"waited": 2.0}),
+        # or since a hook let go of it: somebody may have held the request
+        ("Client disconnected.", {LAST_BYTE: 107.0}, {"waited": 3.0}),
+        ("Client disconnected.", {LAST_BYTE: 99.0}, {"waited": 9.0}),
+        ("Client disconnected.", {LAST_BYTE: 112.0}, {"waited": -2.0}),
         (
             "Client disconnected.",
             {"request__timestamp_end": None, LAST_BYTE: 105.0},

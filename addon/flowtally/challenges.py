@@ -144,7 +144,9 @@ class Challenges:
 
 def _key(client: str, flow: http.HTTPFlow) -> Key:
     data = flow.request.data
-    return client, hash((data.method, data.scheme, data.host, data.port, data.path))
+    # Of programs that share an address, one does not log in for the other.
+    program = value_of(data.headers, b"user-agent")
+    return client, hash((data.method, data.scheme, data.host, data.port, data.path, program))
 
 
 def _has_credentials(flow: http.HTTPFlow, status: int) -> bool:

@@ -97,8 +97,9 @@ LAST_BYTE, BROKEN = "_flowtally_last_byte", "_flowtally_broken"
 
 
 def last_byte(flow: Any) -> float | None:
-    """When the last piece of the response, its head or a part of its body, came from the server,
-    Unix time. None where nobody saw it: no response yet, a flow from a file, no watch."""
+    """When the last piece of the response, its head or a part of its body, came from the server, or
+    the last hook let go of the flow, Unix time. None where nobody saw it: a flow from a file, no
+    watch."""
     found: float | None = getattr(flow, LAST_BYTE, None)
     return found
 
@@ -111,13 +112,15 @@ def broken_by(flow: Any) -> str:
 
 
 def watch_streams() -> Undo:
-    """Note for each HTTP exchange when something came from the server, and who broke it.
+    """Note for each HTTP exchange when something came from the server, or a hook let go of it, and
+    who broke it.
 
-    mitmproxy's hooks tell of a response's head and of its end. What comes between, and from which
+    mitmproxy's hooks tell of a response's head and of its end. What comes between, how long a
+    person or a script held the flow (mitmproxy looks then whether it was killed), and from which
     of the two connections an error comes, only its layer for one request and response knows
     (proxy/layers/http/__init__.py, HttpStream), whatever the versions of HTTP. The notes are
     attributes of the flow, so they go with it, and no file keeps them. A response in one piece
-    costs three calls of a function that stores the time; errors are rare.
+    costs seven calls of a function that stores the time; errors are rare.
     """
     try:
         from mitmproxy.proxy.layers import http
@@ -128,6 +131,7 @@ def watch_streams() -> Undo:
         states = {
             name: getattr(stream, name)
             for name in (
+                "check_killed",
                 "state_wait_for_response_headers",
                 "state_stream_response_body",
                 "state_consume_response_body",
@@ -138,13 +142,13 @@ def watch_streams() -> Undo:
 
     def noting_time(original: Any, clock: Callable[[], float] = time.time) -> Any:
         @functools.wraps(original)
-        def state(self: Any, event: Any) -> Any:
+        def state(self: Any, *event: Any) -> Any:
             try:
                 # Not through `__dict__`, which would make all of the flow's attributes slower.
                 self.flow._flowtally_last_byte = clock()
             except AttributeError:
                 pass
-            return original(self, event)
+            return original(self, *event)
 
         return state
 

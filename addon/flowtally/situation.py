@@ -220,12 +220,13 @@ def _is_buffered(flow: http.HTTPFlow) -> bool:
 
 
 def _last_heard(flow: http.HTTPFlow) -> float:
-    """When the client began to wait, or last got something from the server; infinity if unknown."""
+    """When the client began to wait for the server, or last got something from it; infinity if
+    unknown. As long as a hook holds a flow, the server has nothing to do with it."""
     request, response = flow.request, flow.response
     asked = request.timestamp_end or request.timestamp_start
-    if response is None:
-        return asked
     heard = internals.last_byte(flow)
+    if response is None:
+        return max(asked, heard or asked)
     if heard is None and (saved_tag(flow) or {}).get("cause") == "connection_read_timeout":
         # The session that saw it live knew it; so long at least nothing can have come.
         heard = response.timestamp_start
