@@ -64,6 +64,16 @@ pytestmark = pytest.mark.timeout(60)
 # -- what the client does
 
 
+def shake_hands(bench: Bench) -> None:
+    authority = f"{bench.server.host}:{bench.server.port}"
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    headers = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", key)
+    head = request_head("GET", f"http://{authority}/", authority, *headers, keep_alive=True)
+    with closing(clients.open_connection(bench.proxy.port)) as connection:
+        connection.sendall(head)
+        servers.read_until(connection, b"\r\n\r\n")
+
+
 def get_path(path: str) -> Act:
     def act(bench: Bench) -> None:
         clients.get(bench.proxy, bench.server, path)
@@ -546,6 +556,8 @@ CASES = [
                  close_code=1006)),
     case("WebSocket cut off by the client", over_websocket, cut_off_websocket,
          cancelled(after=101, kind="websocket", close_code=1006)),
+    case("WebSocket's handshake answered by a page", answering(servers.OK), shake_hands,
+         overlaid(200, "OK", -1, "http_upgrade_failed", "server")),
     case("no protocol to switch to", answering(servers.site), get_path("/status/101"),
          failure(-1, "http_upgrade_failed", "server", after=101), proxy="limited"),
     case("raw TCP in a tunnel", raw_tcp, echo_in_tunnel, fine("tcp")),

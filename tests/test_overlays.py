@@ -33,7 +33,10 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import tflow
 
 RULES = Rules(vocabulary.STATUS_TAGS, 5.0)
-OVERLAYS = ("grpc_error", "graphql_error", "websocket_error", "cors_blocked", "interim_response")
+OVERLAYS = (
+    *("grpc_error", "graphql_error", "websocket_error", "cors_blocked", "interim_response"),
+    "http_upgrade_failed",
+)
 
 Headers = dict[str, str]
 
@@ -702,6 +705,33 @@ def test_what_the_proxy_answered_is_the_proxys() -> None:
     assert why(tag) == ("cors_blocked", "missing_allow_origin", "proxy", -1)
     # block_list and the like: that they deny is all there is to say.
     assert "cause" not in tagger.tag(answered(403, request=BROWSER), by_proxy=True)
+
+
+# --- WebSocket handshakes ---
+
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "fails"),
+    [(200, True), (204, True), (101, False), (302, False), (401, False), (404, False)],
+)
+def test_a_handshake_that_gets_the_answer_of_a_page(status: int, fails: bool) -> None:
+    tag = explained(answered(status, request=HANDSHAKE, version="HTTP/1.1"))
+    assert tag.get("cause") == ("http_upgrade_failed" if fails else None)
+    if fails:
+        assert why(tag) == ("http_upgrade_failed", None, "server", -1)
+
+
+def test_whoever_does_not_ask_for_a_websocket_gets_a_page() -> None:
+    for other in ("Sec-WebSocket-Key", "Upgrade"):
+        asked = without(HANDSHAKE, "Sec-WebSocket-Key", other)
+        assert "cause" not in explained(answered(200, request=asked, version="HTTP/1.1"))
 
 
 # --- interim responses ---

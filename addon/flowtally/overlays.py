@@ -80,14 +80,16 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
             found = graphql_error(flow.request, response, urls)
     elif kind:
         return _grpc(flow, tag, kind, urls)
-    found = found or _cors_or_interim(flow, tag, urls)
+    found = found or _told_by_heads(flow, tag, urls)
     return tag if found is None else with_overlay(tag, *found)
 
 
-def _cors_or_interim(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Overlay | None:
+def _told_by_heads(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Overlay | None:
     origin = value_of(flow.request.data.headers, b"origin")
     if origin and (found := cors_blocked(flow, origin.decode("utf-8", "replace"), tag, urls)):
         return found
+    if tag["band"] == "Success":
+        return upgrade_failed(flow)
     return interim_response(flow, tag) if tag["band"] == "Informational" else None
 
 
@@ -99,6 +101,19 @@ def _kind(media_type: str) -> Any:
         return protocol.group(1)
     is_json = media_type == "application/json" or media_type.endswith("+json")
     return "json" if is_json else None
+
+
+# --- WebSocket handshakes ---
+
+
+def upgrade_failed(flow: http.HTTPFlow) -> Overlay | None:
+    """A WebSocket's handshake that a success other than 101 ended: its client fails then (RFC 6455
+    §4.1). That it may log in, or follow a redirect, the other answers leave open."""
+    if value_of(flow.request.data.headers, b"sec-websocket-key") is None:
+        return None
+    return Overlay(
+        Why("http_upgrade_failed"), "the handshake of a WebSocket got the answer of a page"
+    )
 
 
 # --- gRPC ---
@@ -122,7 +137,7 @@ def _grpc(flow: http.HTTPFlow, tag: Tag, kind: grpc_status.Kind, urls: Urls) -> 
         }
     else:
         found = None
-    found = found or _cors_or_interim(flow, tag, urls)
+    found = found or _told_by_heads(flow, tag, urls)
     return tag if found is None else with_overlay(tag, *found)
 
 
