@@ -35,7 +35,7 @@ from mitmproxy.test import tflow
 RULES = Rules(vocabulary.STATUS_TAGS, 5.0)
 OVERLAYS = (
     *("grpc_error", "graphql_error", "websocket_error", "cors_blocked", "interim_response"),
-    "http_upgrade_failed",
+    *("http_upgrade_failed", "http_response_transfer_coding"),
 )
 
 Headers = dict[str, str]
@@ -223,7 +223,7 @@ def of_a_har() -> http.HTTPFlow:
         call(WEB, body=None),  # streamed
         call(WEB, body=MESSAGE + frame(0x81, b"compressed")),
         call({**WEB, "content-encoding": "strange"}, body=MESSAGE),
-        call({**WEB, "content-encoding": "gzip"}, body=MESSAGE),
+        call({**WEB, "content-encoding": "br"}, body=MESSAGE),
         call(WEB, body=frame(0, bytes(bodies.MAX_BODY))),
         call(WEB, body=frame(0, b"") * (grpc_status.MAX_FRAMES + 1)),
         call(TEXT, body=b"A"),
@@ -732,6 +732,40 @@ def test_whoever_does_not_ask_for_a_websocket_gets_a_page() -> None:
     for other in ("Sec-WebSocket-Key", "Upgrade"):
         asked = without(HANDSHAKE, "Sec-WebSocket-Key", other)
         assert "cause" not in explained(answered(200, request=asked, version="HTTP/1.1"))
+
+
+# --- content codings ---
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip"])
+@pytest.mark.parametrize(
+    ("body", "more", "fails"),
+    [
+        (b"<html>", {}, True),
+        (b"\x1f", {}, True),
+        (gzip.compress(b"<html>"), {}, False),
+        (gzip.compress(b"<html>")[:5], {}, False),  # clients take what they get
+        (b"", {}, False),
+        (None, {}, False),  # streamed: nobody knows
+        (b"<html>", {"method": "HEAD"}, False),
+        (b"<html>", {"status": 206}, False),
+    ],
+)
+def test_a_body_that_is_not_gzip(
+    coding: str, body: bytes | None, more: dict[str, Any], fails: bool
+) -> None:
+    headers = {"Content-Encoding": coding, "Content-Type": "text/html"}
+    tag = explained(answered(**{"status": 200, "headers": headers, "body": body, **more}))
+    expected = ("http_response_transfer_coding", "content_coding", "server", -1)
+    if fails:
+        assert why(tag) == expected
+    else:
+        assert "cause" not in tag
+
+
+@pytest.mark.parametrize("coding", ["br", "identity", "deflate", "gzip, br", ""])
+def test_other_codings_do_not_tell(coding: str) -> None:
+    assert "cause" not in explained(answered(200, {"Content-Encoding": coding}, b"<html>"))
 
 
 # --- interim responses ---

@@ -89,7 +89,7 @@ def _told_by_heads(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Overlay | None:
     if origin and (found := cors_blocked(flow, origin.decode("utf-8", "replace"), tag, urls)):
         return found
     if tag["band"] == "Success":
-        return upgrade_failed(flow)
+        return upgrade_failed(flow) or not_gzip(flow)
     return interim_response(flow, tag) if tag["band"] == "Informational" else None
 
 
@@ -113,6 +113,28 @@ def upgrade_failed(flow: http.HTTPFlow) -> Overlay | None:
         return None
     return Overlay(
         Why("http_upgrade_failed"), "the handshake of a WebSocket got the answer of a page"
+    )
+
+
+# --- content codings ---
+
+
+def not_gzip(flow: http.HTTPFlow) -> Overlay | None:
+    """A body that does not begin as its Content-Encoding says (RFC 1952 §2.3.1): clients give up.
+    The other codings have no beginning of their own, and to unpack each body would cost too much.
+    """
+    response = flow.response
+    assert response is not None
+    coding = value_of(response.data.headers, b"content-encoding")
+    if coding is None or coding.lower() not in (b"gzip", b"x-gzip"):
+        return None
+    body = response.data.content
+    is_part = flow.request.data.method == b"HEAD" or response.status_code == 206
+    if not body or is_part or body.startswith(b"\x1f\x8b"):
+        return None
+    return Overlay(
+        Why("http_response_transfer_coding", "content_coding"),
+        "the body is not gzip, as its Content-Encoding says",
     )
 
 
