@@ -19,6 +19,7 @@ import pytest
 from flowtally import logs
 from flowtally.addon import Flowtally
 from flowtally.classify import status_of
+from flowtally.failures import Failures
 from flowtally.tally import Tally
 from flowtally.vocabulary import KNOWN
 from hypothesis import given
@@ -523,6 +524,17 @@ def test_a_connection_that_hangs_at_the_end_is_told(tmp_path: Path) -> None:
     assert [(event["cause"], event["error_code"]) for event in events] == [
         ("connection_timeout", -6)
     ]
+
+
+def test_a_tag_outlives_what_goes_wrong_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failures, "__bool__", lambda _: True)
+    monkeypatch.setattr(Failures, "claim", None)
+    with running(tmp_path / "log") as addon:
+        replay(addon, tflow.tflow(resp=http.Response.make(404)))
+    (flow,) = (record for record in records(tmp_path / "log") if record["type"] == "flow")
+    assert (flow["status"], flow["outcome"]) == (404, "status")
 
 
 def test_a_flow_too_broken_for_a_record_is_counted(tmp_path: Path) -> None:

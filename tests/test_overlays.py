@@ -742,7 +742,8 @@ def test_whoever_does_not_ask_for_a_websocket_gets_a_page() -> None:
     ("body", "more", "fails"),
     [
         (b"<html>", {}, True),
-        (b"\x1f", {}, True),
+        (b"\x1f", {}, False),
+        (b"\x1fx", {}, True),
         (gzip.compress(b"<html>"), {}, False),
         (gzip.compress(b"<html>")[:5], {}, False),  # clients take what they get
         (b"", {}, False),

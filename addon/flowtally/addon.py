@@ -300,7 +300,7 @@ class Flowtally(ConnectionHooks, Commands):
         if self.session is None or not (was_open or self._is_new(flow)):
             return
         pending = bool(self.failures)  # False for all but a few flows
-        kind = flow_kind(flow)
+        kind, tag = flow_kind(flow), known
         try:
             client = flow.client_conn.peername
             # The note before it is claimed, as the tag tells whether it explains this flow.
@@ -316,7 +316,7 @@ class Flowtally(ConnectionHooks, Commands):
                 self.failures.cancelled(client)
         except Exception as problem:  # it is counted all the same
             self._defects.tell("finish", problem)
-            pending, tag = False, known or broken_flow()
+            pending, tag = False, tag or broken_flow()
         self.recorder.record_flow(self.session, flow, kind, tag)
         # Last: with this flow, its client may have had its last one.
         if pending and flow.client_conn.timestamp_end is not None:

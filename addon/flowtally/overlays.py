@@ -119,6 +119,9 @@ def upgrade_failed(flow: http.HTTPFlow) -> Overlay | None:
 # --- content codings ---
 
 
+_GZIP = b"\x1f\x8b"
+
+
 def not_gzip(flow: http.HTTPFlow) -> Overlay | None:
     """A body that does not begin as its Content-Encoding says (RFC 1952 §2.3.1): clients give up.
     The other codings have no beginning of their own, and to unpack each body would cost too much.
@@ -130,7 +133,7 @@ def not_gzip(flow: http.HTTPFlow) -> Overlay | None:
         return None
     body = response.data.content
     is_part = flow.request.data.method == b"HEAD" or response.status_code == 206
-    if not body or is_part or body.startswith(b"\x1f\x8b"):
+    if not body or is_part or _GZIP.startswith(body[: len(_GZIP)]):
         return None
     return Overlay(
         Why("http_response_transfer_coding", "content_coding"),
