@@ -133,7 +133,8 @@ def not_gzip(flow: http.HTTPFlow) -> Overlay | None:
         return None
     body = response.data.content
     is_part = flow.request.data.method == b"HEAD" or response.status_code == 206
-    if not body or is_part or _GZIP.startswith(body[: len(_GZIP)]):
+    # Another script's may be anything.
+    if not isinstance(body, bytes) or not body or is_part or _GZIP.startswith(body[: len(_GZIP)]):
         return None
     return Overlay(
         Why("http_response_transfer_coding", "content_coding"),
