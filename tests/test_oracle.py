@@ -166,7 +166,6 @@ NO_HEAD = Departure(-2, "mitmproxy forwards nothing of a head that is cut off; r
 NO_TRAILERS = Departure(-1, "mitmproxy loses the end of a chunked body that has trailers")
 INVALID_STATUS = Departure(-3, "RFC 9110 §15: a status code outside 100-599 is treated as a 5xx")
 SILENT_RESET = Departure(None, "mitmproxy takes a reset for the end of a body without a length")
-NO_DECODING = Departure(None, "mitmproxy forwards a body as it is and does not decode it")
 LIMIT_OF_CLIENT = Departure(None, "a limit of Python's http.client; other clients have others")
 CLIENT_ONLY = Departure(None, "the client sends no request for such a Location")
 
@@ -260,7 +259,7 @@ FAULTS = [
         departure=LIMIT_OF_CLIENT,
     ),
     fault("a long header", ok(LENGTH, b"X: " + b"x" * 70_000), -2, departure=LIMIT_OF_CLIENT),
-    fault("gzip that is none", ok(LENGTH, b"Content-Encoding: gzip"), -1, departure=NO_DECODING),
+    fault("gzip that is none", ok(LENGTH, b"Content-Encoding: gzip"), -1),
     # Redirects.
     fault("short redirect chain", answering(servers.site), None, "/hop/5"),
     fault("chain below the limit", answering(servers.site), None, f"/hop/{MAX_REDIRECTS - 1}"),

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import ExitStack
 from contextlib import closing
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -338,8 +339,15 @@ def bench(
     request: pytest.FixtureRequest, laboratory: Laboratory, tool: Callable[..., Path]
 ) -> Iterator[Bench]:
     case: Case = request.param
-    with case.server(laboratory) as server:
-        yield Bench(laboratory, laboratory.proxy(case.proxy), server, tool)
+    proxy = laboratory.proxy(case.proxy)
+    # A client that trusted the proxy at a port trusts it there again, also minutes later, when the
+    # system hands the port out once more.
+    known = {record.get("port") for record in proxy.records()}
+    with ExitStack() as stack:
+        server = stack.enter_context(case.server(laboratory))
+        while server is not None and server.port in known:
+            server = stack.enter_context(case.server(laboratory))
+        yield Bench(laboratory, proxy, server, tool)
 
 
 @pytest.mark.parametrize(
