@@ -24,6 +24,7 @@ import urllib3
 from conftest import CI
 from lab import browser
 from lab import clients
+from lab import faults
 from lab import http2
 from lab import servers
 from lab.clients import request_head
@@ -48,12 +49,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @dataclass
-class Bench:
-    """What a case works with."""
-
-    laboratory: Laboratory
-    proxy: Mitmdump
-    server: Any
+class Bench(faults.Bench):
     tool: Callable[..., Path]
 
     def port(self, mode: str) -> int:

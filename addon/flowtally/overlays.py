@@ -80,11 +80,12 @@ def explain(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Tag:
             found = graphql_error(flow.request, response, urls)
     elif kind:
         return _grpc(flow, tag, kind, urls)
-    found = found or _told_by_heads(flow, tag, urls)
+    found = found or _of_any_kind(flow, tag, urls)
     return tag if found is None else with_overlay(tag, *found)
 
 
-def _told_by_heads(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Overlay | None:
+def _of_any_kind(flow: http.HTTPFlow, tag: Tag, urls: Urls) -> Overlay | None:
+    """Why an answer is a failure, whatever its media type."""
     origin = value_of(flow.request.data.headers, b"origin")
     if origin and (found := cors_blocked(flow, origin.decode("utf-8", "replace"), tag, urls)):
         return found
@@ -131,10 +132,11 @@ def not_gzip(flow: http.HTTPFlow) -> Overlay | None:
     coding = value_of(response.data.headers, b"content-encoding")
     if coding is None or coding.lower() not in (b"gzip", b"x-gzip"):
         return None
+    if flow.request.data.method == b"HEAD" or response.status_code == 206:
+        return None  # there is no body, or it begins elsewhere
     body = response.data.content
-    is_part = flow.request.data.method == b"HEAD" or response.status_code == 206
-    # Another script's may be anything.
-    if not isinstance(body, bytes) or not body or is_part or _GZIP.startswith(body[: len(_GZIP)]):
+    # Another script's may be anything. Of what breaks off, clients take what they get.
+    if not isinstance(body, bytes) or _GZIP.startswith(body[: len(_GZIP)]):
         return None
     return Overlay(
         Why("http_response_transfer_coding", "content_coding"),
@@ -163,7 +165,7 @@ def _grpc(flow: http.HTTPFlow, tag: Tag, kind: grpc_status.Kind, urls: Urls) -> 
         }
     else:
         found = None
-    found = found or _told_by_heads(flow, tag, urls)
+    found = found or _of_any_kind(flow, tag, urls)
     return tag if found is None else with_overlay(tag, *found)
 
 

@@ -17,7 +17,6 @@ import os
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 from typing import IO
 from typing import Any
@@ -121,7 +120,10 @@ def run(folder: Path, arguments: list[str], questions: IO[bytes], answers: IO[by
         starter = Starter(flowtally, questions, answers)
         return starter
 
-    mitmdump.run(arguments, companion, before=partial(_before, folder))
+    def before(options: Options) -> list[object]:
+        return [EventStreams(), *_as_environment(folder, options)]
+
+    mitmdump.run(arguments, companion, before=before)
     assert starter is not None
     return starter.died
 
@@ -137,10 +139,6 @@ class EventStreams:
             return
         if media_type_of(response) == EVENT_STREAM:
             response.stream = True
-
-
-def _before(folder: Path, options: Options) -> list[object]:
-    return [EventStreams(), *_as_environment(folder, options)]
 
 
 def _as_environment(folder: Path, options: Options) -> list[Detour]:
